@@ -1,0 +1,1 @@
+"""Generative action policies: observation encoders, denoisers, processes, normalisers, the chunk runner."""

@@ -1,0 +1,1 @@
+"""Hydra configurations of the command line."""

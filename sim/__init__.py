@@ -1,0 +1,1 @@
+"""Simulation: arm tasks, vectorisation, randomisation, scripted experts, and the Servo."""
