@@ -1,0 +1,277 @@
+"""The `robot-rl` command: finds the subcommand, composes its Hydra configuration, and runs it.
+
+Every configured command is `robot_rl/<command>.py` with `main(config)`, beside `configs/<command>.yaml`, whose comments
+are its help. `data` and `doctor` take ordinary arguments instead and have `main(arguments)`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import itertools
+import sys
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CONFIGURED = {
+    "demo": "the whole loop in a few minutes: collect, train, evaluate, report",
+    "collect": "record demonstrations into an episode store",
+    "train": "train a policy on episode stores",
+    "evaluate": "measure a policy in simulation or on recorded data",
+}
+PLAIN = {
+    "data": "inspect, check, repair and annotate episode stores",
+    "doctor": "say what works on this machine, and the command that mends what does not",
+}
+
+USAGE = """robot-rl {version}: collect demonstrations, train policies, evaluate and deploy them.
+
+usage: robot-rl <command> [key=value ...]
+
+{commands}
+
+options of demo, collect, train and evaluate:
+  --help                what the command does, and every key with its default
+  --show                print the composed configuration and stop
+  --multirun            run every combination of comma-separated values: seed=0,1,2 policy=flow_mlp,diffusion_cnn
+
+Start with `robot-rl demo`. `robot-rl <command> --help` explains a command."""
+
+
+class UsageError(ValueError):
+    """The command line cannot be understood; the message says what exists."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    try:
+        if command in ("--help", "-h", "help"):
+            print(_usage())
+            return 0
+        if command in ("--version", "-V"):
+            print(_version())
+            return 0
+        if command in PLAIN:
+            return int(importlib.import_module(f"robot_rl.{command}").main(rest) or 0)
+        if command in CONFIGURED:
+            return _run_configured(command, rest)
+        raise UsageError(f"no command {command!r}{_closest(command, [*CONFIGURED, *PLAIN])}\n\n{_usage()}")
+    except UsageError as error:
+        print(f"robot-rl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nrobot-rl: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if "--traceback" in rest:
+            raise
+        print(f"robot-rl {command}: {error}", file=sys.stderr)
+        print(f"(add --traceback to see where, `robot-rl {command} --help` for the keys)", file=sys.stderr)
+        return 1
+
+
+def compose(command: str, overrides: list[str]) -> DictConfig:
+    """The configuration of a command with `key=value` overrides.
+
+    Raises:
+        UsageError: a key does not exist or a value has the wrong type; the message lists what exists.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import ConfigCompositionException, HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    GlobalHydra.instance().clear()
+    with initialize_config_module("robot_rl.configs", version_base="1.3"):
+        chosen = [item for item in overrides if _key(item) in _groups(command)]
+        try:
+            defaults = hydra_compose(command, chosen)
+        except HydraException as error:
+            raise UsageError(_explain_choice(command, chosen, error)) from error
+        try:
+            config = hydra_compose(command, overrides)
+            OmegaConf.resolve(config)
+        except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+            raise UsageError(_explain(command, defaults, overrides, error)) from error
+    _check_types(command, defaults, config, overrides)
+    return config
+
+
+def _run_configured(command: str, rest: list[str]) -> int:
+    overrides = [item for item in rest if not item.startswith("-")]
+    flags = set(rest) - set(overrides)
+    if unknown := flags - {"--help", "-h", "--show", "--multirun", "-m", "--traceback"}:
+        raise UsageError(f"unknown option {' '.join(sorted(unknown))}; keys are given as key=value, without dashes")
+    if wrong := [item for item in overrides if "=" not in item and not item.startswith("~")]:
+        raise UsageError(f"{' '.join(wrong)}: expected key=value, for example task=lift")
+    if flags & {"--help", "-h"}:
+        print(_help(command))
+        return 0
+    if flags & {"--multirun", "-m"}:
+        return _sweep(command, overrides, show="--show" in flags)
+    config = compose(command, overrides)
+    if "--show" in flags:
+        _show(config)
+        return 0
+    return int(importlib.import_module(f"robot_rl.{command}").main(config) or 0)
+
+
+def _sweep(command: str, overrides: list[str], show: bool) -> int:
+    """Run every combination in turn, each in its own folder below `output`, and print one table over the runs."""
+    jobs = list(_combinations(overrides))
+    configs = []
+    for job in jobs:
+        config = compose(command, job)
+        varied = [item for item in job if item not in overrides]
+        config.output = f"{config.output or f'runs/{command}'}/{','.join(varied).replace('/', '_') or 'run'}"
+        configs.append(config)
+    if show:
+        for config in configs:
+            _show(config)
+        return 0
+    module, status = importlib.import_module(f"robot_rl.{command}"), 0
+    for number, config in enumerate(configs, 1):
+        print(f"[{number}/{len(configs)}] {config.output}", flush=True)
+        try:
+            status = max(status, int(module.main(config) or 0))
+        except (ValueError, OSError, RuntimeError) as error:
+            print(f"robot-rl {command}: {config.output}: {error}", file=sys.stderr)
+            status = 1
+    from robot_rl.sweep import sweep_table
+
+    print(sweep_table([config.output for config in configs]))
+    return status
+
+
+def _combinations(overrides: list[str]) -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    choices = [
+        [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
+        if parsed.is_sweep_override()
+        else [original]
+        for original, parsed in zip(overrides, OverridesParser.create().parse_overrides(overrides), strict=True)
+    ]
+    return (list(job) for job in itertools.product(*choices))
+
+
+def _explain_choice(command: str, chosen: list[str], error: Exception) -> str:
+    for item in chosen:
+        group, value = _key(item), item.partition("=")[2]
+        choices = _groups(command)[group]
+        if value not in choices:
+            return f"{item}: no {group} {value!r}{_closest(value, choices)}; there are {', '.join(choices)}"
+    return str(error)
+
+
+def _explain(command: str, defaults: DictConfig, overrides: list[str], error: Exception) -> str:
+    """What is wrong with the overrides, in terms of the keys that exist."""
+    from omegaconf import DictConfig
+
+    for item in overrides:
+        if item.startswith("+") or _key(item) in _groups(command):
+            continue
+        node: Any = defaults
+        walked: list[str] = []
+        for part in _key(item).split("."):
+            if not isinstance(node, DictConfig):
+                return f"{item}: {'.'.join(walked)} is a value, it has no key {part!r}"
+            if part not in node:
+                owner = ".".join(walked) or f"robot-rl {command}"
+                keys = ", ".join(map(str, node))
+                return f"{item}: {owner} has no key {part!r}{_closest(part, list(node))}; the keys are {keys}"
+            node = node._get_node(part)
+            walked.append(part)
+    return str(error)
+
+
+def _check_types(command: str, defaults: DictConfig, config: DictConfig, overrides: list[str]) -> None:
+    """A number stays a number: `steps=many` is an error here, not hours later."""
+    from omegaconf import OmegaConf
+
+    for item in overrides:
+        if item.startswith(("+", "~")) or _key(item) in _groups(command):
+            continue
+        default, value = OmegaConf.select(defaults, _key(item)), OmegaConf.select(config, _key(item))
+        if value is None or not isinstance(default, bool | int | float):
+            continue
+        kinds = (bool,) if isinstance(default, bool) else (int,) if isinstance(default, int) else (int, float)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = {(bool,): "true or false", (int,): "an integer", (int, float): "a number"}[kinds]
+            raise UsageError(f"{item}: expected {wanted} such as {default}, got {value!r}")
+
+
+def _key(item: str) -> str:
+    """The key of an override: `training.steps` of `++training.steps=10`."""
+    return item.lstrip("+~").partition("=")[0]
+
+
+@functools.cache
+def _groups(command: str) -> dict[str, list[str]]:
+    """The configuration groups that a command's defaults list names, and the files that each holds."""
+    import yaml
+
+    plain = yaml.safe_load(resources.files("robot_rl.configs").joinpath(f"{command}.yaml").read_text())
+    places = ["robot_rl.configs", *(place.removeprefix("pkg://") for place in plain["hydra"]["searchpath"])]
+    names = [next(iter(entry)).split("@")[0] for entry in plain["defaults"] if isinstance(entry, dict)]
+    found: dict[str, list[str]] = {}
+    for name, place in itertools.product(names, places):
+        folder = resources.files(place).joinpath(name)
+        if folder.is_dir():
+            found[name] = sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return found
+
+
+def _help(command: str) -> str:
+    lines = resources.files("robot_rl.configs").joinpath(f"{command}.yaml").read_text().splitlines()
+    kept, skipping = [], False
+    for line in lines:
+        if line.startswith(("hydra:", "defaults:")):
+            skipping = True
+        elif line and not line[0].isspace():
+            skipping = False
+        if not skipping:
+            kept.append(line)
+    text = [f"robot-rl {command}: {CONFIGURED[command]}", "", f"usage: robot-rl {command} [key=value ...]", "", *kept]
+    for group, choices in _groups(command).items():
+        text += [
+            "",
+            f"{group}=  one of {', '.join(choices)} (`robot-rl {command} {group}=… --show` prints what it sets)",
+        ]
+    return "\n".join(text)
+
+
+def _show(config: DictConfig) -> None:
+    from omegaconf import OmegaConf
+
+    print(OmegaConf.to_yaml(config), end="")
+
+
+def _usage() -> str:
+    commands = "\n".join(f"  {name:10} {summary}" for name, summary in {**CONFIGURED, **PLAIN}.items())
+    return USAGE.format(version=_version(), commands=commands)
+
+
+def _version() -> str:
+    from robot_rl import __version__
+
+    return __version__
+
+
+def _closest(word: str, known: list[Any]) -> str:
+    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

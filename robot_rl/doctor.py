@@ -1,0 +1,134 @@
+"""`robot-rl doctor`: what works on this machine, and the command that mends what does not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HELP = "usage: robot-rl doctor\n\nTries each part of the stack and prints the command that mends what does not work."
+
+RENDER_ONE_PIXEL = """
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light/><geom size='1'/></worldbody></mujoco>")
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+renderer = mujoco.Renderer(model, 16, 16)
+renderer.update_scene(data)
+assert renderer.render().any()
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. `mend` is the command or the step that helps, empty when nothing is wrong."""
+
+    part: str
+    state: str
+    mend: str = ""
+    essential: bool = False
+
+
+def main(arguments: list[str]) -> int:
+    """Print the findings; returns 1 when something essential is missing."""
+    if arguments:
+        print(HELP)
+        return 0 if set(arguments) <= {"--help", "-h"} else 2
+    status = 0
+    for check in (_python, _packages, _robosuite, _rendering, _accelerator, _extras, _ros, _machine):
+        for finding in check():
+            mark = "ok  " if not finding.mend else "FAIL" if finding.essential else "note"
+            print(f"{mark}  {finding.part:18} {finding.state}")
+            if finding.mend:
+                print(f"      {'':18} → {finding.mend}")
+            status |= int(bool(finding.mend) and finding.essential)
+    return status
+
+
+def _python() -> Iterator[Finding]:
+    good = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    state = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield Finding("python", state, "" if good else "use Python 3.11 or 3.12", essential=True)
+
+
+def _packages() -> Iterator[Finding]:
+    needed = ("numpy", "torch", "mujoco", "zarr", "diffusers", "hydra-core", "imagecodecs", "av", "mink", "ruckig")
+    for name in needed:
+        version = _version(name)
+        yield Finding(name, version or "missing", "" if version else "pip install robot_rl", essential=True)
+    mujoco = _version("mujoco")
+    if mujoco and tuple(map(int, mujoco.split(".")[:2])) >= (3, 10):
+        yield Finding("mujoco", f"{mujoco} breaks robosuite 1.5.2", "pip install 'mujoco>=3.5,<3.10'", essential=True)
+
+
+def _robosuite() -> Iterator[Finding]:
+    version = _version("robosuite")
+    mend = "pip install --no-deps robosuite==1.5.2   (its own pins ask for NumPy 1; ours are tested with NumPy 2)"
+    yield Finding("robosuite", version or "missing: no arm simulation", "" if version else mend)
+
+
+def _rendering() -> Iterator[Finding]:
+    if importlib.util.find_spec("mujoco") is None:
+        return
+    works = [backend for backend in ("egl", "osmesa") if _renders(backend)]
+    mend = (
+        "sudo apt-get install libegl1 libgl1   (or libosmesa6); on other systems the packages of EGL and libGL. "
+        "Without them cameras and videos are off, all else works with MUJOCO_GL=disabled"
+    )
+    yield Finding("rendering", ", ".join(works) if works else "no EGL and no OSMesa", "" if works else mend)
+
+
+def _renders(backend: str) -> bool:
+    environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
+    run = subprocess.run([sys.executable, "-c", RENDER_ONE_PIXEL], env=environment, capture_output=True, check=False)
+    return run.returncode == 0
+
+
+def _accelerator() -> Iterator[Finding]:
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        yield Finding("accelerator", f"{names} (CUDA {torch.version.cuda})")
+    else:
+        yield Finding("accelerator", f"none; training runs on the CPU with torch {torch.__version__}")
+
+
+def _extras() -> Iterator[Finding]:
+    extras = {"export": "onnxruntime", "multigpu": "accelerate"}
+    for extra, package in extras.items():
+        version = _version(package)
+        mend = "" if version else f'pip install "robot_rl[{extra}]"'
+        yield Finding(f"[{extra}]", f"{package} {version}" if version else f"{package} is not installed", mend)
+
+
+def _ros() -> Iterator[Finding]:
+    names = ("ROS_DISTRO", "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "RMW_IMPLEMENTATION", "CYCLONEDDS_URI")
+    found = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    yield Finding("ROS 2", ", ".join(found) if found else "no ROS 2 environment is sourced")
+
+
+def _machine() -> Iterator[Finding]:
+    import psutil
+
+    memory = psutil.virtual_memory().available / 2**30
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    state = f"{cores} cores, {memory:.1f} GB of memory and {free:.1f} GB of disk free"
+    yield Finding("machine", state, "free some disk: a recording stops when it is full" if free < 1 else "")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
