@@ -38,7 +38,8 @@ ROTATION_SLICES: dict[str, slice] = {
 """Where the rotation stands in a feature of each representation; a normaliser leaves these elements untouched."""
 
 _REPRESENTATION_SIZE = {
-    "position": 3, "quaternion": 4, "rotation_6d": 6, "position_quaternion": 7, "position_rotation_6d": 9, "axis_angle": 3,
+    "position": 3, "quaternion": 4, "rotation_6d": 6,
+    "position_quaternion": 7, "position_rotation_6d": 9, "axis_angle": 3,
 }  # fmt: skip
 
 
@@ -223,8 +224,9 @@ class Contract:
         wanted = set(observation)
         if missing := wanted - set(self.observation):
             raise ContractError(
-                "no such observation:", sorted(missing), f"The contract {self.name!r} has: {', '.join(self.observation)}."
-            )
+                "no such observation:", sorted(missing),
+                f"The contract {self.name!r} has: {', '.join(self.observation)}.",
+            )  # fmt: skip
         kept = {name: feature for name, feature in self.observation.items() if name in wanted}
         return Contract(self.name, self.rate_hz, kept, self.action, self.controller, self.schema_version)
 
@@ -310,7 +312,7 @@ def satisfies(consumer: Contract, producer: Contract, casts: Mapping[str, str] |
     by the same controller at the same rate. Bounds, roles and calibration may differ: they are the producer's.
 
     Args:
-        casts: observation features whose dtype may be changed, and to what, for example `{"joint_position": "float32"}`.
+        casts: observation features whose dtype may be changed, and to what: `{"joint_position": "float32"}`.
     """
     casts = casts or {}
     differences = _header_differences(consumer, producer)
@@ -330,13 +332,14 @@ def satisfies(consumer: Contract, producer: Contract, casts: Mapping[str, str] |
     if differences:
         raise ContractError(
             f"{producer.name!r} does not satisfy {consumer.name!r} (needed against offered):", differences,
-            "Configure the same task, robot, controller and cameras as for the recording, or train on data of this robot.",
+            "Configure the same task, robot, controller and cameras as for the recording, or train on this robot's data.",
         )  # fmt: skip
 
 
 def _header_differences(a: Contract, b: Contract) -> list[str]:
     keys = ("schema_version", "rate_hz", "controller")
-    return [f"{key}: {getattr(a, key)!r} against {getattr(b, key)!r}" for key in keys if getattr(a, key) != getattr(b, key)]
+    pairs = [(key, getattr(a, key), getattr(b, key)) for key in keys]
+    return [f"{key}: {left!r} against {right!r}" for key, left, right in pairs if left != right]
 
 
 def _feature_differences(group: str, a: Feature, b: Feature, ignore: tuple[str, ...]) -> list[str]:

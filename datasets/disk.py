@@ -1,0 +1,142 @@
+"""The few file operations a store is written with, in one place.
+
+A test replaces `Disk` by one that records or fails, and so sees what is left after a power cut or on a full disk. Only
+what was passed to `sync` and `sync_folder` may be trusted to be there after either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from robot_rl.datasets.errors import StoreWriteError
+
+_OPEN_FILES = 64
+_SYNC_THREADS = 8  # a file system joins concurrent syncs in one transaction: half the time of one after the other
+
+
+class Disk:
+    """Writes files below a store. Errors of the operating system leave as `OSError`.
+
+    `write` must not be called from several threads for the same path; `sync` may run beside anything.
+    """
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[Path, int] = OrderedDict()
+        self._lock = Lock()
+
+    def make_folder(self, path: Path) -> None:
+        """Create one folder."""
+        path.mkdir()
+
+    def create(self, path: Path, size: int) -> None:
+        """Make sure that the file exists and has at least this size [bytes], sparse; what it holds is kept."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if os.fstat(fd).st_size < size:
+                os.ftruncate(fd, size)
+        finally:
+            os.close(fd)
+
+    def write(self, path: Path, offset: int, data: bytes | memoryview) -> None:
+        """Write into an existing file at a byte offset."""
+        view = memoryview(data)
+        with self._lock:
+            fd = self._descriptor(path)
+            while view:
+                written = os.pwrite(fd, view, offset)
+                offset, view = offset + written, view[written:]
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Append to a file in one call and sync it."""
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            if (written := os.write(fd, data)) != len(data):
+                raise OSError(f"only {written} of {len(data)} bytes fitted into {path}")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def truncate(self, path: Path, size: int) -> None:
+        """Cut a file to `size` bytes and sync it."""
+        with path.open("r+b") as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """Give a small file new content at once: write beside, sync, rename. `sync_folder` makes the rename last."""
+        beside = path.with_name(path.name + ".new")
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, content)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        beside.replace(path)
+
+    def sync(self, path: Path) -> None:
+        """Wait until the file's content is on the drive."""
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def sync_folder(self, path: Path) -> None:
+        """Wait until the names in a folder are on the drive."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def together(self, jobs: Iterable[Callable[[], object]]) -> None:
+        """Run jobs at once and wait for all; the first error is raised."""
+        with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+            for future in [pool.submit(job) for job in jobs]:
+                future.result()
+
+    def close(self) -> None:
+        """Close all files."""
+        with self._lock:
+            while self._files:
+                os.close(self._files.popitem()[1])
+
+    def _descriptor(self, path: Path) -> int:
+        fd = self._files.get(path)
+        if fd is None:
+            fd = self._files[path] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if len(self._files) > _OPEN_FILES:
+                os.close(self._files.popitem(last=False)[1])
+        else:
+            self._files.move_to_end(path)
+        return fd
+
+
+@contextmanager
+def explain_write_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn an `OSError` into a `StoreWriteError` that says what was tried, why it failed and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreWriteError(
+            f"{path}: {doing} failed: {error.strerror or error}. {_advice(error)} "
+            "The episodes committed before are intact."
+        ) from error
+
+
+def _advice(error: OSError) -> str:
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "The disk (or the quota) is full: free some space and record the episode again."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            "The folder is not writable for this user: mend its permissions, or copy the store to where you can write."
+        )
+    return "Look at the drive (`dmesg`), then run `robot-rl data check`."
