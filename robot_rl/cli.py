@@ -246,7 +246,7 @@ def _help(command: str) -> str:
     for group, choices in _groups(command).items():
         text += [
             "",
-            f"{group}=  one of {', '.join(choices)} (`robot-rl {command} {group}=… --show` prints what it sets)",
+            f"{group}=  one of {', '.join(choices)} (`{group}=… --show` prints what it sets)",
         ]
     return "\n".join(text)
 

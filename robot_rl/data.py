@@ -1,0 +1,132 @@
+"""`robot-rl data`: inspect, check, repair and annotate episode stores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def main(arguments: list[str]) -> int:
+    """Run one data tool; returns the exit status, 1 when a check found damage."""
+    parser = argparse.ArgumentParser(prog="robot-rl data", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", metavar="info | check | tag", required=True)
+
+    info = verbs.add_parser("info", help="contract, episodes, success, sizes and provenance of a store")
+    info.add_argument("store", type=Path)
+    info.add_argument("--json", action="store_true", help="print everything as JSON")
+    info.set_defaults(run=_info)
+
+    check = verbs.add_parser("check", help="verify every episode: lengths, frames, checksums, contract")
+    check.add_argument("store", type=Path)
+    check.add_argument("--repair", action="store_true", help="restore the store to its last committed state")
+    check.set_defaults(run=_check)
+
+    tag = verbs.add_parser("tag", help="append facts to episodes, for example success=true tags=[blurry]")
+    tag.add_argument("store", type=Path)
+    tag.add_argument("facts", nargs="+", metavar="key=value", help="value is JSON, or text")
+    tag.add_argument("--episodes", required=True, help="for example 0,3,7-9")
+    tag.set_defaults(run=_tag)
+
+    options = parser.parse_args(arguments)
+    return int(options.run(options))
+
+
+def _info(options: argparse.Namespace) -> int:
+    from robot_rl.datasets import EpisodeStore
+
+    store = EpisodeStore.open(options.store)
+    facts = [store.facts(index) for index in range(len(store))]
+    bytes_on_disk = sum(file.stat().st_blocks * 512 for file in Path(options.store).rglob("*") if file.is_file())
+    summary: dict[str, Any] = {
+        "path": str(options.store),
+        "episodes": len(store),
+        "successful": sum(fact.get("success") is True for fact in facts),
+        "rows": store.num_rows,
+        "seconds": round(store.num_rows / store.contract.rate_hz, 1),
+        "megabytes_on_disk": round(bytes_on_disk / 1e6, 1),
+        "tasks": sorted({str(fact["task"]) for fact in facts if fact.get("task")}),
+        "sources": sorted({str(fact["source"]) for fact in facts if fact.get("source")}),
+        "contract": store.contract.to_dict(),
+        "provenance": store.provenance,
+    }
+    if options.json:
+        print(json.dumps(summary, indent=2))
+        return 0
+    for key, value in summary.items():
+        if key == "contract":
+            print(
+                f"{'contract':18} {value['name']}, {value['rate_hz']} Hz, executed by {value['controller'] or 'unnamed'}"
+            )
+            for group in ("observation", "action"):
+                for name, feature in value[group].items():
+                    details = ", ".join(f"{k} {v}" for k, v in feature.items() if k not in ("names", "lower", "upper"))
+                    print(f"  {group:12} {name:24} {details}")
+        elif key == "provenance":
+            print("provenance")
+            for name, detail in value.items():
+                print(f"  {name:16} {json.dumps(detail) if isinstance(detail, dict | list) else detail}")
+        else:
+            print(f"{key:18} {', '.join(value) if isinstance(value, list) else value}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from robot_rl.datasets.check import check, repair
+
+    if options.repair:
+        for line in repair(options.store):
+            print(line)
+    with tqdm(desc="checking", unit="episode", leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        findings = check(options.store, progress)
+    for finding in findings:
+        print(finding)
+    if findings:
+        print(f"{len(findings)} findings in {options.store}")
+        if not options.repair:
+            print("`robot-rl data check --repair` restores the last committed state; nothing is deleted")
+        return 1
+    print(f"{options.store}: all episodes are whole")
+    return 0
+
+
+def _tag(options: argparse.Namespace) -> int:
+    from robot_rl.datasets import EpisodeStore
+
+    store = EpisodeStore.open(options.store)
+    facts = {}
+    for item in options.facts:
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise ValueError(f"{item}: expected key=value, for example success=true")
+        try:
+            facts[key] = json.loads(value)
+        except json.JSONDecodeError:
+            facts[key] = value
+    episodes = _episodes(options.episodes, len(store))
+    for index in episodes:
+        store.annotate(index, **facts)
+    print(f"{options.store}: {len(episodes)} episodes, {', '.join(f'{key}={value!r}' for key, value in facts.items())}")
+    return 0
+
+
+def _episodes(text: str, count: int) -> list[int]:
+    """Parse `0,3,7-9`; a wrong index changes nothing."""
+    chosen: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        try:
+            chosen += range(int(first), int(last if dash else first) + 1)
+        except ValueError:
+            raise ValueError(f"--episodes {text}: expected indices such as 0,3,7-9") from None
+    if wrong := [index for index in chosen if not 0 <= index < count]:
+        raise ValueError(f"--episodes {text}: the store has episodes 0 to {count - 1}, not {wrong}")
+    return chosen

@@ -1,0 +1,83 @@
+"""The command line as a newcomer meets it: help, composed configurations, and errors that say what exists."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from robot_rl import cli
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = cli.main(list(arguments))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    assert all(name in out for name in (*cli.CONFIGURED, *cli.PLAIN))
+    assert run(capsys)[1] == out
+
+
+@pytest.mark.parametrize("command", cli.CONFIGURED)
+def test_help_of_a_command_shows_every_key(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    status, out, _ = run(capsys, command, "--help")
+    assert status == 0
+    keys = [line.split(":")[0] for line in out.splitlines() if ": " in line and line[0].isalpha()]
+    assert {"output"} <= set(keys)
+    assert "hydra" not in keys
+    assert "defaults" not in keys
+
+
+def test_show_prints_the_composed_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "demo", "--show", "seed=3")
+    assert status == 0
+    assert yaml.safe_load(out)["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("dmeo",), "did you mean 'demo'"),
+        (("demo", "sead=1"), "did you mean 'seed'"),
+        (("demo", "seed=many"), "expected an integer such as 0, got 'many'"),
+        (("demo", "seed"), "expected key=value"),
+        (("demo", "--seed=3"), "without dashes"),
+        (("train", "policy=flow_mpl", "dataset=x"), "did you mean 'flow_mlp'"),
+        (("train", "training.stepz=1", "dataset=x"), "did you mean 'steps'"),
+        (("train", "seed.more=1", "dataset=x"), "is a value"),
+    ],
+)
+def test_wrong_usage_says_what_exists(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], expected: str
+) -> None:
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    assert expected in err
+
+
+def test_a_missing_input_is_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = run(capsys, "train", f"dataset={tmp_path / 'absent.zarr'}", f"output={tmp_path / 'run'}")
+    assert status == 1
+    assert "absent.zarr" in err
+    assert "Traceback" not in err
+
+
+def test_multirun_composes_every_combination(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "demo", "--multirun", "--show", "seed=0,1", "policy=flow_mlp,gaussian", "output=sweep")
+    assert status == 0
+    outputs = [line for line in out.splitlines() if line.startswith("output:")]
+    assert outputs == [
+        "output: sweep/seed=0,policy=flow_mlp",
+        "output: sweep/seed=0,policy=gaussian",
+        "output: sweep/seed=1,policy=flow_mlp",
+        "output: sweep/seed=1,policy=gaussian",
+    ]
+
+
+def test_every_sweep_choice_is_checked_before_the_first_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "demo", "--multirun", "seed=0,x")
+    assert status == 2
+    assert "expected an integer" in err
