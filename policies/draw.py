@@ -1,0 +1,62 @@
+"""Random tensors from an explicit generator, on the device where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class BatchPart(torch.Generator):
+    """The generator of some consecutive rows of a batch that is spread over processes or accumulated in parts.
+
+    What is drawn is drawn for the whole batch and cut, so that all parts together see the draws of the undivided batch.
+
+    Args:
+        start, rows: which rows these are; the first dimension of all that is drawn is a multiple of `rows`.
+        total: rows of the whole batch.
+    """
+
+    def __new__(cls, start: int, rows: int, total: int, device: torch.device | str = "cpu") -> BatchPart:
+        return super().__new__(cls, device)  # type: ignore[call-arg]
+
+    def __init__(self, start: int, rows: int, total: int, device: torch.device | str = "cpu") -> None:
+        if not 0 <= start < start + rows <= total:
+            raise ValueError(f"rows {start} to {start + rows} are not part of a batch of {total}")
+        self.start, self.rows, self.total = start, rows, total
+
+
+def normal(shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Standard normal draws, float32. A generator of another device draws there: one seed, the same values."""
+    return _draw(lambda size, origin: torch.randn(size, generator=generator, device=origin), shape, device, generator)
+
+
+def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Draws from [0, 1), float32."""
+    return _draw(lambda size, origin: torch.rand(size, generator=generator, device=origin), shape, device, generator)
+
+
+def integers(high: int, shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Draws from 0 ... high - 1, int64."""
+    return _draw(
+        lambda size, origin: torch.randint(high, size, generator=generator, device=origin), shape, device, generator
+    )
+
+
+def _draw(
+    draw: Callable[[tuple[int, ...], torch.device], Tensor],
+    shape: Sequence[int],
+    device: torch.device,
+    generator: torch.Generator | None,
+) -> Tensor:
+    origin = device if generator is None else generator.device
+    if not isinstance(generator, BatchPart):
+        return draw(tuple(shape), origin).to(device, non_blocking=True)
+    first, *rest = shape
+    each, remainder = divmod(first, generator.rows)
+    if remainder:
+        raise ValueError(f"cannot cut draws of shape {list(shape)} for {generator.rows} rows of a batch")
+    whole = draw((each * generator.total, *rest), origin)
+    start = each * generator.start
+    return whole[start : start + first].to(device, non_blocking=True)

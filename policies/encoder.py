@@ -1,0 +1,82 @@
+"""The observation encoder: normalised low-dimensional features beside one image backbone for each camera."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robot_rl.datasets.contract import Contract
+from robot_rl.policies.augmentation import Augmentation
+from robot_rl.policies.configuration import PolicyError
+from robot_rl.policies.normalizer import Normalizer
+from robot_rl.policies.rotation import quaternion_to_6d
+
+
+class Encoder(nn.Module):
+    """Observations in raw units to the context [B, To, C].
+
+    Args:
+        contract: with exactly the features that are observed.
+        backbones: for each camera a module from [N, channels, height, width] to [N, module.features].
+        augmentation: applied to images in training mode; in evaluation it only crops the centre.
+        rotation: `rotation_6d` turns quaternions to six continuous numbers (q and -q to the same), `keep` leaves them.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        backbones: Mapping[str, nn.Module],
+        augmentation: Augmentation,
+        rotation: Literal["keep", "rotation_6d"],
+    ) -> None:
+        super().__init__()
+        if rotation not in ("keep", "rotation_6d"):
+            raise PolicyError(f"normalizer.rotation: expected keep or rotation_6d, got {rotation!r}")
+        self.states = [name for name, feature in contract.observation.items() if not feature.is_frame]
+        self.cameras = [name for name, feature in contract.observation.items() if feature.is_frame]
+        self.normalizer = Normalizer(sum(contract.observation[name].size for name in self.states))
+        self.backbones = nn.ModuleDict({_key(name): module for name, module in backbones.items()})
+        self.augmentation = augmentation
+        self._quaternions: list[int] = []
+        start = 0
+        for name in self.states:
+            feature = contract.observation[name]
+            if rotation == "rotation_6d" and feature.representation in ("quaternion", "position_quaternion"):
+                assert feature.rotation is not None
+                self._quaternions.append(start + feature.rotation.start)
+            start += feature.size
+        widths = [int(module.features) for module in backbones.values()]  # type: ignore[arg-type]
+        self.features = start + 2 * len(self._quaternions) + sum(widths)
+
+    def forward(self, observation: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """{name: [B, To, *shape]} to [B, To, C]. The generator draws the augmentation, in training mode."""
+        parts = []
+        if self.states:
+            flat = torch.cat([observation[name].flatten(2).float() for name in self.states], dim=-1)
+            parts.append(self._rotations_to_6d(self.normalizer.normalize(flat)))
+        for name in self.cameras:
+            parts.append(self._see(name, observation[name], generator))
+        return torch.cat(parts, dim=-1)
+
+    def _see(self, name: str, frames: Tensor, generator: torch.Generator | None) -> Tensor:
+        batch, horizon = frames.shape[:2]
+        scale = 1 / 255 if frames.dtype == torch.uint8 else 1e-3
+        # Frames come with the channels last in memory: the permuted view is already in channels_last format.
+        images = frames.flatten(0, 1).permute(0, 3, 1, 2).float() * scale
+        images = self.augmentation(images, horizon, generator)
+        return self.backbones[_key(name)](images).float().unflatten(0, (batch, horizon))
+
+    def _rotations_to_6d(self, states: Tensor) -> Tensor:
+        parts, start = [], 0
+        for place in self._quaternions:
+            parts += [states[..., start:place], quaternion_to_6d(states[..., place : place + 4])]
+            start = place + 4
+        return torch.cat([*parts, states[..., start:]], dim=-1) if parts else states
+
+
+def _key(name: str) -> str:
+    """A camera's name as a module key, which must not contain a dot."""
+    return name.replace(".", "_dot_")

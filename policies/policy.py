@@ -1,0 +1,363 @@
+"""The policy: observation encoder, denoiser network and generative process behind one interface.
+
+`build_policy(config, contract, statistics)` takes a plain mapping. Every key has a default; an unknown one is an error.
+
+```yaml
+obs_horizon: 2              # To, observations a policy sees
+action_horizon: 16          # H, actions of a chunk
+action_offset: 0            # first action after the last observation; in diffusion_policy 1 - obs_horizon
+observation: null           # names; null: all features of role `policy` that the encoder can read
+clip_actions: true          # to the finite bounds of the contract
+process:                    # one of
+  {name: flow_matching, steps: 10, time_sampling: uniform | beta, alpha: 1.5,
+   chain_std: 0.1, chain_std_min: 0.05, learned_noise: false}
+  {name: ddpm, train_steps: 100, steps: 100, schedule: squaredcos_cap_v2 | linear | scaled_linear,
+   prediction: epsilon | sample, clip_sample: true, chain_std_min: 0.1}
+  {name: ddim, train_steps: 100, steps: 10, schedule: …, prediction: …, clip_sample: true, eta: 0.0,
+   chain_eta: 1.0, chain_std_min: 0.1}
+  {name: gaussian, std_min: 0.01, temperature: 0.0}
+denoiser:                   # one of
+  {name: mlp, width: 256, depth: 3, time_features: 64, conditioning: concat | film, dropout: 0.0}
+  {name: unet1d, widths: [256, 512, 1024], kernel: 5, groups: 8, time_features: 256, scale: true}
+  {name: transformer, width: 256, layers: 8, heads: 4, dropout: 0.3, causal: true}
+encoder:                    # one of
+  {name: low_dim}
+  {name: cnn, channels: [32, 64, 128], keypoints: 32, features: 64}
+  {name: resnet18, keypoints: 32, features: 64, width: 64}
+normalizer: {observation: min_max | mean_std | quantile | none, action: min_max | …, rotation: rotation_6d | keep}
+augmentation: {crop: null, shift: 0, brightness: 0.0, contrast: 0.0, saturation: 0.0}
+prefix: {probability: 0.0, max_length: 0}   # training with a known prefix of random length 1 … max_length
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robot_rl.datasets.contract import Contract
+from robot_rl.policies import draw
+from robot_rl.policies.augmentation import Augmentation
+from robot_rl.policies.chain import Chain
+from robot_rl.policies.configuration import PolicyError, complete, construct, options, plain, resolve
+from robot_rl.policies.denoiser import Denoiser, Shapes
+from robot_rl.policies.encoder import Encoder
+from robot_rl.policies.flow_matching import FlowMatching
+from robot_rl.policies.inpainting import Inpainting
+from robot_rl.policies.mlp import MLP
+from robot_rl.policies.normalizer import Normalizer, fit_normalizers
+from robot_rl.policies.prefix import Prefix
+from robot_rl.policies.process import Process
+
+
+class LowDim:
+    """No image backbone: the features of kind `state`, concatenated."""
+
+
+PROCESSES: dict[str, type] = {"flow_matching": FlowMatching}
+DENOISERS: dict[str, type] = {"mlp": MLP}
+ENCODERS: dict[str, type] = {"low_dim": LowDim}
+
+DEFAULTS: dict[str, Any] = {
+    "obs_horizon": 2,
+    "action_horizon": 16,
+    "action_offset": 0,
+    "observation": None,
+    "clip_actions": True,
+    "process": {"name": "flow_matching"},
+    "denoiser": {"name": "mlp"},
+    "encoder": {"name": "low_dim"},
+    "normalizer": {"observation": "min_max", "action": "min_max", "rotation": "rotation_6d"},
+    "augmentation": options(Augmentation),
+    "prefix": {"probability": 0.0, "max_length": 0},
+}
+
+
+class Policy(nn.Module):
+    """A generative policy over action chunks. It owns its normaliser and its contract.
+
+    Attributes:
+        config: complete configuration, plain JSON types.
+        contract: of the observations that it needs and the action that it gives.
+        obs_horizon, action_horizon, action_offset: To, H, step of the first action after the last observation.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, config: Mapping[str, Any], contract: Contract) -> None:
+        super().__init__()
+        config = resolve_config(config)
+        names = config["observation"] or _readable(contract, config["encoder"]["name"])
+        self.contract = contract.select(names)
+        self.config = config
+        self.obs_horizon = int(config["obs_horizon"])
+        self.action_horizon = int(config["action_horizon"])
+        self.action_offset = int(config["action_offset"])
+        self.prefix_probability = float(config["prefix"]["probability"])
+        self.prefix_max_length = int(config["prefix"]["max_length"])
+        _check_sizes(self)
+
+        augmentation = Augmentation(**config["augmentation"])
+        self.encoder = Encoder(
+            self.contract, _backbones(config, self.contract), augmentation, config["normalizer"]["rotation"]
+        )
+        self.action_normalizer = Normalizer(contract.action_dim)
+        shapes = Shapes(
+            self.action_horizon, contract.action_dim, self.obs_horizon, self.encoder.features, self.action_offset,
+            prefix=self.prefix_probability > 0,
+        )  # fmt: skip
+        self.denoiser: Denoiser = construct("denoiser", config["denoiser"], DENOISERS, shapes)
+        self.process: Process = construct("process", config["process"], PROCESSES, shapes)
+        low, high = contract.action_bounds
+        self.register_buffer("low", torch.from_numpy(low), persistent=False)
+        self.register_buffer("high", torch.from_numpy(high), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie; inputs are moved there."""
+        return self.action_normalizer.center.device
+
+    def encode(self, observation: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
+        """Context [B, To, C] of observations in raw units.
+
+        Args:
+            observation: {name: [B, To, *shape]}, exactly the features of `contract`; tensors or NumPy arrays.
+            generator: of the image augmentation, which is active in training mode only.
+        """
+        return self.encoder(self._observed(observation), generator)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: Tensor,
+        n: int = 1,
+        noise: Tensor | None = None,
+        prefix: Prefix | None = None,
+        generator: torch.Generator | None = None,
+        steps: int | None = None,
+    ) -> Tensor:
+        """Chunks [B, n, H, A] float32 in raw units.
+
+        Args:
+            context: from `encode`; n chunks share one encoding.
+            noise: [B, n, H, A] standard normal; drawn from the generator when None.
+            prefix: actions already decided, the same for all n.
+            steps: denoising steps; the process's own number when None.
+        """
+        batch = len(context)
+        shape = (batch, n, self.action_horizon, self.contract.action_dim)
+        noise = draw.normal(shape, self.device, generator) if noise is None else self._given("noise", noise, shape)
+        held = None if prefix is None else self._inpainting(prefix, n)
+        context = context if n == 1 else context.repeat_interleave(n, dim=0)
+        x = self.process.sample(
+            self.denoiser, context, noise.flatten(0, 1), steps or self.process.steps, held, generator
+        )
+        chunk = self.decode(x).unflatten(0, (batch, n))
+        if prefix is None or held is None:
+            return chunk
+        actions = torch.as_tensor(prefix.actions, dtype=torch.float32, device=self.device).unsqueeze(1)
+        return torch.where(held.committed.unflatten(0, (batch, n)), actions, chunk)
+
+    @torch.no_grad()
+    def chain(
+        self,
+        context: Tensor,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        steps: int | None = None,
+    ) -> Chain:
+        """Sample one chunk per context with Gaussian transitions, keeping the states and their log-density.
+
+        Args:
+            noise: [B, H, A], the first draw. The transitions draw from the generator.
+        """
+        shape = (len(context), self.action_horizon, self.contract.action_dim)
+        noise = draw.normal(shape, self.device, generator) if noise is None else self._given("noise", noise, shape)
+        return self.process.chain(self.denoiser, context, noise, steps or self.process.steps, generator)
+
+    def log_density(self, chain: Chain, context: Tensor) -> Tensor:
+        """[B, K + 1, H, A]: the chain's `log_density` under the current parameters, with gradients."""
+        return self.process.log_density(self.denoiser, chain.states, context)
+
+    def log_prob(self, chain: Chain, context: Tensor) -> Tensor:
+        """[B, K + 1]: the chain's `log_prob` under the current parameters, with gradients (a sum over the chunk)."""
+        return self.log_density(chain, context).sum(dim=(-2, -1))
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Normalised actions [..., A], such as a chain's last state, to raw units, clipped to the contract's bounds."""
+        actions = self.action_normalizer.unnormalize(x)
+        return actions.clamp(self.low, self.high) if self.config["clip_actions"] else actions
+
+    def loss(
+        self, batch: Mapping[str, Any], weights: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Mean over the batch of weight × loss of a chunk; padded and known actions have no part in it.
+
+        Args:
+            batch: as from `EpisodeStore.windows`: `observation`, `action` [B, H, A], optionally `action_valid` [B, H]
+                and `weight` [B].
+            weights: [B], multiplied with the batch's own.
+            generator: of augmentation, prefix, noise and time. (Dropout draws from torch's global generator.)
+        """
+        context = self.encode(batch["observation"], generator)
+        shape = (len(context), self.action_horizon, self.contract.action_dim)
+        actions = self._given("action", batch["action"], shape)
+        valid = torch.ones(shape[:2], dtype=torch.bool, device=self.device)
+        if "action_valid" in batch:
+            valid = torch.as_tensor(batch["action_valid"], device=self.device)
+            actions = _repeat_last_valid(actions, valid)
+        known = self._random_prefix(len(context), generator)
+        element = self.process.loss(self.denoiser, self.action_normalizer.normalize(actions), context, known, generator)
+        counted = valid if known is None else valid & (known == 0)
+        chunk = torch.where(counted.unsqueeze(-1), element, 0.0).mean(dim=(1, 2))
+        for given in (batch.get("weight"), weights):
+            if given is not None:
+                chunk = chunk * torch.as_tensor(given, dtype=chunk.dtype, device=self.device)
+        return chunk.mean()
+
+    def forward(
+        self, batch: Mapping[str, Any], weights: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """`loss`, so that wrappers which hook into `forward` (DistributedDataParallel) work."""
+        return self.loss(batch, weights, generator)
+
+    def compile_networks(self, **options: Any) -> None:
+        """`torch.compile` the encoder's backbones and the denoiser in place; the parameters keep their names."""
+        for module in (*self.encoder.backbones.values(), self.denoiser):
+            module.compile(**options)
+
+    def _observed(self, observation: Mapping[str, Any]) -> dict[str, Tensor]:
+        wanted = self.contract.observation
+        lacking = [name for name in wanted if name not in observation]
+        added = [name for name in observation if name not in wanted]
+        if lacking or added:
+            raise PolicyError(
+                f"the observation does not match the policy's contract: it lacks {lacking}, it adds {added}; "
+                f"the policy takes {list(wanted)}, it was given {list(observation)}; pass exactly these features"
+            )
+        tensors = {name: torch.as_tensor(observation[name]) for name in wanted}
+        batch = len(next(iter(tensors.values())))
+        for name, tensor in tensors.items():
+            expected = (batch, self.obs_horizon, *wanted[name].shape)
+            if tuple(tensor.shape) != expected:
+                raise PolicyError(
+                    f"observation {name!r}: expected [B, To, ...] = {list(expected)}, got {list(tensor.shape)}"
+                )
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
+
+    def _given(self, name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+        tensor = torch.as_tensor(value)
+        if tuple(tensor.shape) != shape:
+            raise PolicyError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+        return tensor.to(self.device, torch.float32, non_blocking=True)
+
+    def _inpainting(self, prefix: Prefix, n: int) -> Inpainting:
+        length = torch.as_tensor(prefix.length, device=self.device)
+        shape = (len(length), self.action_horizon, self.contract.action_dim)
+        actions = self._given("prefix.actions", prefix.actions, shape)
+        weights = self._given("prefix.weights", prefix.weights, shape[:2])
+        committed = torch.arange(self.action_horizon, device=self.device) < length[:, None]
+        weight = torch.where(committed, 1.0, weights)
+        # Beyond the prefix the caller may leave anything, also values that are not finite.
+        target = torch.where(weight.unsqueeze(-1) > 0, self.action_normalizer.normalize(actions), 0.0)
+        parts = (target, weight.unsqueeze(-1), committed.unsqueeze(-1))
+        target, weight, committed = (part.repeat_interleave(n, dim=0) for part in parts)
+        return Inpainting(target, weight, committed, clean=self.prefix_probability > 0)
+
+    def _random_prefix(self, batch: int, generator: torch.Generator | None) -> Tensor | None:
+        """[B, H], 1 for the steps of a known prefix: real-time chunking that needs no gradient at run time."""
+        if self.prefix_probability == 0:
+            return None
+        length = 1 + draw.integers(self.prefix_max_length, (batch,), self.device, generator)
+        used = draw.uniform((batch,), self.device, generator) < self.prefix_probability
+        steps = torch.arange(self.action_horizon, device=self.device)
+        return (steps < (length * used)[:, None]).float()
+
+
+def build_policy(config: Mapping[str, Any], contract: Contract, statistics: Mapping[str, Any]) -> Policy:
+    """A new policy with random parameters (from torch's global generator) and a fitted normaliser.
+
+    Args:
+        config: see the module; plain mappings, also Hydra's.
+        contract: of the data; the policy keeps the observations that it uses.
+        statistics: by feature name and `action`, as from `EpisodeStore.statistics`.
+
+    Raises:
+        PolicyError: naming the configuration key, feature or statistics that does not fit.
+    """
+    policy = Policy(config, contract)
+    modes = {key: policy.config["normalizer"][key] for key in ("observation", "action")}
+    fit_normalizers(
+        policy.contract, policy.encoder.states, statistics, policy.encoder.normalizer, policy.action_normalizer, modes
+    )
+    return policy
+
+
+def resolve_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete configuration: every key with its default, as plain JSON types."""
+    resolved = complete("policy", plain(config), DEFAULTS)
+    for section, kinds in (("process", PROCESSES), ("denoiser", DENOISERS), ("encoder", ENCODERS)):
+        resolved[section] = plain(resolve(section, resolved[section], kinds))
+    for section in ("normalizer", "augmentation", "prefix"):
+        resolved[section] = complete(section, resolved[section], DEFAULTS[section])
+    return resolved
+
+
+def _readable(contract: Contract, encoder: str) -> list[str]:
+    kinds = ("state",) if encoder == "low_dim" else ("state", "image", "depth")
+    return [
+        name for name, feature in contract.observation.items() if feature.role == "policy" and feature.kind in kinds
+    ]
+
+
+def _check_sizes(policy: Policy) -> None:
+    config, contract = policy.config, policy.contract
+    encoder = config["encoder"]["name"]
+    problems = []
+    if policy.obs_horizon < 1 or policy.action_horizon < 1:
+        problems.append("obs_horizon and action_horizon: expected at least 1")
+    if not contract.observation:
+        problems.append("observation: nothing to observe; name features of the contract")
+    if text := [name for name, feature in contract.observation.items() if feature.kind == "text"]:
+        problems.append(f"observation: no encoder reads the text features {text}")
+    if contract.cameras and encoder == "low_dim":
+        problems.append(f"encoder: low_dim cannot read {list(contract.cameras)}; choose cnn or resnet18")
+    if not contract.cameras and encoder != "low_dim":
+        problems.append(f"encoder: {encoder} reads cameras and the observation has none; choose low_dim")
+    crop = config["augmentation"]["crop"]
+    for name, feature in contract.cameras.items():
+        if crop is not None and crop > min(feature.shape[:2]):
+            problems.append(f"augmentation.crop: {crop} is larger than {name!r}, {list(feature.shape[:2])}")
+    if not 0 <= policy.prefix_probability <= 1:
+        problems.append(f"prefix.probability: expected 0 to 1, got {policy.prefix_probability}")
+    if policy.prefix_probability > 0 and not 0 < policy.prefix_max_length < policy.action_horizon:
+        problems.append(f"prefix.max_length: expected 1 to {policy.action_horizon - 1}, got {policy.prefix_max_length}")
+    if problems:
+        raise PolicyError(
+            "\n".join(["the policy's configuration does not fit:", *(f"  - {line}" for line in problems)])
+        )
+
+
+def _backbones(config: Mapping[str, Any], contract: Contract) -> dict[str, nn.Module]:
+    if config["encoder"]["name"] == "low_dim":
+        return {}
+    crop = config["augmentation"]["crop"]
+    return {
+        name: construct(
+            "encoder", config["encoder"], ENCODERS, feature.shape[2], (crop, crop) if crop else feature.shape[:2]
+        )
+        for name, feature in contract.cameras.items()
+    }
+
+
+def _repeat_last_valid(actions: Tensor, valid: Tensor) -> Tensor:
+    """[B, H, A] with each padded action replaced by the nearest valid one before (else after): it cannot matter."""
+    steps = torch.arange(actions.shape[1], device=actions.device)
+    index = torch.where(valid, steps, -1).cummax(dim=1).values
+    first = valid.float().argmax(dim=1, keepdim=True)
+    index = torch.where(index < 0, first, index)
+    return actions.gather(1, index.unsqueeze(-1).expand_as(actions))
