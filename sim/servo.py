@@ -1,0 +1,469 @@
+"""Servo: a policy's targets at 20 Hz become a smooth stream of joint commands at the robot's own rate.
+
+An action is an absolute joint target, to be reached one target period after it was given. While the targets keep
+coming, the reference follows one quintic polynomial per period: it starts in the present position, velocity and
+acceleration and arrives in the target with the velocity and acceleration of the parabola through the last three
+targets. So a moving target is followed without lag beyond that one period and without stop-and-go, and the acceleration
+never jumps.
+
+Limits come first. Position, velocity, acceleration and jerk of a quintic lie in the convex hull of its Bézier control
+points, which bounds them without sampling; where the hull breaks a limit, `ruckig` gives the time-optimal jerk-limited
+motion instead. Every motion is planned until rest (targets may stop coming at any moment), and one that would leave the
+position limits on its way to rest is never begun: the motion before it, which ends in rest inside them, continues.
+
+The class knows no clock, thread or simulator: `step()` once per period of the robot, in simulation and on the robot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import comb, isfinite
+from typing import NamedTuple
+
+import numpy as np
+import ruckig
+from numba import njit
+
+from robot_rl.sim.kinematics import Kinematics
+
+GRACE = 0.2
+"""Part of a target period for which a late target is awaited, coasting, before the motion is brought to rest."""
+
+_TOLERANCE = 1e-9
+_KEYS = ("lower", "upper", "velocity", "acceleration", "jerk")
+
+
+class ServoError(ValueError):
+    """Limits, periods or targets are malformed."""
+
+
+class References(NamedTuple):
+    """What the joints shall do: position [rad], velocity [rad/s] and acceleration [rad/s²], each [dof] or [n, dof]."""
+
+    position: np.ndarray
+    velocity: np.ndarray
+    acceleration: np.ndarray
+
+
+@dataclass(frozen=True)
+class JointLimits:
+    """Limits of each joint, float64 [dof]: position [rad], velocity [rad/s], acceleration [rad/s²], jerk [rad/s³]."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    velocity: np.ndarray
+    acceleration: np.ndarray
+    jerk: np.ndarray
+
+    def __post_init__(self) -> None:
+        for key in _KEYS:
+            object.__setattr__(self, key, np.array(getattr(self, key), dtype=float))
+        shapes = {key: getattr(self, key).shape for key in _KEYS}
+        if len(set(shapes.values())) != 1 or len(shapes["lower"]) != 1:
+            raise ServoError(f"joint limits: expected one number per joint under each key, got shapes {shapes}")
+        if not all(np.isfinite(getattr(self, key)).all() for key in _KEYS):
+            raise ServoError("joint limits: expected finite numbers; a joint without stops still needs bounds")
+        if not (self.lower < self.upper).all():
+            raise ServoError(f"joint limits: lower {self.lower.tolist()} must be below upper {self.upper.tolist()}")
+        for key in _KEYS[2:]:
+            if not (getattr(self, key) > 0).all():
+                raise ServoError(f"joint limits: {key} must be positive, got {getattr(self, key).tolist()}")
+
+    @property
+    def dof(self) -> int:
+        """Number of joints."""
+        return len(self.lower)
+
+    @staticmethod
+    def from_mapping(plain: Mapping[str, Sequence[float]]) -> JointLimits:
+        """Read the limits of a robot's YAML file. Unknown and missing keys are errors."""
+        if set(plain) != set(_KEYS):
+            missing, unknown = sorted(set(_KEYS) - set(plain)), sorted(set(plain) - set(_KEYS))
+            raise ServoError(f"joint limits need exactly {', '.join(_KEYS)}; missing: {missing}; unknown: {unknown}")
+        return JointLimits(**{key: np.asarray(plain[key], float) for key in _KEYS})
+
+
+class Servo:
+    """Turns targets at `1 / target_period` into joint references at `1 / period`, within limits whatever the targets.
+
+    Args:
+        limits: of each joint; the references never exceed them.
+        period: of the robot's command loop [s], for example 0.001 (Franka) or 0.002 (UR, simulation).
+        target_period: nominal time between two targets [s].
+        kinematics: of the same joints; only needed for `set_pose_target`.
+    """
+
+    def __init__(
+        self, limits: JointLimits, period: float, target_period: float = 0.05, kinematics: Kinematics | None = None
+    ) -> None:
+        if not 0 < period <= target_period:
+            raise ServoError(f"expected 0 < period <= target_period, got {period} and {target_period}")
+        if kinematics is not None and kinematics.dof != limits.dof:
+            raise ServoError(f"limits are for {limits.dof} joints, the kinematics has {kinematics.dof}")
+        self.limits = limits
+        self.period = period
+        self.target_period = target_period
+        self.kinematics = kinematics
+        self._otg = ruckig.Ruckig(limits.dof)
+        self._task, self._braking = _task(limits), _task(limits)
+        self._braking.control_interface = ruckig.ControlInterface.Velocity
+        self.reset(0.5 * (limits.lower + limits.upper))
+
+    def reset(self, position: np.ndarray, velocity: np.ndarray | None = None) -> None:
+        """Start from a measured joint position [dof] and velocity [dof] (default: at rest); forget all targets."""
+        position = self._checked(position, "position")
+        velocity = np.zeros_like(position) if velocity is None else self._checked(velocity, "velocity")
+        rest = np.zeros_like(position)
+        self._start = References(position, np.clip(velocity, -self.limits.velocity, self.limits.velocity), rest)
+        self._end = References(np.full_like(position, np.nan), rest, rest)
+        self._targets = np.stack([position] * 3)
+        self._ticks = 0
+        self._ticks_since_target = round(self.target_period / self.period)
+        self._pose: np.ndarray | None = None
+        motion = self._plan(self._start, self._end)
+        if motion is None:
+            raise ServoError(f"no motion to rest from velocity {velocity.tolist()} at {position.tolist()}")
+        self._motion = motion
+        self._now = self._start
+
+    @property
+    def reference(self) -> References:
+        """The reference last returned by `step` or `trajectory`, each array [dof]."""
+        return self._now
+
+    @property
+    def target(self) -> np.ndarray:
+        """The joint target last given or found for a pose [dof], within the position limits."""
+        return self._targets[-1].copy()
+
+    def set_target(self, position: np.ndarray) -> None:
+        """Head for a joint position [dof] rad, to be reached in one target period where the limits allow.
+
+        A target outside the position limits is moved to the nearest one inside. A second target within half a target
+        period replaces the first one; one that comes late counts as that many periods.
+
+        Raises:
+            ServoError: the target is not finite or has the wrong shape. The motion goes on as before.
+        """
+        self._pose = None
+        self._head_for(self._checked(position, "target"))
+
+    def set_pose_target(self, pose: np.ndarray) -> None:
+        """Head for an end-effector pose [7] (x y z m, quaternion wxyz) in the base frame.
+
+        Each target period moves the joints by differential inverse kinematics, at most as far as the velocity limits
+        allow in that time; a pose further away is approached for as long as no other target is given.
+
+        Raises:
+            ServoError: there is no kinematics, or the pose is not finite or has the wrong shape.
+        """
+        if self.kinematics is None:
+            raise ServoError("set_pose_target needs a Servo with kinematics; give kinematics=, or use set_target")
+        pose = np.array(pose, float)
+        if pose.shape != (7,) or not np.isfinite(pose).all() or not np.any(pose[3:]):
+            raise ServoError(f"expected a finite pose [7] (position, quaternion wxyz), got {pose.tolist()}")
+        self._pose = pose
+        self._approach_pose()
+
+    def step(self) -> References:
+        """Advance by one period and return the reference at its end, each array [dof]."""
+        return References(*(rows[0] for rows in self.trajectory(1)))
+
+    def trajectory(self, n: int) -> References:
+        """Advance by `n` periods and return the references at their ends, each array [n, dof]."""
+        parts: list[References] = []
+        while n > 0:
+            count = n
+            if self._pose is not None:
+                due = round(self.target_period / self.period) - self._ticks_since_target
+                if due <= 0:
+                    self._approach_pose()
+                    continue
+                count = min(n, due)
+            parts.append(self._motion.sample((self._ticks + 1 + np.arange(count)) * self.period))
+            self._ticks += count
+            self._ticks_since_target += count
+            self._now = References(*(rows[-1] for rows in parts[-1]))
+            n -= count
+        return parts[0] if len(parts) == 1 else References(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+
+    def get_state(self) -> np.ndarray:
+        """Everything that decides the future references, float64 [9 · dof + 9]."""
+        pose = np.full(7, np.nan) if self._pose is None else self._pose
+        ticks = (self._ticks, self._ticks_since_target)
+        return np.concatenate([*self._start, *self._end, *self._targets, pose, ticks])
+
+    def set_state(self, state: np.ndarray) -> None:
+        """Continue exactly from what `get_state` returned."""
+        dof = self.limits.dof
+        if np.shape(state) != (9 * dof + 9,):
+            raise ServoError(f"expected a state of {9 * dof + 9} numbers for {dof} joints, got shape {np.shape(state)}")
+        rows = np.array(state[: 9 * dof], float).reshape(9, dof)
+        motion = self._plan(References(*rows[:3]), References(*rows[3:6]))
+        if motion is None:
+            raise ServoError("this state was not returned by get_state under the same limits and periods")
+        self._start, self._end, self._targets = References(*rows[:3]), References(*rows[3:6]), rows[6:9]
+        self._pose = None if np.isnan(state[9 * dof]) else np.array(state[9 * dof : 9 * dof + 7], float)
+        self._ticks, self._ticks_since_target = int(state[-2]), int(state[-1])
+        self._motion = motion
+        self._now = References(*(row[0] for row in motion.sample(np.array([self._ticks * self.period]))))
+
+    def _checked(self, values: np.ndarray, name: str) -> np.ndarray:
+        array = np.array(values, dtype=float)
+        if array.shape != (self.limits.dof,) or not np.isfinite(array).all():
+            raise ServoError(f"{name}: expected {self.limits.dof} finite numbers, got {array.tolist()}")
+        return array
+
+    def _approach_pose(self) -> None:
+        assert self.kinematics is not None
+        assert self._pose is not None
+        reach = self.limits.velocity * self.target_period
+        self._head_for(self.kinematics.inverse(self._pose, self._targets[-1], reach))
+
+    def _head_for(self, position: np.ndarray) -> None:
+        position = np.clip(position, self.limits.lower, self.limits.upper)
+        periods = round(self._ticks_since_target * self.period / self.target_period)
+        if periods == 0:
+            self._targets = np.array([*self._targets[:2], position])
+        else:
+            if periods == 1:
+                self._targets = np.array([*self._targets[1:], position])
+            else:
+                stride = (position - self._targets[-1]) / periods
+                self._targets = np.stack([position - 2 * stride, position - stride, position])
+            self._ticks_since_target = 0
+        end = References(position, *self._arrival())
+        motion = self._plan(self._now, end)
+        if motion is not None:
+            self._motion, self._start, self._end, self._ticks = motion, self._now, end, 0
+
+    def _arrival(self) -> tuple[np.ndarray, np.ndarray]:
+        """Velocity and acceleration in the last target, of the parabola through the last three.
+
+        The velocity never turns against the last step between targets nor exceeds twice its mean, so that a target that
+        stops is reached at rest.
+        """
+        before, last = (self._targets[1:] - self._targets[:-1]) / self.target_period
+        wanted = 1.5 * last - 0.5 * before
+        bound = np.minimum(2.0 * np.abs(last), self.limits.velocity)
+        velocity = np.where(last > 0, np.clip(wanted, 0.0, bound), np.clip(wanted, -bound, 0.0))
+        ceiling = np.minimum(self.limits.acceleration, self.limits.jerk * GRACE * self.target_period)
+        acceleration = np.clip((last - before) / self.target_period, -ceiling, ceiling)
+        return velocity, np.where(velocity == wanted, acceleration, 0.0)
+
+    def _plan(self, start: References, end: References) -> _Motion | None:
+        """The first that keeps all limits: quintic, time-optimal, time-optimal to rest; each continued until rest."""
+        if np.isnan(end.position).any():
+            brake = self._time_optimal(start, end, brake=True)
+            return _Motion([brake]) if brake else None
+        # A start outside (a measured position beyond a stop) may come back inside, but not leave further.
+        low, high = np.minimum(self.limits.lower, start.position), np.maximum(self.limits.upper, start.position)
+        for build in (self._quintic_motion, self._moving_motion, self._resting_motion):
+            segments = build(start, end)
+            if all(segment is not None and segment.within(self.limits, low, high) for segment in segments):
+                return _Motion([segment for segment in segments if segment is not None])
+        return None
+
+    def _quintic_motion(self, start: References, end: References) -> list[_Segment | None]:
+        grace = GRACE * self.target_period
+        coast = References(
+            end.position + (end.velocity + end.acceleration * grace / 3) * grace,
+            end.velocity + end.acceleration * grace / 2,
+            np.zeros_like(end.acceleration),
+        )
+        rest = self._time_optimal(coast, _at_rest(end.position))
+        return [_Quintic(start, end, self.target_period), _Quintic(end, coast, grace), rest]
+
+    def _moving_motion(self, start: References, end: References) -> list[_Segment | None]:
+        end = References(end.position, end.velocity, np.zeros_like(end.acceleration))
+        rest = self._time_optimal(end, _at_rest(end.position))
+        return [self._time_optimal(start, end, minimum_duration=self.target_period), rest]
+
+    def _resting_motion(self, start: References, end: References) -> list[_Segment | None]:
+        return [self._time_optimal(start, _at_rest(end.position))]
+
+    def _time_optimal(
+        self, start: References, end: References, minimum_duration: float | None = None, brake: bool = False
+    ) -> _TimeOptimal | None:
+        task = self._braking if brake else self._task
+        task.current_position, task.current_velocity, task.current_acceleration = (row.tolist() for row in start)
+        if not brake:
+            task.target_position, task.target_velocity = end.position.tolist(), end.velocity.tolist()
+            task.minimum_duration = minimum_duration
+        trajectory = ruckig.Trajectory(self.limits.dof)
+        found = self._otg.calculate(task, trajectory) in (ruckig.Result.Working, ruckig.Result.Finished)
+        return _TimeOptimal(trajectory) if found else None
+
+
+class _Quintic:
+    """Polynomial of degree five with given position, velocity and acceleration at both ends."""
+
+    def __init__(self, start: References, end: References, duration: float) -> None:
+        self.duration = duration
+        scale = np.array([1.0, duration, duration**2] * 2)
+        self.ends = np.array([*start, *end]) * scale[:, None]
+
+    def within(self, limits: JointLimits, low: np.ndarray, high: np.ndarray) -> bool:
+        """Whether the Bézier control points of the curve and its derivatives lie inside; their hull holds the curve."""
+        points = _BEZIER @ self.ends
+        if (points < low - _TOLERANCE).any() or (points > high + _TOLERANCE).any():
+            return False
+        rates = (_HULLS @ points) / (self.duration**_ORDERS)[:, None]
+        bounds = np.stack((limits.velocity, limits.acceleration, limits.jerk))[_ORDERS - 1]
+        return bool((np.abs(rates) <= bounds * (1 + _TOLERANCE)).all())
+
+    def sample(self, times: np.ndarray) -> References:
+        powers = (times / self.duration)[:, None] ** np.arange(6)
+        coefficients = _MONOMIAL @ self.ends
+        rate = coefficients[1:] * (np.arange(1, 6)[:, None] / self.duration)
+        curvature = rate[1:] * (np.arange(1, 5)[:, None] / self.duration)
+        return References(powers @ coefficients, powers[:, :5] @ rate, powers[:, :4] @ curvature)
+
+
+_BEZIER = np.array([
+    [1, 0, 0, 0, 0, 0],
+    [1, 1 / 5, 0, 0, 0, 0],
+    [1, 2 / 5, 1 / 20, 0, 0, 0],
+    [0, 0, 0, 1, -2 / 5, 1 / 20],
+    [0, 0, 0, 1, -1 / 5, 0],
+    [0, 0, 0, 1, 0, 0],
+])
+"""Control points of a quintic from its ends: position, velocity · T, acceleration · T² at the start and at the end."""
+_HULLS = np.concatenate([scale * np.diff(np.eye(6), order, axis=0) for order, scale in ((1, 5), (2, 20), (3, 60))])
+_ORDERS = np.array([1] * 5 + [2] * 4 + [3] * 3)
+"""Control points of the derivatives times T^order, from those of the curve, and the order of each row."""
+_MONOMIAL = np.array([[comb(5, k) * comb(k, i) * (-1) ** (k - i) for i in range(6)] for k in range(6)]) @ _BEZIER
+"""Coefficients of (t / T)^k from the ends."""
+
+
+class _TimeOptimal:
+    """A jerk-limited motion found by ruckig."""
+
+    def __init__(self, trajectory: ruckig.Trajectory) -> None:
+        self.trajectory = trajectory
+        self.duration: float = trajectory.duration
+
+    def within(self, limits: JointLimits, low: np.ndarray, high: np.ndarray) -> bool:
+        return all(
+            bound.min >= least - _TOLERANCE and bound.max <= most + _TOLERANCE
+            for bound, least, most in zip(self.trajectory.position_extrema, low.tolist(), high.tolist(), strict=True)
+        )
+
+    def sample(self, times: np.ndarray) -> References:
+        at_time = self.trajectory.at_time
+        rows = np.array([at_time(time) for time in times.tolist()])
+        return References(rows[:, 0], rows[:, 1], rows[:, 2])
+
+
+_Segment = _Quintic | _TimeOptimal
+
+
+class _Motion:
+    """Segments one after the other; the last one ends in rest and holds for ever."""
+
+    def __init__(self, segments: Sequence[_Segment]) -> None:
+        self.segments = segments
+        self.begins = np.cumsum([0.0, *(segment.duration for segment in segments[:-1])])
+
+    def sample(self, times: np.ndarray) -> References:
+        """The references at `times` [n] s after the start, each array [n, dof]."""
+        index = np.searchsorted(self.begins[1:] + _TOLERANCE, times)
+        if index[0] == index[-1]:
+            return self.segments[index[0]].sample(times - self.begins[index[0]])
+        parts = [self.segments[k].sample(times[index == k] - self.begins[k]) for k in np.unique(index)]
+        return References(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+
+
+def _task(limits: JointLimits) -> ruckig.InputParameter:
+    task = ruckig.InputParameter(limits.dof)
+    task.max_velocity = limits.velocity.tolist()
+    task.max_acceleration = limits.acceleration.tolist()
+    task.max_jerk = limits.jerk.tolist()
+    return task
+
+
+def _at_rest(position: np.ndarray) -> References:
+    return References(position, np.zeros_like(position), np.zeros_like(position))
+
+
+class Gripper:
+    """Opening of a parallel gripper [m], moved towards its target at no more than the speed of its drive.
+
+    Args:
+        opening: the largest [m]; 0 is closed.
+        speed: fastest change of the opening [m/s].
+        period: of the command loop [s].
+    """
+
+    def __init__(self, opening: float, speed: float, period: float) -> None:
+        if not (opening > 0 and speed > 0 and period > 0):
+            raise ServoError(f"gripper: expected positive opening, speed and period; got {opening}, {speed}, {period}")
+        self.opening, self.speed, self.period = opening, speed, period
+        self.reset(opening)
+
+    def reset(self, opening: float) -> None:
+        """Start from a measured opening [m]."""
+        self.reference = self.target = min(max(float(opening), 0.0), self.opening)
+
+    def set_target(self, opening: float) -> None:
+        """Head for an opening [m]; beyond the range means fully closed or open. Raises `ServoError` when not finite."""
+        if not isfinite(opening):
+            raise ServoError(f"gripper: expected a finite opening, got {opening}")
+        self.target = min(max(float(opening), 0.0), self.opening)
+
+    def trajectory(self, n: int) -> np.ndarray:
+        """Advance by `n` periods; the openings at their ends [n] m."""
+        reachable = self.speed * self.period * np.arange(1, n + 1)
+        openings = self.reference + np.clip(self.target - self.reference, -reachable, reachable)
+        self.reference = float(openings[-1])
+        return openings
+
+    def get_state(self) -> np.ndarray:
+        """Reference and target, float64 [2]."""
+        return np.array([self.reference, self.target])
+
+    def set_state(self, state: np.ndarray) -> None:
+        """Continue exactly from what `get_state` returned."""
+        self.reference, self.target = (float(value) for value in state)
+
+
+@njit(cache=True)
+def joint_torque(
+    position: np.ndarray,
+    velocity: np.ndarray,
+    reference_position: np.ndarray,
+    reference_velocity: np.ndarray,
+    reference_acceleration: np.ndarray,
+    mass: np.ndarray,
+    bias: np.ndarray,
+    natural_frequency: float,
+    damping_ratio: float,
+    limit: np.ndarray,
+    torque: np.ndarray,
+) -> None:
+    """Joint impedance in every joint: torque = M (a + 2 ζ ω (v - q') + ω² (p - q)) + bias, within the torque limits.
+
+    With the mass matrix M and the bias (gravity, Coriolis) of the model this is a spring and damper on each joint's
+    error with the same natural frequency in every posture, as the position controllers inside industrial arms behave.
+
+    Args:
+        position, velocity: measured [dof].
+        reference_position, reference_velocity, reference_acceleration: from the Servo [dof].
+        mass: joint-space mass matrix of the arm [dof, dof].
+        bias: gravity, centrifugal and Coriolis torques [dof].
+        natural_frequency: ω [rad/s].
+        damping_ratio: ζ, 1 is critical.
+        limit: largest torque of each joint [N m], [dof].
+        torque: result, overwritten [N m], [dof].
+    """
+    stiffness, damping = natural_frequency**2, 2.0 * damping_ratio * natural_frequency
+    for row in range(len(position)):
+        total = bias[row]
+        for joint in range(len(position)):
+            total += mass[row, joint] * (
+                reference_acceleration[joint]
+                + damping * (reference_velocity[joint] - velocity[joint])
+                + stiffness * (reference_position[joint] - position[joint])
+            )
+        torque[row] = min(max(total, -limit[row]), limit[row])
