@@ -27,6 +27,10 @@ SINGULAR = 0.05
 DAMPING² (1 - (σ / SINGULAR)²), Nakamura and Hanafusa, Inverse kinematic solutions with singularity robustness, 1986."""
 
 
+ERROR_DAMPING = 1.0
+"""Damping per squared pose error: keeps the joints quiet when a pose is out of reach, and vanishes on arrival."""
+
+
 class KinematicsError(ValueError):
     """The model has no such chain, or a pose or joint vector is malformed."""
 
@@ -64,7 +68,7 @@ class Kinematics:
         self.home = 0.5 * (self.lower + self.upper) if home is None else _vector(home, dof, "home")
         self._configuration = mink.Configuration(self._model)
         self._limit = mink.ConfigurationLimit(self._model, gain=1.0)
-        self._frame = mink.FrameTask("end_effector", "site", position_cost=1.0, orientation_cost=1.0)
+        self._frame = mink.FrameTask("end_effector", "site", 1.0, 1.0, lm_damping=ERROR_DAMPING)
         posture = mink.PostureTask(self._model, cost=POSTURE_COST)
         posture.set_target(self._ordered(self.home))
         self._tasks = [self._frame, posture]
