@@ -63,10 +63,10 @@ class Encoder(nn.Module):
 
     def _see(self, name: str, frames: Tensor, generator: torch.Generator | None) -> Tensor:
         batch, horizon = frames.shape[:2]
-        scale = 1 / 255 if frames.dtype == torch.uint8 else 1e-3
         # Frames come with the channels last in memory: the permuted view is already in channels_last format.
-        images = frames.flatten(0, 1).permute(0, 3, 1, 2).float() * scale
-        images = self.augmentation(images, horizon, generator)
+        images = self.augmentation.move(frames.flatten(0, 1).permute(0, 3, 1, 2), horizon, generator)
+        scale = 1 / 255 if frames.dtype == torch.uint8 else 1e-3
+        images = self.augmentation.colour(images.float() * scale, horizon, generator)
         return self.backbones[_key(name)](images).float().unflatten(0, (batch, horizon))
 
     def _rotations_to_6d(self, states: Tensor) -> Tensor:

@@ -42,24 +42,31 @@ from robot_rl.datasets.contract import Contract
 from robot_rl.policies import draw
 from robot_rl.policies.augmentation import Augmentation
 from robot_rl.policies.chain import Chain
+from robot_rl.policies.cnn import CNN
 from robot_rl.policies.configuration import PolicyError, complete, construct, options, plain, resolve
+from robot_rl.policies.ddim import DDIM
+from robot_rl.policies.ddpm import DDPM
 from robot_rl.policies.denoiser import Denoiser, Shapes
 from robot_rl.policies.encoder import Encoder
 from robot_rl.policies.flow_matching import FlowMatching
+from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.inpainting import Inpainting
 from robot_rl.policies.mlp import MLP
 from robot_rl.policies.normalizer import Normalizer, fit_normalizers
 from robot_rl.policies.prefix import Prefix
 from robot_rl.policies.process import Process
+from robot_rl.policies.resnet import ResNet18
+from robot_rl.policies.transformer import Transformer
+from robot_rl.policies.unet1d import UNet1D
 
 
 class LowDim:
     """No image backbone: the features of kind `state`, concatenated."""
 
 
-PROCESSES: dict[str, type] = {"flow_matching": FlowMatching}
-DENOISERS: dict[str, type] = {"mlp": MLP}
-ENCODERS: dict[str, type] = {"low_dim": LowDim}
+PROCESSES: dict[str, type] = {"flow_matching": FlowMatching, "ddpm": DDPM, "ddim": DDIM, "gaussian": Gaussian}
+DENOISERS: dict[str, type] = {"mlp": MLP, "unet1d": UNet1D, "transformer": Transformer}
+ENCODERS: dict[str, type] = {"low_dim": LowDim, "cnn": CNN, "resnet18": ResNet18}
 
 DEFAULTS: dict[str, Any] = {
     "obs_horizon": 2,
@@ -345,11 +352,8 @@ def _check_sizes(policy: Policy) -> None:
 def _backbones(config: Mapping[str, Any], contract: Contract) -> dict[str, nn.Module]:
     if config["encoder"]["name"] == "low_dim":
         return {}
-    crop = config["augmentation"]["crop"]
     return {
-        name: construct(
-            "encoder", config["encoder"], ENCODERS, feature.shape[2], (crop, crop) if crop else feature.shape[:2]
-        )
+        name: construct("encoder", config["encoder"], ENCODERS, feature.shape[2])
         for name, feature in contract.cameras.items()
     }
 

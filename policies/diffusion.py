@@ -1,0 +1,169 @@
+"""Denoising diffusion (Ho et al. 2020) with the noise schedules of diffusers.
+
+`ddpm.py` and `ddim.py` add the reverse transition. The updates are written out here, on plain numbers, because a
+scheduler's call costs as much as a small network; they equal diffusers' (timestep spacing `leading`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from robot_rl.policies import draw
+from robot_rl.policies.chain import Chain, gaussian_log_density
+from robot_rl.policies.denoiser import Denoiser, Shapes
+from robot_rl.policies.inpainting import Inpainting
+from robot_rl.policies.process import Process
+
+Schedule = Literal["squaredcos_cap_v2", "linear", "scaled_linear"]
+Prediction = Literal["epsilon", "sample"]
+
+
+class Diffusion(Process):
+    """Args:
+    steps: denoising steps of sampling.
+    train_steps: K, diffusion steps of training.
+    schedule: of the noise, by its name in diffusers.
+    prediction: what the network gives, the noise (`epsilon`) or the clean chunk (`sample`).
+    clip_sample: whether the predicted clean chunk is clipped to [-1, 1] in every step; needs actions in that range.
+    chain_std_min: smallest deviation of the chain's transitions, which near the data would otherwise vanish (DPPO, Ren
+        et al. 2024: 0.1).
+    """
+
+    alphas: Tensor
+
+    def __init__(
+        self,
+        shapes: Shapes,
+        steps: int,
+        train_steps: int,
+        schedule: Schedule,
+        prediction: Prediction,
+        clip_sample: bool,
+        chain_std_min: float,
+    ) -> None:
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+        super().__init__(shapes, steps)
+        if prediction not in ("epsilon", "sample"):
+            raise ValueError(f"prediction: expected epsilon or sample, got {prediction!r}")
+        if schedule not in ("squaredcos_cap_v2", "linear", "scaled_linear"):
+            raise ValueError(f"schedule: expected squaredcos_cap_v2, linear or scaled_linear, got {schedule!r}")
+        if not 1 <= steps <= train_steps:
+            raise ValueError(f"steps: expected 1 to train_steps = {train_steps}, got {steps}")
+        if not chain_std_min > 0:
+            raise ValueError(f"chain_std_min: expected a positive number, got {chain_std_min}")
+        self.train_steps = train_steps
+        self.prediction = prediction
+        self.clip_sample = clip_sample
+        self.chain_std_min = chain_std_min
+        alphas = DDPMScheduler(num_train_timesteps=train_steps, beta_schedule=schedule).alphas_cumprod
+        self.register_buffer("alphas", alphas, persistent=False)
+        # The same as numbers, so that a sampling step reads nothing back from the device.
+        self._alphas: list[float] = [*alphas.tolist(), 1.0]
+
+    @abstractmethod
+    def transition(
+        self, clean: Tensor, epsilon: Tensor, x: Tensor, alpha: float, alpha_next: float
+    ) -> tuple[Tensor, float]:
+        """Mean and deviation of the next, less noisy state.
+
+        Args:
+            clean: the predicted clean chunk, clipped if so configured.
+            epsilon: the predicted noise.
+            x: the current state.
+            alpha, alpha_next: cumulative share of signal (ᾱ) of both states.
+        """
+
+    @abstractmethod
+    def chain_transition(
+        self, clean: Tensor, epsilon: Tensor, x: Tensor, alpha: float, alpha_next: float
+    ) -> tuple[Tensor, float]:
+        """The same for the stochastic chain, before the floor of the deviation."""
+
+    def loss(
+        self,
+        denoiser: Denoiser,
+        actions: Tensor,
+        context: Tensor,
+        known: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        noise = draw.normal(actions.shape, actions.device, generator)
+        step = draw.integers(self.train_steps, (len(actions),), actions.device, generator)
+        alpha = self.alphas[step][:, None, None]
+        x = alpha.sqrt() * actions + (1 - alpha).sqrt() * noise
+        if known is not None:
+            x = torch.where(known.unsqueeze(-1) > 0, actions, x)
+        target = noise if self.prediction == "epsilon" else actions
+        return (denoiser(x, step.float(), context, known).float() - target).square()
+
+    def sample(
+        self,
+        denoiser: Denoiser,
+        context: Tensor,
+        noise: Tensor,
+        steps: int,
+        inpainting: Inpainting | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        x = noise
+        known = None if inpainting is None else inpainting.known
+        for step, following in self.timesteps(steps):
+            alpha, alpha_next = self._alphas[step], self._alphas[following]
+            if inpainting is not None:
+                x = inpainting.hold(x, alpha**0.5 * inpainting.target + (1 - alpha) ** 0.5 * noise)
+            clean, epsilon = self._predict(denoiser, x, step, context, known)
+            x, std = self.transition(clean, epsilon, x, alpha, alpha_next)
+            if std > 0:
+                x = x + std * draw.normal(x.shape, x.device, generator)
+        return x if inpainting is None else inpainting.finish(x)
+
+    def chain(
+        self, denoiser: Denoiser, context: Tensor, noise: Tensor, steps: int, generator: torch.Generator | None
+    ) -> Chain:
+        x = noise
+        states, densities = [x], [gaussian_log_density(x, torch.zeros_like(x), torch.ones_like(x))]
+        for step, following in self.timesteps(steps):
+            mean, std = self._chain_transition(denoiser, x, step, following, context)
+            x = mean + std * draw.normal(mean.shape, mean.device, generator)
+            states.append(x)
+            densities.append(gaussian_log_density(x, mean, std))
+        return Chain(torch.stack(states, dim=1), torch.stack(densities, dim=1))
+
+    def log_density(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> Tensor:
+        first = states[:, 0]
+        densities = [gaussian_log_density(first, torch.zeros_like(first), torch.ones_like(first))]
+        for k, (step, following) in enumerate(self.timesteps(states.shape[1] - 1)):
+            mean, std = self._chain_transition(denoiser, states[:, k], step, following, context)
+            densities.append(gaussian_log_density(states[:, k + 1], mean, std))
+        return torch.stack(densities, dim=1)
+
+    def timesteps(self, steps: int) -> list[tuple[int, int]]:
+        """Each denoising step as (diffusion step, the next one); -1 is the clean chunk."""
+        if not 1 <= steps <= self.train_steps:
+            raise ValueError(f"steps: expected 1 to {self.train_steps}, the steps of training; got {steps}")
+        stride = self.train_steps // steps
+        return [(k * stride, (k - 1) * stride if k else -1) for k in reversed(range(steps))]
+
+    def _predict(
+        self, denoiser: Denoiser, x: Tensor, step: int, context: Tensor, known: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The clean chunk and the noise in `x`."""
+        alpha = self._alphas[step]
+        output = denoiser(x, x.new_full((len(x),), float(step)), context, known).float()
+        if self.prediction == "epsilon":
+            clean, epsilon = (x - (1 - alpha) ** 0.5 * output) / alpha**0.5, output
+        else:
+            clean, epsilon = output, (x - alpha**0.5 * output) / (1 - alpha) ** 0.5
+        return clean.clamp(-1, 1) if self.clip_sample else clean, epsilon
+
+    def _chain_transition(
+        self, denoiser: Denoiser, x: Tensor, step: int, following: int, context: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        clean, epsilon = self._predict(denoiser, x, step, context)
+        mean, std = self.chain_transition(clean, epsilon, x, self._alphas[step], self._alphas[following])
+        return mean, torch.full_like(mean, max(std, self.chain_std_min))
