@@ -1,0 +1,197 @@
+"""Arm tasks as a Gymnasium environment that carries a contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from robot_rl.datasets.contract import Contract, Feature
+from robot_rl.sim.arm_model import load_arm_model
+from robot_rl.sim.arm_observation import ArmObservation
+from robot_rl.sim.controllers import make_controller, substeps
+from robot_rl.sim.spec import SpecError, load, resolve
+from robot_rl.sim.stepper import physics_of, refresh
+
+_STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_CTRL | mujoco.mjtState.mjSTATE_WARMSTART
+_DIVERGED = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+
+
+class ActionError(ValueError):
+    """An action has the wrong shape or is not finite. The environment has not moved."""
+
+
+class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+    """One robosuite task with its robots, observed and commanded under a contract.
+
+    Every episode is decided by the seed given to `reset` alone; without one, seeds follow from an internal generator.
+    `terminated` is success, `truncated` the end of the horizon or a simulation that diverged (`info["diverged"]`).
+
+    Args:
+        spec: task name or mapping, see `robot_rl.sim.spec.resolve`.
+
+    Attributes:
+        spec: the resolved specification, plain JSON types.
+        contract: of observation and action.
+        model, data: MuJoCo's; whoever changes them calls `refresh` afterwards.
+
+    Raises:
+        SpecError: task, robot, controller, camera or observation is unknown; the message lists what exists.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, spec: str | Mapping[str, Any]) -> None:
+        self.spec: dict[str, Any] = resolve(spec)  # type: ignore[assignment]
+        rate_hz = float(self.spec["rate_hz"])
+        substeps(rate_hz)
+        self.task = load("task", self.spec["task"])
+        config = load("controller", self.spec["controller"])
+        self.arm_model = load_arm_model(self.task, self.spec["robot"], rate_hz)
+        self.model, self.data = self.arm_model.model, self.arm_model.data
+        self.controller = make_controller(self.arm_model, config, rate_hz, self.spec["stepper"])
+        self._physics = physics_of(self.model, self.data)
+        self._observation = ArmObservation(self.arm_model, self.spec["cameras"], self.spec["render_quality"])
+        robots = "_".join(dict.fromkeys(arm.robot for arm in self.arm_model.arms))
+        contract = Contract(
+            f"{self.task['name']}_{robots}_{config['name']}", rate_hz, self._observation.features,
+            {feature.name: feature for feature in self.controller.features}, config["id"],
+        )  # fmt: skip
+        if self.spec["observation"] is not None:
+            wanted = [*self.spec["observation"], *self.spec["cameras"]]
+            if missing := sorted(set(wanted) - set(contract.observation)):
+                raise SpecError(
+                    f"no such observation: {', '.join(missing)}; there are: {', '.join(contract.observation)}"
+                )
+            contract = contract.select(wanted)
+        self.contract = contract
+        self._observation.select(contract.observation)
+        self._action_dim = contract.action_dim
+        self._horizon = int(self.spec["horizon"])
+        self._steps = 0
+        self._seeds = np.random.default_rng()
+        self.observation_space = gymnasium.spaces.Dict({
+            name: _space(feature) for name, feature in contract.observation.items()
+        })
+        low, high = contract.action_bounds
+        self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begin the episode of a seed (default: the next one of an internal generator). `info["seed"]` names it."""
+        if seed is None:
+            seed = int(self._seeds.integers(2**31))
+        self._steps = 0
+        self.arm_model.reset(seed)
+        refresh(self._physics)
+        self.controller.reset()
+        return self._observation.read(), {"seed": seed, "success": False}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Execute an action [A] for one control period. The reward is 1 on success, else 0.
+
+        Raises:
+            ActionError: the action has the wrong shape or is not finite.
+        """
+        action = np.asarray(action, float)
+        if action.shape != (self._action_dim,) or not np.isfinite(action).all():
+            names = ", ".join(f"{name} {list(feature.shape)}" for name, feature in self.contract.action.items())
+            raise ActionError(f"expected {self._action_dim} finite numbers ({names}), got {action.tolist()}")
+        self.controller.step(action)
+        self._steps += 1
+        success = self.success
+        diverged = any(self.data.warning[kind].number for kind in _DIVERGED)
+        info: dict[str, Any] = {"success": success}
+        if diverged:
+            info["diverged"] = True
+        return self._observation.read(), float(success), success, diverged or self._steps >= self._horizon, info
+
+    @property
+    def success(self) -> bool:
+        """Whether the task is done in the present state."""
+        return self.arm_model.success()
+
+    @property
+    def time(self) -> float:
+        """Simulated time since the reset [s]."""
+        return float(self.data.time)
+
+    def observe(self) -> dict[str, np.ndarray]:
+        """The observation of the present state."""
+        return self._observation.read()
+
+    def object_poses(self) -> dict[str, np.ndarray]:
+        """Pose of each object and landmark, float64 [7]: x y z m, quaternion wxyz, in the (first) robot's base frame."""
+        return self._observation.object_poses()
+
+    def image(self, camera: str, height: int, width: int) -> np.ndarray:
+        """Picture of any camera of the scene, uint8 [height, width, 3] RGB.
+
+        Raises:
+            SpecError: there is no such camera.
+        """
+        return self._observation.image(camera, height, width)
+
+    def set_camera_pose(self, camera: str, pose: np.ndarray) -> None:
+        """Move a camera for all pictures to come.
+
+        Args:
+            pose: [7], x y z m and quaternion wxyz of a camera that looks along its -z axis with y up; in the base frame for a
+                camera that stands in the scene, in the frame of the link that carries it for any other.
+        """
+        self._observation.set_camera_pose(camera, np.asarray(pose, float))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring poses and contacts up to date after a change of `model` or `data` from outside."""
+        refresh(self._physics)
+
+    def get_state(self) -> np.ndarray:
+        """Everything that decides the future, float64 [S]; `set_state` continues from it bit by bit."""
+        physics = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        mujoco.mj_getState(self.model, self.data, physics, _STATE)
+        moved = self.arm_model.moved_bodies
+        fixtures = (self.model.body_pos[moved].ravel(), self.model.body_quat[moved].ravel())
+        return np.concatenate([[self._steps], physics, *fixtures, self.controller.get_state()])
+
+    def set_state(self, state: np.ndarray) -> None:
+        """Return to a state of `get_state` of an environment with the same specification.
+
+        Raises:
+            ValueError: the state belongs to another specification.
+        """
+        state = np.array(state, float)
+        expected = self.get_state().shape
+        if state.shape != expected:
+            raise ValueError(
+                f"expected a state of shape {list(expected)} for {self.contract.name}, got {list(state.shape)}"
+            )
+        moved = self.arm_model.moved_bodies
+        size, count = mujoco.mj_stateSize(self.model, _STATE), len(moved)
+        steps, physics, positions, quaternions, controller = np.split(
+            state, np.cumsum([1, size, 3 * count, 4 * count])
+        )  # fmt: skip
+        self._steps = int(steps[0])
+        self.model.body_pos[moved] = positions.reshape(count, 3)
+        self.model.body_quat[moved] = quaternions.reshape(count, 4)
+        mujoco.mj_setState(self.model, self.data, physics, _STATE)
+        refresh(self._physics)
+        self.controller.set_state(controller)
+
+    def render(self) -> np.ndarray:
+        """The view of `agentview`, uint8 [480, 640, 3]."""
+        return self.image("agentview", 480, 640)
+
+    def close(self) -> None:
+        """Free rendering resources."""
+        self._observation.close()
+
+
+def _space(feature: Feature) -> gymnasium.spaces.Box:
+    if feature.kind == "image":
+        return gymnasium.spaces.Box(0, 255, feature.shape, np.uint8)
+    return gymnasium.spaces.Box(-np.inf, np.inf, feature.shape, np.float32)

@@ -1,0 +1,23 @@
+"""`@compiled`: numba code without the interpreter lock, cached on disk where a folder can be written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import numba
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def compiled(function: Callable[P, T]) -> Callable[P, T]:
+    """Compile a function with numba at its first call. Other threads run meanwhile, also during every call.
+
+    The machine code is kept beside the source, or else in the user's cache folder (`NUMBA_CACHE_DIR` overrides both); where
+    neither can be written, as in a read-only installation, every process compiles anew.
+    """
+    try:
+        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:
+        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]

@@ -1,0 +1,32 @@
+"""MuJoCo's C functions for use inside compiled code: called by address of model and data, without the interpreter.
+
+`model._address` and `data._address` are the C pointers. Nothing checks them: whoever calls keeps both objects alive.
+A fatal error inside these functions ends the process; the Python bindings would raise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mujoco
+from llvmlite import binding
+from numba import types
+
+
+def _library() -> Path:
+    folder = Path(mujoco.__file__).parent
+    for pattern in ("libmujoco.so*", "libmujoco*.dylib", "mujoco.dll"):
+        for path in folder.glob(pattern):
+            return path
+    raise ImportError(f"no MuJoCo library beside its Python bindings in {folder}; reinstall mujoco")
+
+
+binding.load_library_permanently(str(_library()))
+
+_MODEL_DATA = types.void(types.intp, types.intp)
+
+mj_step1 = types.ExternalFunction("mj_step1", _MODEL_DATA)
+"""Everything that follows from position and velocity, up to where controls are due."""
+
+mj_step2 = types.ExternalFunction("mj_step2", _MODEL_DATA)
+"""Forces and integration, with the controls in place."""

@@ -1,0 +1,91 @@
+"""What an environment is made of: task, robot, controller and the rest, as plain data that a store can keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+GROUPS = ("task", "robot", "controller", "randomization")
+
+DEFAULTS: dict[str, Any] = {
+    "robot": "panda",
+    "controller": "joint_position",
+    "cameras": {},
+    "observation": None,
+    "rate_hz": 20,
+    "horizon": None,
+    "randomization": None,
+    "render_quality": "fast",
+    "stepper": "fast",
+}
+"""What `resolve` fills in. A horizon of None is the task's own."""
+
+CHOICES = {"render_quality": ("fast", "full"), "stepper": ("fast", "robosuite")}
+
+
+class SpecError(ValueError):
+    """An environment cannot be made as asked. The message names what exists."""
+
+
+def available(group: str) -> list[str]:
+    """Names of the YAML files of a group: `task`, `robot`, `controller` or `randomization`."""
+    return sorted(path.stem for path in (Path(__file__).parent / group).glob("*.yaml"))
+
+
+def load(group: str, entry: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Content of a group's file by its name; a mapping is taken as such content.
+
+    Raises:
+        SpecError: there is no such file.
+    """
+    if isinstance(entry, Mapping):
+        return dict(entry)
+    path = Path(__file__).parent / group / f"{entry}.yaml"
+    if not isinstance(entry, str) or not path.is_file():
+        raise SpecError(f"no {group} {entry!r}; there are: {', '.join(available(group))}")
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    return content
+
+
+def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the defaults and check every key; the result holds plain JSON types only.
+
+    Args:
+        spec: task name, or mapping with `task` and any keys of `DEFAULTS`. `cameras` maps a camera to [height, width].
+
+    Raises:
+        SpecError: a key or a value is unknown.
+    """
+    given = {"task": spec} if isinstance(spec, str) else dict(spec)
+    if unknown := sorted(set(given) - {"task", *DEFAULTS}):
+        raise SpecError(f"no such key in an environment: {', '.join(unknown)}; known are: task, {', '.join(DEFAULTS)}")
+    if "task" not in given:
+        raise SpecError(f"an environment needs a task: {', '.join(available('task'))}")
+    resolved = {"task": given["task"], **DEFAULTS, **{key: value for key, value in given.items() if value is not None}}
+    task = load("task", resolved["task"])
+    if resolved["horizon"] is None:
+        resolved["horizon"] = task["horizon"]
+    for key, choices in CHOICES.items():
+        if resolved[key] not in choices:
+            raise SpecError(f"{key}: expected one of {', '.join(choices)}; got {resolved[key]!r}")
+    if not (isinstance(resolved["horizon"], int) and resolved["horizon"] > 0):
+        raise SpecError(f"horizon: expected a positive number of steps, got {resolved['horizon']!r}")
+    cameras = resolved["cameras"] or {}
+    if not isinstance(cameras, Mapping):
+        raise SpecError(f"cameras: expected a mapping of camera to [height, width], got {cameras!r}")
+    for camera, size in cameras.items():
+        if not (len(size) == 2 and all(isinstance(length, int) and length > 0 for length in size)):
+            raise SpecError(f"camera {camera!r}: expected [height, width] in pixels, got {size!r}")
+    plain: dict[str, Any] = _plain(resolved)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,210 @@
+"""The fast stepper: one control period of MuJoCo and controllers as one call of compiled code.
+
+robosuite runs, for each physics step, `mj_step1`, its controllers in Python and `mj_step2`. Here the order is turned by
+half a step: `mj_step2` with the torques for the present state, then `mj_step1`. The sequence of states is the same; but
+after the last one poses and contacts belong to the present state, where robosuite's lag one physics step behind. Hence
+`mj_step1` must have run whenever a state is set from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+
+from robot_rl.sim.compiled import compiled
+from robot_rl.sim.mujoco_native import mj_step1, mj_step2
+from robot_rl.sim.osc import goal_rotation, osc_torque, rotation_error
+
+
+class Physics(NamedTuple):
+    """Addresses of model and data, and views of the data's arrays, which must outlive it."""
+
+    model: int
+    data: int
+    qpos: np.ndarray
+    qvel: np.ndarray
+    ctrl: np.ndarray
+    mass: np.ndarray
+    bias: np.ndarray
+    cdof: np.ndarray
+    center_of_mass: np.ndarray
+    site_position: np.ndarray
+    site_rotation: np.ndarray
+
+
+class Chains(NamedTuple):
+    """Where the arms stand in the arrays of MuJoCo: D joints of all arms in a row, arm i from `start[i]` to `start[i + 1]`."""
+
+    start: np.ndarray
+    qpos: np.ndarray
+    dof: np.ndarray
+    actuator: np.ndarray
+    torque_low: np.ndarray
+    torque_high: np.ndarray
+    fingers: np.ndarray
+    """[G]: actuators of all grippers."""
+    mass: np.ndarray
+    """[D, n]: index into the sparse inertia of this joint's row within its arm, -1 for none."""
+    site: np.ndarray
+    root: np.ndarray
+    base_rotation: np.ndarray
+    """[arms, 3, 3], world frame."""
+
+
+def physics_of(model: mujoco.MjModel, data: mujoco.MjData) -> Physics:
+    """Views of a model and its data."""
+    return Physics(
+        model._address, data._address, data.qpos, data.qvel, data.ctrl, data.qM, data.qfrc_bias, data.cdof, data.subtree_com,
+        data.site_xpos, data.site_xmat.reshape(-1, 3, 3),
+    )  # fmt: skip
+
+
+def chains_of(
+    model: mujoco.MjModel,
+    joints: Sequence[Sequence[int]],
+    actuators: Sequence[Sequence[int]],
+    fingers: Sequence[Sequence[int]],
+    sites: Sequence[int],
+    base_rotation: np.ndarray,
+) -> Chains:
+    """Indices of arms, from the ids of each arm's joints, motors and gripper actuators, its end-effector site and its base's rotation."""
+    start = np.cumsum([0, *(len(ids) for ids in joints)])
+    flat = np.concatenate([np.asarray(ids, np.int64) for ids in joints])
+    motors = np.concatenate([np.asarray(ids, np.int64) for ids in actuators])
+    dofs = model.jnt_dofadr[flat].astype(np.int64)
+    mass = np.full((len(flat), max(len(ids) for ids in joints)), -1, np.int64)
+    for first, last in zip(start[:-1], start[1:], strict=True):
+        columns = {int(dof): column for column, dof in enumerate(dofs[first:last])}
+        for row, dof in enumerate(dofs[first:last]):
+            ancestor, address = int(dof), int(model.dof_Madr[dof])
+            while ancestor >= 0:
+                if ancestor in columns:
+                    mass[first + row, columns[ancestor]] = address
+                    mass[first + columns[ancestor], row] = address
+                ancestor, address = int(model.dof_parentid[ancestor]), address + 1
+    sites_ = np.asarray(sites, np.int64)
+    low, high = model.actuator_ctrlrange[motors].T.copy()
+    return Chains(
+        start.astype(np.int64), model.jnt_qposadr[flat].astype(np.int64), dofs, motors, low, high,
+        np.concatenate([np.asarray(ids, np.int64) for ids in fingers]), mass, sites_,
+        model.body_rootid[model.site_bodyid[sites_]].astype(np.int64), np.ascontiguousarray(base_rotation, dtype=float),
+    )  # fmt: skip
+
+
+@compiled
+def refresh(physics: Physics) -> None:
+    """Bring everything that follows from positions and velocities up to date."""
+    mj_step1(physics.model, physics.data)
+
+
+@compiled
+def follow_joints(
+    physics: Physics,
+    chains: Chains,
+    position: np.ndarray,
+    velocity: np.ndarray,
+    acceleration: np.ndarray,
+    fingers: np.ndarray,
+    natural_frequency: float,
+    damping_ratio: float,
+) -> None:
+    """Follow references for `n` physics steps: τ = M (q̈ᵣ + 2 ζ ω (q̇ᵣ - q̇) + ω² (qᵣ - q)) + h, within the motors' limits.
+
+    So each joint behaves like a spring and damper of the same natural frequency in every posture, as the position
+    controllers inside industrial arms do.
+
+    Args:
+        position, velocity, acceleration: references at the end of each physics step, [n, D] in rad and s.
+        fingers: commands of all gripper actuators, [n, G].
+        natural_frequency, damping_ratio: of the spring [rad/s] and the damper.
+    """
+    stiffness, damping = natural_frequency**2, 2.0 * damping_ratio * natural_frequency
+    demand = np.empty(len(chains.dof))
+    for step in range(position.shape[0]):
+        for k in range(len(chains.dof)):
+            demand[k] = (
+                acceleration[step, k]
+                + damping * (velocity[step, k] - physics.qvel[chains.dof[k]])
+                + stiffness * (position[step, k] - physics.qpos[chains.qpos[k]])
+            )
+        for arm in range(len(chains.start) - 1):
+            first = chains.start[arm]
+            for k in range(first, chains.start[arm + 1]):
+                torque = physics.bias[chains.dof[k]]
+                for j in range(chains.mass.shape[1]):
+                    if chains.mass[k, j] >= 0:
+                        torque += physics.mass[chains.mass[k, j]] * demand[first + j]
+                physics.ctrl[chains.actuator[k]] = min(max(torque, chains.torque_low[k]), chains.torque_high[k])
+        for k in range(len(chains.fingers)):
+            physics.ctrl[chains.fingers[k]] = fingers[step, k]
+        mj_step2(physics.model, physics.data)
+        mj_step1(physics.model, physics.data)
+
+
+@compiled
+def follow_goals(
+    physics: Physics,
+    chains: Chains,
+    translation: np.ndarray,
+    rotation: np.ndarray,
+    posture: np.ndarray,
+    fingers: np.ndarray,
+    substeps: int,
+    stiffness: float,
+    damping: float,
+    posture_stiffness: float,
+) -> None:
+    """Draw each end-effector to a goal relative to its present pose for a number of physics steps (`osc_torque`).
+
+    Args:
+        translation, rotation: of the goals against the present poses, [arms, 3] m and rotation vector [rad], base frames.
+        posture: joint position [D] of the null space.
+        fingers: commands of all gripper actuators [G].
+    """
+    for k in range(len(chains.fingers)):
+        physics.ctrl[chains.fingers[k]] = fingers[k]
+    arms = len(chains.start) - 1
+    goal = np.empty((arms, 3))
+    goal_matrix = np.empty((arms, 3, 3))
+    for arm in range(arms):
+        base = chains.base_rotation[arm]
+        for i in range(3):
+            goal[arm, i] = physics.site_position[chains.site[arm], i]
+            for j in range(3):
+                goal[arm, i] += base[i, j] * translation[arm, j]
+        goal_matrix[arm] = goal_rotation(rotation[arm], physics.site_rotation[chains.site[arm]], base)
+    for _ in range(substeps):
+        for arm in range(arms):
+            first, last = chains.start[arm], chains.start[arm + 1]
+            n = last - first
+            mass = np.zeros((n, n))
+            jacobian = np.empty((6, n))
+            bias, position, velocity = np.empty(n), np.empty(n), np.empty(n)
+            here = physics.site_position[chains.site[arm]]
+            lever = here - physics.center_of_mass[chains.root[arm]]
+            for k in range(n):
+                dof = chains.dof[first + k]
+                axis = physics.cdof[dof]
+                jacobian[0, k] = axis[3] + axis[1] * lever[2] - axis[2] * lever[1]
+                jacobian[1, k] = axis[4] + axis[2] * lever[0] - axis[0] * lever[2]
+                jacobian[2, k] = axis[5] + axis[0] * lever[1] - axis[1] * lever[0]
+                jacobian[3:, k] = axis[:3]
+                bias[k] = physics.bias[dof]
+                velocity[k] = physics.qvel[dof]
+                position[k] = physics.qpos[chains.qpos[first + k]]
+                for j in range(n):
+                    if chains.mass[first + k, j] >= 0:
+                        mass[k, j] = physics.mass[chains.mass[first + k, j]]
+            torque = osc_torque(
+                mass, jacobian, bias, position, velocity, posture[first:last],
+                goal[arm] - here, rotation_error(goal_matrix[arm], physics.site_rotation[chains.site[arm]]),
+                stiffness, damping, posture_stiffness,
+            )  # fmt: skip
+            for k in range(n):
+                limited = min(max(torque[k], chains.torque_low[first + k]), chains.torque_high[first + k])
+                physics.ctrl[chains.actuator[first + k]] = limited
+        mj_step2(physics.model, physics.data)
+        mj_step1(physics.model, physics.data)
