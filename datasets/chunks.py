@@ -218,8 +218,8 @@ class ChunkedArray:
 
     def _short(self, chunk: int, start: int, stop: int) -> StoreDamaged:
         return StoreDamaged(
-            f"{self.chunk_path(chunk)} is too short for the committed rows {start}..{stop - 1}. Restore the file from a "
-            "copy, or run `robot-rl data check --repair` to go on without the episodes in it."
+            f"{self.chunk_path(chunk)} is too short for the committed rows {start}..{stop - 1}. Restore the file from "
+            "a copy, or run `robot-rl data check --repair` to go on without the episodes in it."
         )
 
 
@@ -240,6 +240,7 @@ class ChunkWriter:
         self._made: set[int] = set()
         self._touched: set[int] = set()
         self._new_files = False
+        self._lock = Lock()
 
     @staticmethod
     def create(
@@ -283,12 +284,13 @@ class ChunkWriter:
 
     def sync(self) -> None:
         """Wait until all written rows are on the drive."""
-        touched, self._touched = self._touched, set()
+        with self._lock:
+            touched, self._touched = self._touched, set()
+            new_files, self._new_files = self._new_files, False
         for chunk in sorted(touched):
             self.disk.sync(self._path(chunk))
-        if self._new_files:
+        if new_files:
             self.disk.sync_folder(self.folder)
-            self._new_files = False
 
     def set_length(self, length: int) -> None:
         """Replace `zarr.json` by one that says `length` rows, and make that last."""
@@ -301,10 +303,12 @@ class ChunkWriter:
         path = self._path(chunk)
         if chunk not in self._made:
             self.disk.create(path, self.chunk_rows * self.row_bytes)
-            self._made.add(chunk)
-            self._new_files = True
+            with self._lock:
+                self._made.add(chunk)
+                self._new_files = True
         self.disk.write(path, offset, data)
-        self._touched.add(chunk)
+        with self._lock:
+            self._touched.add(chunk)
 
     def _path(self, chunk: int) -> Path:
         return self.folder / f"c.{chunk}{self._suffix}"

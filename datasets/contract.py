@@ -332,7 +332,7 @@ def satisfies(consumer: Contract, producer: Contract, casts: Mapping[str, str] |
     if differences:
         raise ContractError(
             f"{producer.name!r} does not satisfy {consumer.name!r} (needed against offered):", differences,
-            "Configure the same task, robot, controller and cameras as for the recording, or train on this robot's data.",
+            "Configure the same task, robot, controller and cameras as for recording, or train on data of this robot.",
         )  # fmt: skip
 
 

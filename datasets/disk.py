@@ -79,6 +79,10 @@ class Disk:
             os.close(fd)
         beside.replace(path)
 
+    def rename(self, source: Path, target: Path) -> None:
+        """Move a folder to a name that is free, or an empty folder. `sync_folder` of the parent makes it last."""
+        source.replace(target)
+
     def sync(self, path: Path) -> None:
         """Wait until the file's content is on the drive."""
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -1,0 +1,198 @@
+"""What a store's folder holds: the attributes of its root, and which arrays follow from them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robot_rl.datasets.chunks import DTYPES, FRAME_CHUNK_BYTES, ROW_CHUNK_BYTES
+from robot_rl.datasets.contract import Contract, ContractError, Feature
+from robot_rl.datasets.errors import NotAStore, StoreDamaged, StoreError, StoreVersionError
+from robot_rl.datasets.statistics import row_shapes
+
+FORMAT = "robot_rl.episodes"
+VERSION = 1
+
+EPISODE_ENDS = "meta/episode_ends"
+CHECKSUM = "meta/checksum"
+FACTS = "meta/facts.jsonl"
+LOCK = "meta/writer.lock"
+CONTROL = "control"
+"""The stream that every store has: when the row was taken."""
+
+_FLAGS = ("intervened", "is_first", "is_last", "terminated", "truncated")
+_RESERVED = frozenset(["action", "policy_action", "reward", *_FLAGS, "timestamp", "sim_state"])
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class ArrayKind:
+    """dtype and shape of one row of an array, and the size of its chunk files."""
+
+    dtype: str
+    row_shape: tuple[int, ...] = ()
+    chunk_bytes: int = ROW_CHUNK_BYTES
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All that stands in the attributes of a store.
+
+    Attributes:
+        contract: of observations and actions.
+        encoding: of every camera, see `robot_rl.datasets.frames`.
+        streams: names of further time stamps kept for each row, beside `control` and one for each camera.
+        sim_state_size: elements of the simulator state kept for each row; 0 without.
+        provenance: what made the data: versions, command line, environment.
+    """
+
+    contract: Contract
+    encoding: Mapping[str, str] = field(default_factory=dict)
+    streams: tuple[str, ...] = ()
+    sim_state_size: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = [*self._problems()]
+        if problems:
+            raise StoreError("\n".join(["this cannot be stored:", *(f"  - {problem}" for problem in problems)]))
+
+    @property
+    def lowdim(self) -> dict[str, Feature]:
+        """The observation features that are stored as rows."""
+        return {name: feature for name, feature in self.contract.observation.items() if not feature.is_frame}
+
+    @property
+    def row_arrays(self) -> dict[str, ArrayKind]:
+        """The arrays with one row for each row of an episode, by path, but for the encoded frames."""
+        size = self.contract.action_dim
+        arrays = {f"data/{name}": ArrayKind(feature.dtype, feature.shape) for name, feature in self.lowdim.items()}
+        arrays |= {"data/action": ArrayKind("float32", (size,)), "data/policy_action": ArrayKind("float32", (size,))}
+        arrays |= {"data/reward": ArrayKind("float32")}
+        arrays |= {f"data/{name}": ArrayKind("bool") for name in _FLAGS}
+        arrays |= {f"data/timestamp/{name}": ArrayKind("float64") for name in (CONTROL, *self.streams)}
+        if self.sim_state_size:
+            arrays["data/sim_state"] = ArrayKind("float64", (self.sim_state_size,))
+        for camera in self.contract.cameras:
+            for name, dtype in (("offset", "int64"), ("size", "int32"), ("stamp", "float64"), ("checksum", "uint32")):
+                arrays[f"frames/{camera}/{name}"] = ArrayKind(dtype)
+        return arrays
+
+    @property
+    def frame_arrays(self) -> dict[str, ArrayKind]:
+        """The encoded frames of each camera, by path."""
+        kind = ArrayKind("uint8", (), FRAME_CHUNK_BYTES)
+        return {f"frames/{camera}/bytes": kind for camera in self.contract.cameras}
+
+    @property
+    def episode_arrays(self) -> dict[str, ArrayKind]:
+        """The arrays with one row for each episode, by path, but for `EPISODE_ENDS`."""
+        arrays = {CHECKSUM: ArrayKind("uint32")}
+        for name, shape in self.statistics_shapes.items():
+            for quantity, row_shape in row_shapes(shape).items():
+                arrays[f"meta/statistics/{name}/{quantity}"] = ArrayKind("float64", row_shape)
+        return arrays
+
+    @property
+    def statistics_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The features that statistics are kept of, and their shape: no frames, texts and diagnostics."""
+        kept = {name: f for name, f in self.lowdim.items() if f.kind != "text" and f.role != "diagnostic"}
+        return {**{name: feature.shape for name, feature in kept.items()}, "action": (self.contract.action_dim,)}
+
+    @property
+    def arrays(self) -> dict[str, ArrayKind]:
+        """All arrays, by path; `EPISODE_ENDS` stands last."""
+        ends = {EPISODE_ENDS: ArrayKind("int64")}
+        return {**self.row_arrays, **self.frame_arrays, **self.episode_arrays, **ends}
+
+    @property
+    def groups(self) -> list[str]:
+        """All groups below the root, parents first."""
+        groups = {str(parent) for path in self.arrays for parent in Path(path).parents}
+        return sorted(groups - {"."}, key=lambda path: (path.count("/"), path))
+
+    def group_header(self, path: str) -> bytes:
+        """The `zarr.json` of a group; the root (an empty path) and its copy in `meta` carry the attributes."""
+        attributes = self.to_dict() if path in ("", "meta") else {}
+        plain = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        return json.dumps(plain, indent=2, allow_nan=False).encode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes of the root."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "rate_hz": self.contract.rate_hz,
+            "contract": self.contract.to_dict(),
+            "encoding": dict(self.encoding),
+            "streams": list(self.streams),
+            "sim_state_size": self.sim_state_size,
+            "provenance": dict(self.provenance),
+        }
+
+    @staticmethod
+    def read(store: Path, group: str = "") -> Layout:
+        """Read the attributes of a store.
+
+        Raises:
+            NotAStore: there is none.
+            StoreVersionError: its version is not read by this package.
+            StoreDamaged: the attributes are unreadable.
+        """
+        path = store / group / "zarr.json"
+        if not path.is_file():
+            if (store / FACTS).parent.is_dir() and (store / EPISODE_ENDS).is_dir():
+                raise StoreDamaged(f"{path} is missing; `robot-rl data check --repair` restores it from its copy.")
+            found = "it does not exist" if not store.exists() else "it has no zarr.json"
+            raise NotAStore(f"{store} is no episode store: {found}. EpisodeStore.create makes a new one.")
+        try:
+            plain = json.loads(path.read_bytes())
+            attributes = plain["attributes"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreDamaged(
+                f"{path} is unreadable ({error}); `robot-rl data check --repair` restores it from its copy."
+            ) from error
+        if attributes.get("format") != FORMAT:
+            raise NotAStore(
+                f"{store} is Zarr, but no episode store: its attribute `format` is {attributes.get('format')!r}, "
+                f"expected {FORMAT!r}. `robot-rl data convert` reads other formats."
+            )
+        if attributes.get("version") != VERSION:
+            raise StoreVersionError(
+                f"{store} has version {attributes.get('version')} of the format; this package reads version {VERSION}. "
+                "Install a newer robot_rl."
+            )
+        try:
+            return Layout(
+                contract=Contract.from_dict(attributes["contract"]),
+                encoding=attributes["encoding"],
+                streams=tuple(attributes["streams"]),
+                sim_state_size=attributes["sim_state_size"],
+                provenance=attributes["provenance"],
+            )
+        except (KeyError, TypeError, ContractError) as error:
+            raise StoreDamaged(
+                f"{path}: the attributes are incomplete ({error}); `robot-rl data check --repair` restores them."
+            ) from error
+
+    def _problems(self) -> Iterator[str]:
+        names = {f"observation.{name}": name for name in self.contract.observation}
+        names |= {f"stream {name}": name for name in self.streams}
+        for title, name in names.items():
+            if not _NAME.fullmatch(name):
+                yield f"{title}: a name consists of letters, digits, `_`, `.` and `-`"
+        for name, feature in self.contract.observation.items():
+            if name in _RESERVED:
+                yield f"observation.{name}: this name is taken by the format; taken are {', '.join(sorted(_RESERVED))}"
+            if feature.dtype not in DTYPES:
+                yield f"observation.{name}: {feature.dtype} cannot be stored; choose from {', '.join(sorted(DTYPES))}"
+        taken = {CONTROL, *self.contract.cameras}
+        for name in self.streams:
+            if name in taken or self.streams.count(name) > 1:
+                yield f"stream {name}: exists already; every store has {', '.join(sorted(taken))}"
+        if self.sim_state_size < 0:
+            yield f"sim_state_size: expected 0 or more, got {self.sim_state_size}"

@@ -1,0 +1,484 @@
+"""Recording: the one writer of a store, and the episode being recorded.
+
+Frames are encoded and written while the episode runs, behind the committed length, where no reader looks; its rows are
+kept in memory (a kilobyte or so a step). `finish` commits in an order that survives a kill and a power cut anywhere:
+
+1. write the rows, the episode's statistics, checksum and end, and its facts; sync them and the frames;
+2. replace the headers (`zarr.json`) of all arrays but `meta/episode_ends` by ones with the new length; sync;
+3. replace the header of `meta/episode_ends`; sync. This one rename is the commit.
+
+Several episodes may be recorded at once, for example one of each of a batch of environments; each takes its number when
+it is finished.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+from threading import BoundedSemaphore, Lock
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from robot_rl.datasets import frames, journal
+from robot_rl.datasets.chunks import ChunkWriter
+from robot_rl.datasets.contract import Contract, Feature, equal
+from robot_rl.datasets.disk import Disk, explain_write_errors
+from robot_rl.datasets.errors import StepError, StoreDamaged, StoreError
+from robot_rl.datasets.layout import CHECKSUM, CONTROL, EPISODE_ENDS, FACTS, LOCK
+from robot_rl.datasets.lock import WriterLock
+from robot_rl.datasets.statistics import summarise
+from robot_rl.datasets.store import EpisodeStore
+
+_BACKLOG_FRAMES = 32
+_FIRST_ROWS = 256
+
+Place = tuple[int, int, int]
+"""Offset, size and CRC-32 of an encoded frame."""
+
+
+class StoreWriter:
+    """Records episodes into a store; made by `EpisodeStore.append`, used in a `with` statement.
+
+    Attributes:
+        store: what is committed so far, for reading.
+    """
+
+    def __init__(self, path: str | Path, contract: Contract | None, encode_threads: int, disk: Disk | None) -> None:
+        self.store = EpisodeStore(path)
+        if contract is not None:
+            equal(self.store.contract, contract)
+        with explain_write_errors(self.store.path, "opening the store for writing"):
+            self._lock = WriterLock(self.store.path / LOCK)
+        try:
+            self.store.refresh()
+            self._disk = disk or Disk()
+            self._arrays = self._open_arrays()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._process = os.getpid()
+        self._unusable = ""
+        self._open_episodes: set[EpisodeWriter] = set()
+        self._tails = self._committed_tails()
+        self._commit_lock = Lock()
+        self._tail_lock = Lock()
+        self._threads = ThreadPoolExecutor(encode_threads, "encode") if encode_threads else None
+        self._backlog = BoundedSemaphore(_BACKLOG_FRAMES)
+
+    def episode(
+        self, task: str = "", source: str = "", seed: int | None = None, operator: str = "", text: str = ""
+    ) -> EpisodeWriter:
+        """Begin an episode; use it in a `with` statement. Leaving it without `finish` discards what was recorded.
+
+        Args:
+            task: name of the task.
+            source: `expert`, `teleop`, `policy` or `intervention`.
+            seed: that the environment was reset with.
+            operator: who held the controls.
+            text: the instruction, in words.
+        """
+        self._check_usable()
+        facts = {"task": task, "source": source, "seed": seed, "operator": operator, "text": text}
+        episode = EpisodeWriter(self, facts)
+        with self._tail_lock:
+            self._open_episodes.add(episode)
+        return episode
+
+    def close(self) -> None:
+        """Discard unfinished episodes and let the next writer in."""
+        if self._lock.held:
+            for episode in list(self._open_episodes):
+                episode.discard()
+            if self._threads is not None:
+                self._threads.shutdown()
+            self._disk.close()
+            self._lock.release()
+            self._unusable = self._unusable or "it was closed. EpisodeStore.append opens another"
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_arrays(self) -> dict[str, ChunkWriter]:
+        arrays, layout = {}, self.store.layout
+        for path, kind in layout.arrays.items():
+            array = ChunkWriter(self.store.path / path, self._disk)
+            enough = self.store.num_rows if path in layout.row_arrays else len(self.store)
+            if path in layout.frame_arrays:
+                enough = 0
+            if (array.dtype, array.row_shape) != (np.dtype(kind.dtype), kind.row_shape) or array.length < enough:
+                raise StoreDamaged(
+                    f"{array.folder}: the store needs {kind.dtype} {list(kind.row_shape)} with at least {enough} rows, "
+                    f"its zarr.json says {array.dtype} {list(array.row_shape)} with {array.length}. "
+                    "Run `robot-rl data check --repair`."
+                )
+            arrays[path] = array
+        return arrays
+
+    def _committed_tails(self) -> dict[str, int]:
+        cameras = self.store.contract.cameras
+        return {camera: self._arrays[f"frames/{camera}/bytes"].length for camera in cameras}
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._process:
+            raise StoreError(
+                f"this writer of {self.store.path} belongs to process {self._process}; a forked process cannot use it."
+            )
+        if self._unusable:
+            raise StoreError(f"this writer of {self.store.path} cannot be used any more: {self._unusable}.")
+
+    def _place_frame(self, camera: str, frame: np.ndarray) -> Place:
+        """Encode a frame and write it behind all others of its camera."""
+        data = frames.encode(self.store.layout.encoding[camera], frame)
+        array = self._arrays[f"frames/{camera}/bytes"]
+        if len(data) > array.chunk_rows:
+            raise StoreError(f"{camera}: a frame takes {len(data)} bytes, more than a chunk of {array.chunk_rows}")
+        with self._tail_lock:
+            offset = self._tails[camera]
+            left = -offset % array.chunk_rows
+            if len(data) > left and left:
+                offset += left
+            self._tails[camera] = offset + len(data)
+        with explain_write_errors(self.store.path, f"writing a frame of {camera}"):
+            array.write_bytes(offset, data)
+        return offset, len(data), zlib.crc32(data)
+
+    def _commit(self, rows: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> int:
+        self._check_usable()
+        with self._commit_lock, explain_write_errors(self.store.path, "committing an episode"):
+            number, start = len(self.store), self.store.num_rows
+            stop = start + len(rows["data/action"])
+            lengths = dict.fromkeys(rows, stop)
+            per_episode = self._episode_row(rows)
+            lengths |= dict.fromkeys(per_episode, number + 1)
+            with self._tail_lock:
+                lengths |= {f"frames/{camera}/bytes": tail for camera, tail in self._tails.items()}
+            self._unusable = "a commit did not come to its end. Open the store again; what was committed is intact"
+            for path, values in rows.items():
+                self._arrays[path].write(start, values)
+            for path, values in per_episode.items():
+                self._arrays[path].write(number, values[None])
+            self._arrays[EPISODE_ENDS].write(number, np.array([stop]))
+            journal.append(self.store.path / FACTS, number, facts, self._disk, begin=True)
+            self._disk.together(self._arrays[path].sync for path in [*lengths, EPISODE_ENDS])
+            self._disk.together(partial(self._arrays[path].set_length, length) for path, length in lengths.items())
+            self._arrays[EPISODE_ENDS].set_length(number + 1)
+            self._unusable = ""
+        self.store.refresh()
+        return number
+
+    def _episode_row(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        checksum = 0
+        for path in sorted(rows):
+            checksum = zlib.crc32(rows[path].tobytes(), checksum)
+        found = {CHECKSUM: np.asarray(checksum, np.uint32)}
+        for name in self.store.layout.statistics_shapes:
+            values = rows[f"data/{name}"]
+            for quantity, value in summarise(values[:-1] if name == "action" else values).items():
+                found[f"meta/statistics/{name}/{quantity}"] = value
+        return found
+
+    def _done(self, episode: EpisodeWriter) -> None:
+        with self._tail_lock:
+            self._open_episodes.discard(episode)
+            if not self._open_episodes:
+                # Space of discarded episodes is used again once nobody can be writing behind it.
+                self._tails = self._committed_tails()
+
+
+class EpisodeWriter:
+    """One episode being recorded: `add` a step at a time, then `finish`. Made by `StoreWriter.episode`.
+
+    Attributes:
+        length: steps so far.
+    """
+
+    def __init__(self, writer: StoreWriter, facts: Mapping[str, Any]) -> None:
+        self._writer = writer
+        self._layout = writer.store.layout
+        self._contract = self._layout.contract
+        self._facts = dict(facts)
+        self._rows = {
+            path: np.zeros((_FIRST_ROWS, *kind.row_shape), kind.dtype) for path, kind in self._layout.row_arrays.items()
+        }
+        self._places: dict[str, list[Place | Future[Place]]] = {camera: [] for camera in self._contract.cameras}
+        self._last_frame: dict[str, np.ndarray] = {}
+        self._failure: BaseException | None = None
+        self._ended = ""
+        self._has_stamps = False
+        self.length = 0
+
+    def add(
+        self,
+        observation: Mapping[str, Any],
+        action: Any,
+        reward: float = 0.0,
+        terminated: bool = False,
+        truncated: bool = False,
+        stamps: Mapping[str, float] | None = None,
+        sim_state: Any = None,
+        policy_action: Any = None,
+        intervened: bool = False,
+    ) -> None:
+        """Record an observation and the action that was taken after it.
+
+        Args:
+            observation: every feature of the contract, by name.
+            action: what was executed, float [A], finite.
+            reward: for the action.
+            terminated, truncated: whether the action ended the task, or the episode was cut off after it.
+            stamps: seconds, by stream: `control` for the row (by default its number over `rate_hz`), each stream of
+                the store, and cameras (by default as the row).
+            sim_state: float64 [S] before the action, where the store keeps it.
+            policy_action: what the policy proposed, where it differs; [A].
+            intervened: whether a person took over.
+
+        Raises:
+            StepError: something does not fit; all problems are listed and nothing is recorded.
+            StoreWriteError: frames cannot be written.
+        """
+        self._check_open()
+        if self.length and (
+            self._rows["data/terminated"][self.length - 1] or self._rows["data/truncated"][self.length - 1]
+        ):
+            raise StoreError(
+                f"step {self.length - 1} ended the episode (terminated or truncated); call finish, not add."
+            )
+        problems: list[str] = []
+        values = self._observation_row(observation, stamps, sim_state, problems)
+        values["data/action"] = _vector("action", action, self._contract.action_dim, problems)
+        proposed = action if not intervened else np.full(self._contract.action_dim, np.nan)
+        if policy_action is not None:
+            proposed = _vector("policy_action", policy_action, self._contract.action_dim, problems)
+        values["data/policy_action"] = proposed
+        values["data/intervened"] = bool(intervened)
+        values["data/terminated"], values["data/truncated"] = bool(terminated), bool(truncated)
+        values["data/reward"] = _number("reward", reward, problems)
+        values["data/is_first"] = self.length == 0
+        self._record(values, observation, problems)
+        self._has_stamps = CONTROL in (stamps or {})
+
+    def finish(
+        self,
+        final_observation: Mapping[str, Any],
+        success: bool,
+        sim_state: Any = None,
+        stamps: Mapping[str, float] | None = None,
+        **facts: Any,
+    ) -> int:
+        """Record the observation after the last action and commit the episode.
+
+        Args:
+            success: whether the task was achieved; episodes without are left out of training by default.
+            sim_state, stamps: as in `add`.
+            facts: anything else to keep in the journal: tags, notes, randomisation; JSON types.
+
+        Returns:
+            The number of the episode.
+
+        Raises:
+            StepError: the observation does not fit. The episode stays open.
+            StoreWriteError: it could not be committed; the store is as before.
+        """
+        self._check_open()
+        if not self.length:
+            raise StoreError("an episode needs at least one step; call add, or leave without finish to discard it.")
+        known = {"success": None if success is None else bool(success), **self._facts, **facts}
+        journal.encode(0, known)
+        problems: list[str] = []
+        values = self._observation_row(final_observation, stamps, sim_state, problems)
+        values["data/policy_action"] = 0.0
+        values["data/is_last"] = True
+        self._record(values, final_observation, problems)
+        try:
+            number = self._writer._commit(self._finished_rows(), known)
+        except BaseException:
+            self._end("it could not be committed")
+            raise
+        self._end("it is finished")
+        return number
+
+    def discard(self) -> None:
+        """Forget what was recorded. Nothing happens after `finish`."""
+        if not self._ended:
+            for places in self._places.values():
+                wait([place for place in places if isinstance(place, Future)])
+            self._end("it was discarded")
+
+    def __enter__(self) -> EpisodeWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def _end(self, why: str) -> None:
+        self._ended = why
+        self._rows.clear()
+        self._last_frame.clear()
+        self._writer._done(self)
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise StoreError(
+                f"nothing can be added to this episode: {self._ended}. Begin another: writer.episode(...)."
+            )
+        self._writer._check_usable()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            self.discard()
+            raise failure
+
+    def _observation_row(
+        self, observation: Mapping[str, Any], stamps: Mapping[str, float] | None, sim_state: Any, problems: list[str]
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        if not isinstance(observation, Mapping):
+            problems.append(f"observation: expected a mapping by name, got {type(observation).__name__}")
+            return values
+        for name in observation.keys() - self._contract.observation.keys():
+            problems.append(f"observation.{name}: not in the contract")
+        for name, feature in self._contract.observation.items():
+            if name not in observation:
+                problems.append(f"observation.{name}: missing")
+            elif feature.is_frame:
+                _check_frame(feature, observation[name], problems)
+            else:
+                values[f"data/{name}"] = _state(feature, observation[name], problems)
+        self._stamps(stamps or {}, values, problems)
+        size = self._layout.sim_state_size
+        if size and sim_state is None:
+            problems.append(f"sim_state: missing; this store keeps {size} elements of every row")
+        elif size:
+            values["data/sim_state"] = _vector("sim_state", sim_state, size, problems, np.float64)
+        elif sim_state is not None:
+            problems.append("sim_state: this store keeps none; create it with sim_state_size")
+        return values
+
+    def _stamps(self, stamps: Mapping[str, float], values: dict[str, Any], problems: list[str]) -> None:
+        streams = (CONTROL, *self._layout.streams)
+        known = (*streams, *self._contract.cameras)
+        for name in stamps:
+            if name not in known:
+                problems.append(f"stamps.{name}: no such stream; this store keeps {', '.join(known)}")
+            else:
+                _number(f"stamps.{name}", stamps[name], problems)
+        if self.length and (CONTROL in stamps) != self._has_stamps:
+            problems.append(f"stamps.{CONTROL}: give it in every step or in none")
+        control = stamps.get(CONTROL, self.length / self._contract.rate_hz)
+        for name in streams:
+            if name != CONTROL and name not in stamps:
+                problems.append(f"stamps.{name}: missing")
+            values[f"data/timestamp/{name}"] = stamps.get(name, control)
+        for camera in self._contract.cameras:
+            values[f"frames/{camera}/stamp"] = stamps.get(camera, control)
+
+    def _record(self, values: Mapping[str, Any], observation: Mapping[str, Any], problems: list[str]) -> None:
+        if problems:
+            raise StepError(
+                f"step {self.length} does not fit the contract {self._contract.name!r}:", problems,
+                "Nothing of it was recorded.",
+            )  # fmt: skip
+        row = self.length
+        if row == len(self._rows["data/action"]):
+            self._rows = {path: np.concatenate([rows, np.zeros_like(rows)]) for path, rows in self._rows.items()}
+        try:
+            for camera, places in self._places.items():
+                places.append(self._place(camera, np.asarray(observation[camera])))
+        except BaseException:
+            self.discard()
+            raise
+        for path, value in values.items():
+            self._rows[path][row] = value
+        self.length += 1
+
+    def _place(self, camera: str, frame: np.ndarray) -> Place | Future[Place]:
+        last = self._last_frame.get(camera)
+        if last is None:
+            last = self._last_frame[camera] = np.empty(frame.shape, frame.dtype)
+        elif np.array_equal(last, frame):
+            # A camera slower than the rows gives the same frame again: it is stored once.
+            return self._places[camera][-1]
+        last[:] = frame
+        threads = self._writer._threads
+        if threads is None:
+            return self._writer._place_frame(camera, frame)
+        self._writer._backlog.acquire()
+        return threads.submit(self._encode_later, camera, frame.copy())
+
+    def _encode_later(self, camera: str, frame: np.ndarray) -> Place:
+        try:
+            return self._writer._place_frame(camera, frame)
+        except BaseException as error:
+            self._failure = error
+            raise
+        finally:
+            self._writer._backlog.release()
+
+    def _finished_rows(self) -> dict[str, np.ndarray]:
+        rows = {path: values[: self.length] for path, values in self._rows.items()}
+        for camera, places in self._places.items():
+            found = [place.result() if isinstance(place, Future) else place for place in places]
+            for name, column in zip(("offset", "size", "checksum"), zip(*found, strict=True), strict=True):
+                rows[f"frames/{camera}/{name}"][:] = column
+        return rows
+
+
+def _vector(name: str, value: Any, size: int, problems: list[str], dtype: Any = np.float32) -> Any:
+    try:
+        vector = np.asarray(value, dtype)
+    except (TypeError, ValueError) as error:
+        problems.append(f"{name}: expected {size} numbers, got {value!r} ({error})")
+        return None
+    if vector.shape != (size,):
+        problems.append(f"{name}: expected shape [{size}], got {list(vector.shape)}")
+    elif not np.isfinite(vector).all():
+        problems.append(f"{name}: expected finite numbers, got {vector.tolist()}")
+    return vector
+
+
+def _number(name: str, value: Any, problems: list[str]) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not np.isfinite(number):
+        problems.append(f"{name}: expected a finite number, got {value!r}")
+    return number
+
+
+def _state(feature: Feature, value: Any, problems: list[str]) -> Any:
+    wanted = np.dtype(feature.dtype)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        problems.append(f"observation.{feature.name}: not an array ({error})")
+        return None
+    if array.shape != feature.shape:
+        problems.append(f"observation.{feature.name}: expected shape {list(feature.shape)}, got {list(array.shape)}")
+    if array.dtype != wanted:
+        if not np.can_cast(array.dtype, wanted, "same_kind"):
+            problems.append(f"observation.{feature.name}: expected {wanted}, got {array.dtype}; convert it explicitly")
+            return None
+        array = array.astype(wanted)
+    if wanted.kind == "f" and feature.role != "diagnostic" and not np.isfinite(array).all():
+        problems.append(f"observation.{feature.name}: expected finite numbers, got {array.tolist()}")
+    return array
+
+
+def _check_frame(feature: Feature, value: Any, problems: list[str]) -> None:
+    frame = np.asarray(value)
+    if frame.shape != feature.shape or frame.dtype != np.dtype(feature.dtype):
+        wanted, found = f"{feature.dtype} {list(feature.shape)}", f"{frame.dtype} {list(frame.shape)}"
+        problems.append(f"observation.{feature.name}: expected {wanted}, got {found}")
