@@ -16,7 +16,9 @@ import json
 import mmap
 import os
 import weakref
+import zlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -171,7 +173,7 @@ class ChunkedArray:
 
     def _read(self, chunk: int, inside: int, out: np.ndarray) -> None:
         file = self._file(chunk)
-        view = memoryview(out.reshape(-1).view(np.uint8))
+        view = out.reshape(-1).view(np.uint8).data
         offset = inside * self.row_bytes
         while view:
             count = os.preadv(file.descriptor, [view], offset)
@@ -237,7 +239,7 @@ class ChunkWriter:
         self.length = shape[0] if length is None else length
         self.row_bytes = self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
         self._suffix = ".0" * len(self.row_shape)
-        self._made: set[int] = set()
+        self._made: dict[int, Path] = {}
         self._touched: set[int] = set()
         self._new_files = False
         self._lock = Lock()
@@ -253,9 +255,9 @@ class ChunkWriter:
             chunk_bytes: wanted size of a chunk file; a chunk holds at least one row.
         """
         folder = Path(folder)
-        row_bytes = np.dtype(dtype).itemsize * int(np.prod(row_shape, dtype=np.int64))
         disk.make_folder(folder)
-        disk.replace(folder / "zarr.json", header(dtype, (0, *row_shape), max(1, chunk_bytes // row_bytes)))
+        rows = chunk_rows(dtype, row_shape, chunk_bytes)
+        disk.replace(folder / "zarr.json", header(dtype, (0, *row_shape), rows))
         disk.sync_folder(folder)
         return ChunkWriter(folder, disk)
 
@@ -272,7 +274,7 @@ class ChunkWriter:
             chunk, inside = divmod(start + done, self.chunk_rows)
             count = min(len(rows) - done, self.chunk_rows - inside)
             part = rows[done : done + count].reshape(-1).view(np.uint8)
-            self._write(chunk, inside * self.row_bytes, memoryview(part))
+            self._write(chunk, inside * self.row_bytes, part.data)
             done += count
 
     def write_bytes(self, start: int, data: bytes) -> None:
@@ -288,7 +290,7 @@ class ChunkWriter:
             touched, self._touched = self._touched, set()
             new_files, self._new_files = self._new_files, False
         for chunk in sorted(touched):
-            self.disk.sync(self._path(chunk))
+            self.disk.sync(self._made[chunk])
         if new_files:
             self.disk.sync_folder(self.folder)
 
@@ -300,18 +302,21 @@ class ChunkWriter:
         self.disk.sync_folder(self.folder)
 
     def _write(self, chunk: int, offset: int, data: bytes | memoryview) -> None:
-        path = self._path(chunk)
-        if chunk not in self._made:
+        path = self._made.get(chunk)
+        if path is None:
+            path = self.folder / f"c.{chunk}{self._suffix}"
             self.disk.create(path, self.chunk_rows * self.row_bytes)
             with self._lock:
-                self._made.add(chunk)
+                self._made[chunk] = path
                 self._new_files = True
         self.disk.write(path, offset, data)
         with self._lock:
             self._touched.add(chunk)
 
-    def _path(self, chunk: int) -> Path:
-        return self.folder / f"c.{chunk}{self._suffix}"
+
+def chunk_rows(dtype: str, row_shape: tuple[int, ...], chunk_bytes: int) -> int:
+    """Rows per chunk file: as many as fit into `chunk_bytes`, at least one."""
+    return max(1, chunk_bytes // (np.dtype(dtype).itemsize * int(np.prod(row_shape, dtype=np.int64))))
 
 
 def header(dtype: str, shape: tuple[int, ...], chunk_rows: int) -> bytes:
@@ -360,6 +365,14 @@ def read_header(folder: Path) -> tuple[np.dtype, tuple[int, ...], int]:
             f"codecs {codecs}, separator {separator!r}. It was not written in this format."
         )
     return dtype, shape, int(chunk_shape[0])
+
+
+def checksum(rows: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 over the rows of an episode: all its arrays in the order of their paths, as bytes."""
+    value = 0
+    for name in sorted(rows):
+        value = zlib.crc32(np.ascontiguousarray(rows[name]).data, value)
+    return value
 
 
 class _File:

@@ -260,8 +260,7 @@ class Contract:
                     problems += [f"{group}.{name}: {difference}" for difference in error.differences]
         if problems:
             raise ContractError(f"contract {plain.get('name', '')!r} cannot be read:", problems)
-        rest = {key: value for key, value in plain.items() if key not in groups}
-        return Contract(**{**rest, "rate_hz": float(plain["rate_hz"])}, **groups)
+        return Contract(**{**plain, **groups, "rate_hz": float(plain["rate_hz"])})
 
     @staticmethod
     def from_yaml(path: str | Path) -> Contract:

@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import imagecodecs
 import numpy as np
 
 from robot_rl.datasets.chunks import ChunkedArray
 from robot_rl.datasets.contract import Contract, Feature
-from robot_rl.datasets.errors import StoreError
+from robot_rl.datasets.errors import StoreDamaged, StoreError
 
 JPEG_QUALITY = 95
 PNG_LEVEL = 1  # higher levels cost up to three times the time for a few per cent
@@ -39,11 +39,11 @@ def encode(encoding: str, frame: np.ndarray) -> bytes:
     """
     frame = np.ascontiguousarray(frame)
     if encoding == "jpeg":
-        return imagecodecs.jpeg8_encode(frame, level=JPEG_QUALITY, subsampling="444")
+        return bytes(imagecodecs.jpeg8_encode(frame, level=JPEG_QUALITY, subsampling="444"))
     if encoding == "png":
-        return imagecodecs.png_encode(_grey(frame), level=PNG_LEVEL)
+        return bytes(imagecodecs.png_encode(_grey(frame), level=PNG_LEVEL))
     if encoding == "lz4":
-        return imagecodecs.lz4_encode(frame, header=False)
+        return bytes(imagecodecs.lz4_encode(frame.tobytes(), header=False))
     if encoding == "raw":
         return frame.tobytes()
     raise _unknown(encoding)
@@ -63,7 +63,7 @@ def decode(encoding: str, data: bytes, out: np.ndarray) -> None:
         elif encoding == "png":
             imagecodecs.png_decode(data, out=_grey(out))
         elif encoding == "lz4":
-            size = len(imagecodecs.lz4_decode(data, out=memoryview(out.reshape(-1).view(np.uint8))))
+            size = len(imagecodecs.lz4_decode(data, out=out.reshape(-1).view(np.uint8).data))
             if size != out.nbytes:
                 raise ValueError(f"{size} bytes decoded, {out.nbytes} expected")
         else:
@@ -100,15 +100,16 @@ class FrameReader:
         places = zip(self.offset.gather(rows).tolist(), self.size.gather(rows).tolist(), strict=True)
         return [self.packed.read_bytes(offset, size) for offset, size in places]
 
-    def decode(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The frames of rows [n], decoded into `out` [n, H, W, C] (by default a new array), which is returned."""
-        rows = np.asarray(rows)
-        if out is None:
-            out = np.empty((len(rows), *self.feature.shape), self.feature.dtype)
-        places = zip(self.offset.gather(rows).tolist(), self.size.gather(rows).tolist(), strict=True)
-        for index, (offset, size) in enumerate(places):
-            decode(self.encoding, self.packed.read_bytes(offset, size), out[index])
-        return out
+    def decode(self, rows: np.ndarray, out: Sequence[np.ndarray] | np.ndarray) -> None:
+        """Decode the frames of rows [n] into `out`: [n, H, W, C], or n arrays [H, W, C] anywhere in a batch."""
+        pieces = self.read(rows)
+        for row, data, frame in zip(np.asarray(rows).tolist(), pieces, out, strict=True):
+            try:
+                decode(self.encoding, data, frame)
+            except StoreError as error:
+                raise StoreDamaged(
+                    f"{self.packed.folder}: row {row}: {error}. Run `robot-rl data check`, which names its episode."
+                ) from error
 
 
 def resolve(encoding: str | Mapping[str, str], contract: Contract) -> dict[str, str]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robot_rl.datasets.chunks import DTYPES, FRAME_CHUNK_BYTES, ROW_CHUNK_BYTES
 from robot_rl.datasets.contract import Contract, ContractError, Feature
 from robot_rl.datasets.errors import NotAStore, StoreDamaged, StoreError, StoreVersionError
@@ -93,8 +95,7 @@ class Layout:
         """The arrays with one row for each episode, by path, but for `EPISODE_ENDS`."""
         arrays = {CHECKSUM: ArrayKind("uint32")}
         for name, shape in self.statistics_shapes.items():
-            for quantity, row_shape in row_shapes(shape).items():
-                arrays[f"meta/statistics/{name}/{quantity}"] = ArrayKind("float64", row_shape)
+            arrays[f"meta/statistics/{name}"] = ArrayKind("float64", (sum(_parts(shape).values()), *shape))
         return arrays
 
     @property
@@ -179,6 +180,22 @@ class Layout:
                 f"{path}: the attributes are incomplete ({error}); `robot-rl data check --repair` restores them."
             ) from error
 
+    def pack_statistics(self, name: str, summary: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The quantities of `robot_rl.datasets.statistics.summarise` one behind the other, [K, *shape]."""
+        shape = self.statistics_shapes[name]
+        parts = _parts(shape)
+        return np.concatenate([np.broadcast_to(summary[key], (number, *shape)) for key, number in parts.items()])
+
+    def unpack_statistics(self, name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The inverse for E episodes: rows [E, K, *shape] to the quantities, each [E, ...]."""
+        shape = self.statistics_shapes[name]
+        own, start, found = row_shapes(shape), 0, {}
+        for key, number in _parts(shape).items():
+            part = rows[:, start : start + number]
+            found[key] = part.reshape(len(rows), -1)[:, 0] if own[key] == () else part.reshape(len(rows), *own[key])
+            start += number
+        return found
+
     def _problems(self) -> Iterator[str]:
         names = {f"observation.{name}": name for name in self.contract.observation}
         names |= {f"stream {name}": name for name in self.streams}
@@ -196,3 +213,8 @@ class Layout:
                 yield f"stream {name}: exists already; every store has {', '.join(sorted(taken))}"
         if self.sim_state_size < 0:
             yield f"sim_state_size: expected 0 or more, got {self.sim_state_size}"
+
+
+def _parts(shape: tuple[int, ...]) -> dict[str, int]:
+    """How many rows of the feature's shape each quantity of the statistics takes."""
+    return {key: own[0] if len(own) > len(shape) else 1 for key, own in row_shapes(shape).items()}

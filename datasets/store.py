@@ -24,7 +24,7 @@ from robot_rl.datasets.contract import Contract
 from robot_rl.datasets.disk import Disk, explain_write_errors
 from robot_rl.datasets.errors import StoreDamaged, StoreError
 from robot_rl.datasets.layout import CONTROL, EPISODE_ENDS, FACTS, Layout
-from robot_rl.datasets.statistics import Statistics, merge, row_shapes
+from robot_rl.datasets.statistics import Statistics, merge
 
 if TYPE_CHECKING:
     from robot_rl.datasets.windows import Windows
@@ -252,9 +252,9 @@ class EpisodeStore(Sequence["Episode"]):
         """
         chosen = self.select(success=True) if episodes is None else np.asarray(episodes, np.int64)
         found = {}
-        for name, shape in self.layout.statistics_shapes.items():
-            paths = {quantity: f"meta/statistics/{name}/{quantity}" for quantity in row_shapes(shape)}
-            found[name] = merge({quantity: self.array(path).gather(chosen) for quantity, path in paths.items()})
+        for name in self.layout.statistics_shapes:
+            rows = self.array(f"meta/statistics/{name}").gather(chosen)
+            found[name] = merge(self.layout.unpack_statistics(name, rows))
         return found
 
     def windows(
@@ -378,7 +378,10 @@ class Episode:
 
     def _observation(self, name: str) -> np.ndarray:
         if self.store.contract.observation[name].is_frame:
-            return self.store.frames(name).decode(np.arange(self._start, self._stop))
+            feature = self.store.contract.observation[name]
+            frames = np.empty((self._stop - self._start, *feature.shape), feature.dtype)
+            self.store.frames(name).decode(np.arange(self._start, self._stop), frames)
+            return frames
         return self._rows(f"data/{name}")
 
 

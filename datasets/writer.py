@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from robot_rl.datasets import frames, journal
-from robot_rl.datasets.chunks import ChunkWriter
+from robot_rl.datasets.chunks import ChunkWriter, checksum
 from robot_rl.datasets.contract import Contract, Feature, equal
 from robot_rl.datasets.disk import Disk, explain_write_errors
 from robot_rl.datasets.errors import StepError, StoreDamaged, StoreError
@@ -178,14 +178,11 @@ class StoreWriter:
         return number
 
     def _episode_row(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        checksum = 0
-        for path in sorted(rows):
-            checksum = zlib.crc32(rows[path].tobytes(), checksum)
-        found = {CHECKSUM: np.asarray(checksum, np.uint32)}
+        found = {CHECKSUM: np.asarray(checksum(rows), np.uint32)}
         for name in self.store.layout.statistics_shapes:
             values = rows[f"data/{name}"]
-            for quantity, value in summarise(values[:-1] if name == "action" else values).items():
-                found[f"meta/statistics/{name}/{quantity}"] = value
+            summary = summarise(values[:-1] if name == "action" else values)
+            found[f"meta/statistics/{name}"] = self.store.layout.pack_statistics(name, summary)
         return found
 
     def _done(self, episode: EpisodeWriter) -> None:
@@ -211,8 +208,11 @@ class EpisodeWriter:
         self._rows = {
             path: np.zeros((_FIRST_ROWS, *kind.row_shape), kind.dtype) for path, kind in self._layout.row_arrays.items()
         }
-        self._places: dict[str, list[Place | Future[Place]]] = {camera: [] for camera in self._contract.cameras}
-        self._last_frame: dict[str, np.ndarray] = {}
+        self._states = self._layout.lowdim
+        self._cameras = self._contract.cameras
+        self._action_dim = self._contract.action_dim
+        self._places: dict[str, list[Place | Future[Place]]] = {camera: [] for camera in self._cameras}
+        self._last_frames: dict[str, tuple[float, np.ndarray]] = {}
         self._failure: BaseException | None = None
         self._ended = ""
         self._has_stamps = False
@@ -248,24 +248,21 @@ class EpisodeWriter:
             StoreWriteError: frames cannot be written.
         """
         self._check_open()
-        if self.length and (
-            self._rows["data/terminated"][self.length - 1] or self._rows["data/truncated"][self.length - 1]
-        ):
-            raise StoreError(
-                f"step {self.length - 1} ended the episode (terminated or truncated); call finish, not add."
-            )
+        last = self.length - 1
+        if self.length and (self._rows["data/terminated"][last] or self._rows["data/truncated"][last]):
+            raise StoreError(f"step {last} ended the episode (terminated or truncated): call finish instead of add.")
         problems: list[str] = []
         values = self._observation_row(observation, stamps, sim_state, problems)
-        values["data/action"] = _vector("action", action, self._contract.action_dim, problems)
-        proposed = action if not intervened else np.full(self._contract.action_dim, np.nan)
+        values["data/action"] = _vector("action", action, self._action_dim, problems)
         if policy_action is not None:
-            proposed = _vector("policy_action", policy_action, self._contract.action_dim, problems)
-        values["data/policy_action"] = proposed
+            values["data/policy_action"] = _vector("policy_action", policy_action, self._action_dim, problems)
+        else:
+            values["data/policy_action"] = np.nan if intervened else values["data/action"]
         values["data/intervened"] = bool(intervened)
         values["data/terminated"], values["data/truncated"] = bool(terminated), bool(truncated)
         values["data/reward"] = _number("reward", reward, problems)
         values["data/is_first"] = self.length == 0
-        self._record(values, observation, problems)
+        self._record(values, observation, stamps or {}, problems)
         self._has_stamps = CONTROL in (stamps or {})
 
     def finish(
@@ -299,7 +296,7 @@ class EpisodeWriter:
         values = self._observation_row(final_observation, stamps, sim_state, problems)
         values["data/policy_action"] = 0.0
         values["data/is_last"] = True
-        self._record(values, final_observation, problems)
+        self._record(values, final_observation, stamps or {}, problems)
         try:
             number = self._writer._commit(self._finished_rows(), known)
         except BaseException:
@@ -326,7 +323,7 @@ class EpisodeWriter:
     def _end(self, why: str) -> None:
         self._ended = why
         self._rows.clear()
-        self._last_frame.clear()
+        self._last_frames.clear()
         self._writer._done(self)
 
     def _check_open(self) -> None:
@@ -347,14 +344,13 @@ class EpisodeWriter:
         if not isinstance(observation, Mapping):
             problems.append(f"observation: expected a mapping by name, got {type(observation).__name__}")
             return values
-        for name in observation.keys() - self._contract.observation.keys():
-            problems.append(f"observation.{name}: not in the contract")
-        for name, feature in self._contract.observation.items():
-            if name not in observation:
-                problems.append(f"observation.{name}: missing")
-            elif feature.is_frame:
+        for name in observation.keys() ^ self._contract.observation.keys():
+            problems.append(f"observation.{name}: {'not in the contract' if name in observation else 'missing'}")
+        for name, feature in self._cameras.items():
+            if name in observation:
                 _check_frame(feature, observation[name], problems)
-            else:
+        for name, feature in self._states.items():
+            if name in observation:
                 values[f"data/{name}"] = _state(feature, observation[name], problems)
         self._stamps(stamps or {}, values, problems)
         size = self._layout.sim_state_size
@@ -368,7 +364,7 @@ class EpisodeWriter:
 
     def _stamps(self, stamps: Mapping[str, float], values: dict[str, Any], problems: list[str]) -> None:
         streams = (CONTROL, *self._layout.streams)
-        known = (*streams, *self._contract.cameras)
+        known = (*streams, *self._cameras)
         for name in stamps:
             if name not in known:
                 problems.append(f"stamps.{name}: no such stream; this store keeps {', '.join(known)}")
@@ -381,10 +377,13 @@ class EpisodeWriter:
             if name != CONTROL and name not in stamps:
                 problems.append(f"stamps.{name}: missing")
             values[f"data/timestamp/{name}"] = stamps.get(name, control)
-        for camera in self._contract.cameras:
+        for camera in self._cameras:
             values[f"frames/{camera}/stamp"] = stamps.get(camera, control)
 
-    def _record(self, values: Mapping[str, Any], observation: Mapping[str, Any], problems: list[str]) -> None:
+    def _record(
+        self, values: Mapping[str, Any], observation: Mapping[str, Any], stamps: Mapping[str, float],
+        problems: list[str],
+    ) -> None:  # fmt: skip
         if problems:
             raise StepError(
                 f"step {self.length} does not fit the contract {self._contract.name!r}:", problems,
@@ -395,7 +394,7 @@ class EpisodeWriter:
             self._rows = {path: np.concatenate([rows, np.zeros_like(rows)]) for path, rows in self._rows.items()}
         try:
             for camera, places in self._places.items():
-                places.append(self._place(camera, np.asarray(observation[camera])))
+                places.append(self._place(camera, np.asarray(observation[camera]), stamps.get(camera)))
         except BaseException:
             self.discard()
             raise
@@ -403,14 +402,13 @@ class EpisodeWriter:
             self._rows[path][row] = value
         self.length += 1
 
-    def _place(self, camera: str, frame: np.ndarray) -> Place | Future[Place]:
-        last = self._last_frame.get(camera)
-        if last is None:
-            last = self._last_frame[camera] = np.empty(frame.shape, frame.dtype)
-        elif np.array_equal(last, frame):
+    def _place(self, camera: str, frame: np.ndarray, stamp: float | None) -> Place | Future[Place]:
+        if stamp is not None:
             # A camera slower than the rows gives the same frame again: it is stored once.
-            return self._places[camera][-1]
-        last[:] = frame
+            last = self._last_frames.get(camera)
+            if last is not None and last[0] == stamp and np.array_equal(last[1], frame):
+                return self._places[camera][-1]
+            self._last_frames[camera] = stamp, frame.copy()
         threads = self._writer._threads
         if threads is None:
             return self._writer._place_frame(camera, frame)
