@@ -18,12 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb, isfinite
+from math import comb, copysign, isfinite, sqrt
 from typing import NamedTuple
 
 import numpy as np
 import ruckig
-from numba import njit
 
 from robot_rl.sim.kinematics import Kinematics
 
@@ -44,6 +43,15 @@ class References(NamedTuple):
     position: np.ndarray
     velocity: np.ndarray
     acceleration: np.ndarray
+
+
+class _Arrival(NamedTuple):
+    """How a motion shall pass its target, each [dof]; a position of NaN means to brake to rest anywhere."""
+
+    position: np.ndarray
+    velocity: np.ndarray
+    acceleration: np.ndarray
+    shared_velocity: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ class Servo:
         velocity = np.zeros_like(position) if velocity is None else self._checked(velocity, "velocity")
         rest = np.zeros_like(position)
         self._start = References(position, np.clip(velocity, -self.limits.velocity, self.limits.velocity), rest)
-        self._end = References(np.full_like(position, np.nan), rest, rest)
+        self._end = _Arrival(np.full_like(position, np.nan), rest, rest, rest)
         self._targets = np.stack([position] * 3)
         self._ticks = 0
         self._ticks_since_target = round(self.target_period / self.period)
@@ -189,7 +197,7 @@ class Servo:
         return parts[0] if len(parts) == 1 else References(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
 
     def get_state(self) -> np.ndarray:
-        """Everything that decides the future references, float64 [9 · dof + 9]."""
+        """Everything that decides the future references, float64 [10 · dof + 9]."""
         pose = np.full(7, np.nan) if self._pose is None else self._pose
         ticks = (self._ticks, self._ticks_since_target)
         return np.concatenate([*self._start, *self._end, *self._targets, pose, ticks])
@@ -197,14 +205,15 @@ class Servo:
     def set_state(self, state: np.ndarray) -> None:
         """Continue exactly from what `get_state` returned."""
         dof = self.limits.dof
-        if np.shape(state) != (9 * dof + 9,):
-            raise ServoError(f"expected a state of {9 * dof + 9} numbers for {dof} joints, got shape {np.shape(state)}")
-        rows = np.array(state[: 9 * dof], float).reshape(9, dof)
-        motion = self._plan(References(*rows[:3]), References(*rows[3:6]))
+        if np.shape(state) != (10 * dof + 9,):
+            raise ServoError(f"expected a state of {10 * dof + 9} numbers ({dof} joints), got shape {np.shape(state)}")
+        rows = np.array(state[: 10 * dof], float).reshape(10, dof)
+        start, end = References(*rows[:3]), _Arrival(*rows[3:7])
+        motion = self._plan(start, end)
         if motion is None:
             raise ServoError("this state was not returned by get_state under the same limits and periods")
-        self._start, self._end, self._targets = References(*rows[:3]), References(*rows[3:6]), rows[6:9]
-        self._pose = None if np.isnan(state[9 * dof]) else np.array(state[9 * dof : 9 * dof + 7], float)
+        self._start, self._end, self._targets = start, end, rows[7:]
+        self._pose = None if np.isnan(state[10 * dof]) else np.array(state[10 * dof : 10 * dof + 7], float)
         self._ticks, self._ticks_since_target = int(state[-2]), int(state[-1])
         self._motion = motion
         self._now = References(*(row[0] for row in motion.sample(np.array([self._ticks * self.period]))))
@@ -233,16 +242,17 @@ class Servo:
                 stride = (position - self._targets[-1]) / periods
                 self._targets = np.stack([position - 2 * stride, position - stride, position])
             self._ticks_since_target = 0
-        end = References(position, *self._arrival())
+        end = self._arrival()
         motion = self._plan(self._now, end)
         if motion is not None:
             self._motion, self._start, self._end, self._ticks = motion, self._now, end, 0
 
-    def _arrival(self) -> tuple[np.ndarray, np.ndarray]:
-        """Velocity and acceleration in the last target, of the parabola through the last three.
+    def _arrival(self) -> _Arrival:
+        """How to pass the last target: with the parabola through the last three, at its end.
 
         The velocity never turns against the last step between targets nor exceeds twice its mean, so that a target that
-        stops is reached at rest.
+        stops is reached at rest. Where the limits forbid to be in time, the velocity that both steps share is enough: a
+        single jump is then no reason to run past its end.
         """
         before, last = (self._targets[1:] - self._targets[:-1]) / self.target_period
         wanted = 1.5 * last - 0.5 * before
@@ -250,12 +260,14 @@ class Servo:
         velocity = np.where(last > 0, np.clip(wanted, 0.0, bound), np.clip(wanted, -bound, 0.0))
         ceiling = np.minimum(self.limits.acceleration, self.limits.jerk * GRACE * self.target_period)
         acceleration = np.clip((last - before) / self.target_period, -ceiling, ceiling)
-        return velocity, np.where(velocity == wanted, acceleration, 0.0)
+        shared = np.where(last * before > 0, np.sign(last) * np.minimum(np.abs(last), np.abs(before)), 0.0)
+        shared = np.clip(shared, -self.limits.velocity, self.limits.velocity)
+        return _Arrival(self._targets[-1], velocity, np.where(velocity == wanted, acceleration, 0.0), shared)
 
-    def _plan(self, start: References, end: References) -> _Motion | None:
+    def _plan(self, start: References, end: _Arrival) -> _Motion | None:
         """The first that keeps all limits: quintic, time-optimal, time-optimal to rest; each continued until rest."""
         if np.isnan(end.position).any():
-            brake = self._time_optimal(start, end, brake=True)
+            brake = self._time_optimal(start, start, brake=True)
             return _Motion([brake]) if brake else None
         # A start outside (a measured position beyond a stop) may come back inside, but not leave further.
         low, high = np.minimum(self.limits.lower, start.position), np.maximum(self.limits.upper, start.position)
@@ -265,22 +277,23 @@ class Servo:
                 return _Motion([segment for segment in segments if segment is not None])
         return None
 
-    def _quintic_motion(self, start: References, end: References) -> list[_Segment | None]:
+    def _quintic_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
         grace = GRACE * self.target_period
+        arrival = References(end.position, end.velocity, end.acceleration)
         coast = References(
             end.position + (end.velocity + end.acceleration * grace / 3) * grace,
             end.velocity + end.acceleration * grace / 2,
             np.zeros_like(end.acceleration),
         )
         rest = self._time_optimal(coast, _at_rest(end.position))
-        return [_Quintic(start, end, self.target_period), _Quintic(end, coast, grace), rest]
+        return [_Quintic(start, arrival, self.target_period), _Quintic(arrival, coast, grace), rest]
 
-    def _moving_motion(self, start: References, end: References) -> list[_Segment | None]:
-        end = References(end.position, end.velocity, np.zeros_like(end.acceleration))
-        rest = self._time_optimal(end, _at_rest(end.position))
-        return [self._time_optimal(start, end, minimum_duration=self.target_period), rest]
+    def _moving_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
+        arrival = References(end.position, end.shared_velocity, np.zeros_like(end.acceleration))
+        rest = self._time_optimal(arrival, _at_rest(end.position))
+        return [self._time_optimal(start, arrival, minimum_duration=self.target_period), rest]
 
-    def _resting_motion(self, start: References, end: References) -> list[_Segment | None]:
+    def _resting_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
         return [self._time_optimal(start, _at_rest(end.position))]
 
     def _time_optimal(
@@ -292,8 +305,11 @@ class Servo:
             task.target_position, task.target_velocity = end.position.tolist(), end.velocity.tolist()
             task.minimum_duration = minimum_duration
         trajectory = ruckig.Trajectory(self.limits.dof)
-        found = self._otg.calculate(task, trajectory) in (ruckig.Result.Working, ruckig.Result.Finished)
-        return _TimeOptimal(trajectory) if found else None
+        try:
+            self._otg.calculate(task, trajectory)
+        except ruckig.RuckigError:
+            return None
+        return _TimeOptimal(trajectory)
 
 
 class _Quintic:
@@ -330,11 +346,28 @@ _BEZIER = np.array([
     [0, 0, 0, 1, 0, 0],
 ])
 """Control points of a quintic from its ends: position, velocity · T, acceleration · T² at the start and at the end."""
-_HULLS = np.concatenate([scale * np.diff(np.eye(6), order, axis=0) for order, scale in ((1, 5), (2, 20), (3, 60))])
-_ORDERS = np.array([1] * 5 + [2] * 4 + [3] * 3)
-"""Control points of the derivatives times T^order, from those of the curve, and the order of each row."""
 _MONOMIAL = np.array([[comb(5, k) * comb(k, i) * (-1) ** (k - i) for i in range(6)] for k in range(6)]) @ _BEZIER
 """Coefficients of (t / T)^k from the ends."""
+
+
+def _derivative_hulls(pieces: int) -> tuple[np.ndarray, np.ndarray]:
+    """Control points of three derivatives (times T^order) from those of the curve, and the order of each row.
+
+    The curve is cut in pieces, as the hull of a piece is that much tighter.
+    """
+    rows, orders = [], []
+    left = np.array([[comb(k, i) / 2**k if i <= k else 0.0 for i in range(6)] for k in range(6)])
+    parts = [np.eye(6)]
+    while len(parts) < pieces:
+        parts = [half @ part for part in parts for half in (left, left[::-1, ::-1])]
+    for order, scale in ((1, 5), (2, 20), (3, 60)):
+        for part in parts:
+            rows.append(scale * len(parts) ** order * np.diff(part, order, axis=0))
+            orders += [order] * (6 - order)
+    return np.concatenate(rows), np.array(orders)
+
+
+_HULLS, _ORDERS = _derivative_hulls(pieces=4)
 
 
 class _TimeOptimal:
@@ -345,15 +378,42 @@ class _TimeOptimal:
         self.duration: float = trajectory.duration
 
     def within(self, limits: JointLimits, low: np.ndarray, high: np.ndarray) -> bool:
-        return all(
-            bound.min >= least - _TOLERANCE and bound.max <= most + _TOLERANCE
-            for bound, least, most in zip(self.trajectory.position_extrema, low.tolist(), high.tolist(), strict=True)
-        )
+        # ruckig keeps the other limits itself. Its own `position_extrema` misses some overshoots.
+        profiles = self.trajectory.profiles[0]
+        for joint, span in enumerate((limits.velocity * self.duration).tolist()):
+            least, most, start = float(low[joint]), float(high[joint]), profiles[joint].p[0]
+            if start - span < least or start + span > most:
+                lowest, highest = _extremes(profiles[joint])
+                if lowest < least - _TOLERANCE or highest > most + _TOLERANCE:
+                    return False
+        return True
 
     def sample(self, times: np.ndarray) -> References:
         at_time = self.trajectory.at_time
         rows = np.array([at_time(time) for time in times.tolist()])
         return References(rows[:, 0], rows[:, 1], rows[:, 2])
+
+
+def _extremes(profile: ruckig.Profile) -> tuple[float, float]:
+    """Lowest and highest position of one joint, over the phases of constant jerk."""
+    positions = [profile.p[-1]]
+    for part in (profile.brake, profile):
+        for duration, j, p, v, a in zip(part.t, part.j, part.p, part.v, part.a, strict=False):
+            if duration > 0:
+                turns = (turn for turn in _roots(0.5 * j, a, v) if 0 < turn < duration)
+                positions += [p + time * (v + time * (a / 2 + time * j / 6)) for time in (0.0, *turns)]
+    return min(positions), max(positions)
+
+
+def _roots(a: float, b: float, c: float) -> tuple[float, ...]:
+    """Real roots of a x² + b x + c."""
+    discriminant = b * b - 4 * a * c
+    if a == 0:
+        return (-c / b,) if b else ()
+    if discriminant < 0:
+        return ()
+    half = -0.5 * (b + copysign(sqrt(discriminant), b))
+    return (half / a, c / half) if half else (0.0,)
 
 
 _Segment = _Quintic | _TimeOptimal
@@ -426,44 +486,3 @@ class Gripper:
     def set_state(self, state: np.ndarray) -> None:
         """Continue exactly from what `get_state` returned."""
         self.reference, self.target = (float(value) for value in state)
-
-
-@njit(cache=True)
-def joint_torque(
-    position: np.ndarray,
-    velocity: np.ndarray,
-    reference_position: np.ndarray,
-    reference_velocity: np.ndarray,
-    reference_acceleration: np.ndarray,
-    mass: np.ndarray,
-    bias: np.ndarray,
-    natural_frequency: float,
-    damping_ratio: float,
-    limit: np.ndarray,
-    torque: np.ndarray,
-) -> None:
-    """Joint impedance in every joint: torque = M (a + 2 ζ ω (v - q') + ω² (p - q)) + bias, within the torque limits.
-
-    With the mass matrix M and the bias (gravity, Coriolis) of the model this is a spring and damper on each joint's
-    error with the same natural frequency in every posture, as the position controllers inside industrial arms behave.
-
-    Args:
-        position, velocity: measured [dof].
-        reference_position, reference_velocity, reference_acceleration: from the Servo [dof].
-        mass: joint-space mass matrix of the arm [dof, dof].
-        bias: gravity, centrifugal and Coriolis torques [dof].
-        natural_frequency: ω [rad/s].
-        damping_ratio: ζ, 1 is critical.
-        limit: largest torque of each joint [N m], [dof].
-        torque: result, overwritten [N m], [dof].
-    """
-    stiffness, damping = natural_frequency**2, 2.0 * damping_ratio * natural_frequency
-    for row in range(len(position)):
-        total = bias[row]
-        for joint in range(len(position)):
-            total += mass[row, joint] * (
-                reference_acceleration[joint]
-                + damping * (reference_velocity[joint] - velocity[joint])
-                + stiffness * (reference_position[joint] - position[joint])
-            )
-        torque[row] = min(max(total, -limit[row]), limit[row])
