@@ -1,0 +1,224 @@
+"""Policies in simulation: episodes from given seeds, many environments at once, chunks executed by the `ChunkRunner`.
+
+An episode depends on its seed alone: the environment is reset to it, and every draw of the policy comes from a
+generator of the episode's own that starts from it. How many environments run side by side changes nothing but the
+rounding of matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.policies.chunk_runner import ChunkRunner, Mode, Request
+
+if TYPE_CHECKING:
+    from robot_rl.policies import Policy
+    from robot_rl.sim.vector import VectorEnv
+    from robot_rl.training import Settings
+
+FIRST_VALIDATION_SEED = 1_000_000
+"""Seeds from here on choose between checkpoints; those of evaluation, from 100 000 on, stay unseen until then."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One episode of a policy.
+
+    Attributes:
+        success: whether any step was a success.
+        rewards: float64 [T].
+        actions: float32 [T, A]; from the same seed they give the same episode again.
+        terminated, truncated: how it ended.
+        observations: {name: [T + 1, ...]} where they were asked for.
+    """
+
+    seed: int
+    success: bool
+    rewards: NDArray[np.float64]
+    actions: NDArray[np.float32]
+    terminated: bool
+    truncated: bool
+    observations: dict[str, NDArray[Any]] | None = None
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.actions)
+
+    @property
+    def total_reward(self) -> float:
+        """Sum of the rewards."""
+        return float(self.rewards.sum())
+
+
+def rollout(
+    policy: Policy,
+    venv: VectorEnv,
+    seeds: Iterable[int],
+    *,
+    execute: int | None = None,
+    mode: Mode = "receding_horizon",
+    keep_observations: bool = False,
+) -> Iterator[Outcome]:
+    """Run one episode from each seed, and hand over each as it ends.
+
+    Args:
+        policy: in evaluation mode; its contract is one that the environments satisfy.
+        venv: whose environments name the seed of an episode in the info of its reset.
+        execute, mode: see `ChunkRunner`.
+        keep_observations: as the environments give them, for recording.
+    """
+    names = list(policy.contract.observation)
+    runner = ChunkRunner(policy, venv.num_envs, execute=execute, mode=mode)
+    predict = _Predictor(policy)
+    observation, info = venv.reset(seed=[int(seed) for seed in seeds])
+    active, seed = info["active"].copy(), info["seed"].copy()
+    logs = [_Log(int(seed[env])) for env in range(venv.num_envs)]
+    while active.any():
+        runner.observe({name: observation[name] for name in names}, active)
+        if (request := runner.request()) is not None:
+            runner.deliver(request.id, predict(request, seed))
+        actions = runner.next_action(active)
+        before = observation
+        observation, reward, terminated, truncated, info = venv.step(actions)
+        ended = terminated | truncated
+        for env in np.flatnonzero(active):
+            seen = {name: value[env].copy() for name, value in before.items()} if keep_observations else None
+            logs[env].add(actions[env], float(reward[env]), bool(info["success"][env]), seen)
+            if ended[env]:
+                final = dict(info["final_obs"][env]) if keep_observations else None
+                yield logs[env].outcome(bool(terminated[env]), bool(truncated[env]), final)
+                predict.forget(int(seed[env]))
+        runner.flush(np.flatnonzero(ended & active))
+        active = info["active"].copy()
+        for env in np.flatnonzero(ended & active):
+            seed[env] = info["reset_info"][env]["seed"]
+            logs[env] = _Log(int(seed[env]))
+
+
+def run_episodes(
+    policy: Policy,
+    spec: Mapping[str, Any],
+    seeds: Sequence[int],
+    *,
+    num_envs: int = 16,
+    processes: int | None = None,
+    description: str = "evaluate",
+    execute: int | None = None,
+    mode: Mode = "receding_horizon",
+    keep_observations: bool = False,
+    progress: bool = True,
+) -> list[Outcome]:
+    """Run one episode from each seed in environments made for it; the outcomes in the order of the seeds.
+
+    Args:
+        spec: of the environment; see `robot_rl.sim.make`. Cameras that the policy does not see are left out, unless
+            observations are kept.
+        num_envs, processes: side by side, see `robot_rl.sim.make_vector`.
+        progress: show a bar with the success rate so far, on a terminal.
+
+    Raises:
+        ContractError: the environment does not offer what the policy needs.
+    """
+    from tqdm import tqdm
+
+    from robot_rl import sim
+    from robot_rl.datasets import satisfies
+
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("seeds: expected every seed once")
+    spec = spec if keep_observations else without_unseen_cameras(spec, policy)
+    outcomes: dict[int, Outcome] = {}
+    successes = 0
+    with (
+        sim.make_vector(spec, min(num_envs, len(seeds)), processes) as venv,
+        tqdm(total=len(seeds), desc=description, unit="episode", disable=None if progress else True) as bar,
+    ):
+        satisfies(policy.contract, venv.contract)
+        episodes = rollout(policy, venv, seeds, execute=execute, mode=mode, keep_observations=keep_observations)
+        for outcome in episodes:
+            outcomes[outcome.seed] = outcome
+            successes += outcome.success
+            bar.set_postfix(success=f"{successes / len(outcomes):.0%}", refresh=False)
+            bar.update()
+    return [outcomes[seed] for seed in seeds]
+
+
+def success_rate(policy: Policy, environment: Mapping[str, Any] | None, settings: Settings) -> float:
+    """Share of `settings.evaluate_episodes` episodes that succeed, for choosing between checkpoints during training."""
+    if environment is None:
+        raise ValueError(
+            "the data say nothing of a simulated environment (provenance `environment`), so that the policy cannot be "
+            "tried during training; set training.evaluate_every=0"
+        )
+    seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + settings.evaluate_episodes)
+    outcomes = run_episodes(policy, environment, seeds, progress=False)
+    return sum(outcome.success for outcome in outcomes) / len(outcomes)
+
+
+def without_unseen_cameras(spec: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
+    """The specification with only those cameras that the policy observes: the others would be rendered for nobody."""
+    cameras = {name: size for name, size in (spec.get("cameras") or {}).items() if name in policy.contract.observation}
+    return {**spec, "cameras": cameras}
+
+
+class _Predictor:
+    """Asks the policy for chunks, with a generator for each episode."""
+
+    def __init__(self, policy: Policy) -> None:
+        import torch
+
+        self._policy = policy
+        self._torch = torch
+        self._generators: dict[int, torch.Generator] = {}
+
+    def __call__(self, request: Request, seeds: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The chunk [n, H, A] of each environment that asked; `seeds` [N] are of all environments."""
+        from robot_rl.policies.draw import RowGenerators
+
+        generators = [self._generator(int(seed)) for seed in seeds[request.envs]]
+        with self._torch.inference_mode():
+            context = self._policy.encode(request.observation)
+            chunk = self._policy.sample(context, prefix=request.prefix, generator=RowGenerators(generators))
+        return np.asarray(chunk[:, 0].cpu().numpy())
+
+    def forget(self, seed: int) -> None:
+        """The episode is over."""
+        self._generators.pop(seed, None)
+
+    def _generator(self, seed: int) -> Any:
+        if seed not in self._generators:
+            self._generators[seed] = self._torch.Generator().manual_seed(seed)
+        return self._generators[seed]
+
+
+class _Log:
+    """What an episode has been so far."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self._success = seed, False
+        self._actions: list[NDArray[np.float32]] = []
+        self._rewards: list[float] = []
+        self._observations: list[dict[str, NDArray[Any]]] = []
+
+    def add(
+        self, action: NDArray[np.float32], reward: float, success: bool, seen: dict[str, NDArray[Any]] | None
+    ) -> None:
+        self._actions.append(action.copy())
+        self._rewards.append(reward)
+        self._success |= success
+        if seen is not None:
+            self._observations.append(seen)
+
+    def outcome(self, terminated: bool, truncated: bool, final: dict[str, NDArray[Any]] | None) -> Outcome:
+        observations = None
+        if final is not None:
+            rows = [*self._observations, final]
+            observations = {name: np.stack([row[name] for row in rows]) for name in final}
+        rewards, actions = np.asarray(self._rewards), np.stack(self._actions)
+        return Outcome(self._seed, self._success, rewards, actions, terminated, truncated, observations)
