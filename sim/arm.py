@@ -17,7 +17,6 @@ from robot_rl.sim.spec import SpecError, load, resolve
 from robot_rl.sim.stepper import physics_of, refresh
 
 _STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_CTRL | mujoco.mjtState.mjSTATE_WARMSTART
-_DIVERGED = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 
 
 class ActionError(ValueError):
@@ -101,10 +100,12 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if action.shape != (self._action_dim,) or not np.isfinite(action).all():
             names = ", ".join(f"{name} {list(feature.shape)}" for name, feature in self.contract.action.items())
             raise ActionError(f"expected {self._action_dim} finite numbers ({names}), got {action.tolist()}")
+        before = self.data.time
         self.controller.step(action)
         self._steps += 1
-        success = self.success
-        diverged = any(self.data.warning[kind].number for kind in _DIVERGED)
+        success = self.arm_model.success()
+        # MuJoCo resets a state that is no longer finite, and with it the time.
+        diverged = self.data.time <= before
         info: dict[str, Any] = {"success": success}
         if diverged:
             info["diverged"] = True

@@ -27,6 +27,7 @@ class Gripper:
 
     Attributes:
         qpos, weights: joints whose weighted sum is the drive, as addresses into qpos.
+        all_qpos: addresses of all its joints.
         actuators, shares: ids of its actuators, and the share of the drive that each is commanded.
         opening, measured, command: the same states as opening [m] (ascending), as drive when unloaded, as drive commanded.
         direction: what one closing action of robosuite adds to its normalised actuator commands, per actuator.
@@ -35,6 +36,7 @@ class Gripper:
 
     qpos: np.ndarray
     weights: np.ndarray
+    all_qpos: np.ndarray
     actuators: np.ndarray
     shares: np.ndarray
     opening: np.ndarray
@@ -165,6 +167,8 @@ def load_arm_model(
         )
         environment.reset()
     model, data = environment.sim.model._model, environment.sim.data._data
+    # Sensors change nothing but cost a twentieth of the time; nothing here reads them.
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
     arms = tuple(
         _arm(model, entry, plain, f"robot{index}_" if len(robots) > 1 else "")
         for index, (entry, plain) in enumerate(zip(environment.robots, robots, strict=True))
@@ -232,6 +236,7 @@ def _gripper(model: mujoco.MjModel, gripper: Any, plain: Mapping[str, Any]) -> G
     return Gripper(
         np.array([joint.qposadr[0] for joint in joints]),
         np.array(list(plain["joints"].values()), float),
+        np.array([model.joint(name).qposadr[0] for name in gripper.joints]),
         np.array([model.actuator(name).id for name in gripper.actuators]),
         np.array(plain["actuators"], float),
         np.array(plain["opening"], float),

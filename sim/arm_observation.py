@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import mujoco
 import numpy as np
 
 from robot_rl.datasets.contract import Feature
-from robot_rl.sim.arm_model import ArmModel
+from robot_rl.sim.arm_model import Arm, ArmModel
 from robot_rl.sim.compiled import compiled
-from robot_rl.sim.rotation import quaternion_from_matrix
 from robot_rl.sim.spec import SpecError
 
 if TYPE_CHECKING:
@@ -37,68 +36,37 @@ class ArmObservation:
         self._sizes = {camera: (int(size[0]), int(size[1])) for camera, size in cameras.items()}
         for camera in self._sizes:
             self._camera_id(camera)
-        places = [(True, arm.site) for arm in self._arms]
-        frames = [arm.base for arm in self._arms]
-        self._pose_names = [f"{arm.prefix}ee_pose" for arm in self._arms]
-        for name, place in {**arm_model.objects, **arm_model.landmarks}.items():
-            places.append(place)
-            frames.append(self._arms[0].base)
-            self._pose_names.append(f"{name}_pose")
-        self._poses = np.empty((len(places), 7))
-        self._is_site = np.array([is_site for is_site, _ in places])
-        self._ids = np.array([index for _, index in places], np.int64)
-        self._frames = np.array(frames, np.int64)
-        data = self._data
-        self._pose_arguments = (
-            self._is_site, self._ids, self._frames, data.xpos, data.xmat.reshape(-1, 3, 3),
-            data.site_xpos, data.site_xmat.reshape(-1, 3, 3), self._poses,
-        )  # fmt: skip
-        self._observed_objects = list(arm_model.objects)
+        self._objects = list(arm_model.objects)
         self._object_names = [*arm_model.objects, *arm_model.landmarks]
+        places = [*((True, arm.site) for arm in self._arms), *arm_model.objects.values(), *arm_model.landmarks.values()]
+        frames = [*(arm.base for arm in self._arms), *[self._arms[0].base] * len(self._object_names)]
+        self._sources = _sources(self._model, self._data, self._arms, places, frames)
         self.features = {feature.name: feature for feature in self._all_features()}
-        self._qpos = [self._model.jnt_qposadr[arm.joints] for arm in self._arms]
-        self._qvel = [self._model.jnt_dofadr[arm.joints] for arm in self._arms]
+        self._slices = _slices(self._arms, self._object_names)
         self.select(self.features)
 
     def select(self, names: Iterable[str]) -> None:
-        """Read only these features from now on."""
-        names = list(names)
-        self._cameras = [name for name in names if name in self._sizes]
-        self._wanted = {name for name in names if name not in self._sizes}
-        self._order = names
-        self._read_poses = [(name, index) for index, name in enumerate(self._pose_names) if name in self._wanted]
+        """Read only these features from now on, in this order."""
+        self._order = list(names)
 
     def read(self) -> dict[str, np.ndarray]:
-        """The observation of the present state, in the contract's order; new arrays each time."""
-        wanted = self._wanted
-        found: dict[str, np.ndarray] = {}
-        for arm, qpos, qvel in zip(self._arms, self._qpos, self._qvel, strict=True):
-            if (name := arm.prefix + "joint_position") in wanted:
-                found[name] = self._data.qpos[qpos].astype(np.float32)
-            if (name := arm.prefix + "joint_velocity") in wanted:
-                found[name] = self._data.qvel[qvel].astype(np.float32)
-            if (name := arm.prefix + "gripper_opening") in wanted:
-                found[name] = np.array([arm.gripper.opening_of(self._data.qpos)], np.float32)
-        if self._read_poses:
-            relative_poses(*self._pose_arguments)
-            poses = self._poses.astype(np.float32)
-            for name, index in self._read_poses:
-                found[name] = poses[index]
-        for camera in self._cameras:
-            found[camera] = self.image(camera, *self._sizes[camera])
-        return {name: found[name] for name in self._order}
+        """The observation of the present state; new arrays each time."""
+        state = read_state(self._sources).astype(np.float32)
+        return {
+            name: self.image(name, *self._sizes[name]) if name in self._sizes else state[self._slices[name]]
+            for name in self._order
+        }
 
     def object_poses(self) -> dict[str, np.ndarray]:
         """Pose [7] of each object and landmark in the first robot's base frame, float64."""
-        relative_poses(*self._pose_arguments)
-        first = len(self._arms)
-        return {name: self._poses[first + index].copy() for index, name in enumerate(self._object_names)}
+        state = read_state(self._sources)
+        return {name: state[self._slices[f"{name}_pose"]] for name in self._object_names}
 
     def image(self, camera: str, height: int, width: int) -> np.ndarray:
         """Picture of a camera, uint8 [height, width, 3]."""
         index = self._camera_id(camera)
         if self._renderer is None:
-            from robot_rl.sim.render import Renderer
+            from robot_rl.sim.render import Renderer  # noqa: PLC0415
 
             self._renderer = Renderer(self._model, self._quality)  # type: ignore[arg-type]
         return self._renderer.render(self._data, index, np.empty((height, width, 3), np.uint8))
@@ -108,13 +76,13 @@ class ArmObservation:
         if pose.shape != (7,) or not np.isfinite(pose).all() or not pose[3:].any():
             raise ValueError(f"expected a finite pose [7] (position, quaternion wxyz), got {pose.tolist()}")
         index = self._camera_id(camera)
-        model = self._model
+        model, data = self._model, self._data
         position, quaternion = pose[:3].copy(), pose[3:] / np.linalg.norm(pose[3:])
         if model.cam_bodyid[index] == 0:
             base = self._arms[0].base
-            position = self._data.xpos[base] + self._data.xmat[base].reshape(3, 3) @ position
+            position = data.xpos[base] + data.xmat[base].reshape(3, 3) @ position
             turned = np.empty(4)
-            mujoco.mju_mulQuat(turned, self._data.xquat[base], quaternion)
+            mujoco.mju_mulQuat(turned, data.xquat[base], quaternion)
             quaternion = turned
         model.cam_pos[index], model.cam_quat[index] = position, quaternion
 
@@ -136,43 +104,120 @@ class ArmObservation:
             yield Feature(f"{arm.prefix}joint_velocity", (arm.dof,), names=names, unit="rad/s")
             yield Feature(f"{arm.prefix}gripper_opening", (1,), unit="m")
             yield Feature(f"{arm.prefix}ee_pose", (7,), frame=arm.base_frame, representation="position_quaternion")
-        for name in self._observed_objects:
-            yield Feature(f"{name}_pose", (7,), frame=self._arms[0].base_frame, representation="position_quaternion")
+        for name in self._objects:
+            frame = self._arms[0].base_frame
+            yield Feature(f"{name}_pose", (7,), frame=frame, representation="position_quaternion")
         for camera, (height, width) in self._sizes.items():
             focal = 0.5 * height / np.tan(0.5 * np.radians(self._model.cam_fovy[self._camera_id(camera)]))
             calibration = {"fx": float(focal), "fy": float(focal), "cx": 0.5 * width, "cy": 0.5 * height}
             yield Feature(camera, (height, width, 3), "uint8", kind="image", calibration=calibration)
 
 
-@compiled
-def relative_poses(
-    is_site: np.ndarray,
-    ids: np.ndarray,
-    frames: np.ndarray,
-    body_position: np.ndarray,
-    body_rotation: np.ndarray,
-    site_position: np.ndarray,
-    site_rotation: np.ndarray,
-    poses: np.ndarray,
-) -> None:
-    """Poses [n, 7] of bodies and sites in the frames of other bodies; quaternions are canonical.
+def _slices(arms: Sequence[Arm], objects: Sequence[str]) -> dict[str, slice]:
+    """Where each feature stands in the vector of `read_state`."""
+    sizes = {
+        **{f"{arm.prefix}joint_position": arm.dof for arm in arms},
+        **{f"{arm.prefix}joint_velocity": arm.dof for arm in arms},
+        **{f"{arm.prefix}gripper_opening": 1 for arm in arms},
+        **{f"{arm.prefix}ee_pose": 7 for arm in arms},
+        **{f"{name}_pose": 7 for name in objects},
+    }
+    ends = np.cumsum(list(sizes.values())).tolist()
+    return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
-    Args:
-        is_site, ids: what to read, [n].
-        frames: body in whose frame, [n].
-        poses: overwritten.
-    """
-    relative = np.empty((3, 3))
-    for row in range(len(ids)):
-        frame = body_rotation[frames[row]]
-        origin = body_position[frames[row]]
-        position = site_position[ids[row]] if is_site[row] else body_position[ids[row]]
-        rotation = site_rotation[ids[row]] if is_site[row] else body_rotation[ids[row]]
-        for i in range(3):
-            poses[row, i] = 0.0
-            for k in range(3):
-                poses[row, i] += frame[k, i] * (position[k] - origin[k])
-                relative[i, k] = 0.0
-                for j in range(3):
-                    relative[i, k] += frame[j, i] * rotation[j, k]
-        poses[row, 3:] = quaternion_from_matrix(relative)
+
+class Sources(NamedTuple):
+    """Where the state is read: addresses, and views of MuJoCo's data."""
+
+    qpos: np.ndarray
+    qvel: np.ndarray
+    joints: np.ndarray
+    dofs: np.ndarray
+    drive: np.ndarray
+    """[arms, nq]: weights of the joint positions in the drive of each gripper."""
+    gripper_start: np.ndarray
+    measured: np.ndarray
+    opening: np.ndarray
+    is_site: np.ndarray
+    ids: np.ndarray
+    frames: np.ndarray
+    body_position: np.ndarray
+    body_rotation: np.ndarray
+    site_position: np.ndarray
+    site_rotation: np.ndarray
+
+
+def _sources(
+    model: mujoco.MjModel,
+    data: mujoco.MjData,
+    arms: Sequence[Arm],
+    places: Sequence[tuple[bool, int]],
+    frames: Sequence[int],
+) -> Sources:
+    joints = np.concatenate([arm.joints for arm in arms])
+    drive = np.zeros((len(arms), model.nq))
+    tables = []
+    for row, arm in zip(drive, arms, strict=True):
+        gripper = arm.gripper
+        row[gripper.qpos] = gripper.weights
+        order = np.argsort(gripper.measured)
+        tables.append((gripper.measured[order], gripper.opening[order]))
+    return Sources(
+        data.qpos, data.qvel, model.jnt_qposadr[joints].astype(np.int64), model.jnt_dofadr[joints].astype(np.int64), drive,
+        np.cumsum([0, *(len(measured) for measured, _ in tables)]),
+        np.concatenate([measured for measured, _ in tables]), np.concatenate([opening for _, opening in tables]),
+        np.array([is_site for is_site, _ in places]), np.array([index for _, index in places], np.int64),
+        np.array(frames, np.int64), data.xpos, data.xmat.reshape(-1, 3, 3), data.site_xpos, data.site_xmat.reshape(-1, 3, 3),
+    )  # fmt: skip
+
+
+@compiled
+def read_state(sources: Sources) -> np.ndarray:
+    """Joint positions, joint velocities, gripper openings of all arms, then all poses, in one vector, float64."""
+    joints, arms, poses = len(sources.joints), len(sources.drive), len(sources.ids)
+    state = np.empty(2 * joints + arms + 7 * poses)
+    for k in range(joints):
+        state[k] = sources.qpos[sources.joints[k]]
+        state[joints + k] = sources.qvel[sources.dofs[k]]
+    for arm in range(arms):
+        drive = 0.0
+        for k in range(len(sources.qpos)):
+            drive += sources.drive[arm, k] * sources.qpos[k]
+        table = slice(sources.gripper_start[arm], sources.gripper_start[arm + 1])
+        state[2 * joints + arm] = np.interp(drive, sources.measured[table], sources.opening[table])
+    for row in range(poses):
+        pose = state[2 * joints + arms + 7 * row :][:7]
+        index, frame = sources.ids[row], sources.frames[row]
+        if sources.is_site[row]:
+            position, rotation = sources.site_position[index], sources.site_rotation[index]
+        else:
+            position, rotation = sources.body_position[index], sources.body_rotation[index]
+        _relative_pose(sources.body_position[frame], sources.body_rotation[frame], position, rotation, pose)
+    return state
+
+
+@compiled
+def _relative_pose(
+    origin: np.ndarray, frame: np.ndarray, position: np.ndarray, rotation: np.ndarray, pose: np.ndarray
+) -> None:
+    """Write the pose [7] of a position [3] and rotation [3, 3] in the frame at `origin` [3]; canonical quaternion."""
+    m = np.zeros((3, 3))
+    for i in range(3):
+        pose[i] = 0.0
+        for k in range(3):
+            pose[i] += frame[k, i] * (position[k] - origin[k])
+            for j in range(3):
+                m[i, k] += frame[j, i] * rotation[j, k]
+    # The four rows are the quaternion times four times one of its components; the longest is the most exact one.
+    rows = np.empty((4, 4))
+    rows[0] = (1 + m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1])
+    rows[1] = (m[2, 1] - m[1, 2], 1 + m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[0, 2] + m[2, 0])
+    rows[2] = (m[0, 2] - m[2, 0], m[1, 0] + m[0, 1], 1 - m[0, 0] + m[1, 1] - m[2, 2], m[2, 1] + m[1, 2])
+    rows[3] = (m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2], 1 - m[0, 0] - m[1, 1] + m[2, 2])
+    best = 0
+    for i in range(1, 4):
+        if rows[i, i] > rows[best, best]:
+            best = i
+    length = np.sqrt(rows[best, 0] ** 2 + rows[best, 1] ** 2 + rows[best, 2] ** 2 + rows[best, 3] ** 2)
+    for i in range(4):
+        pose[3 + i] = rows[best, i] / length

@@ -16,6 +16,9 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
 
     The machine code is kept beside the source, or else in the user's cache folder (`NUMBA_CACHE_DIR` overrides both); where
     neither can be written, as in a read-only installation, every process compiles anew.
+
+    numba renews the kept code when the file of the function called from Python changes, not when a function changes that
+    this one calls in turn: what calls each other stands in one file.
     """
     try:
         return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]

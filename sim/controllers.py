@@ -14,7 +14,8 @@ from robot_rl.sim.rotation import matrix_from_6d, quaternion_from_matrix
 from robot_rl.sim.servo import Gripper as GripperServo
 from robot_rl.sim.servo import JointLimits, Servo
 from robot_rl.sim.spec import SpecError
-from robot_rl.sim.stepper import Chains, Physics, chains_of, follow_goals, follow_joints, physics_of
+from robot_rl.sim.osc import Osc, follow_goals
+from robot_rl.sim.stepper import Chains, Physics, chains_of, follow_joints, physics_of, refresh
 
 
 class Controller(Protocol):
@@ -155,45 +156,58 @@ class OscController:
     """robosuite's OSC_POSE and gripper, compiled.
 
     Attributes:
-        stiffness, damping: of the end-effector [1/s²] and [1/s]; may be changed between steps.
+        osc: its settings; `osc.gains` may be changed between steps.
     """
 
     def __init__(self, arm_model: ArmModel, config: Mapping[str, Any], rate_hz: float) -> None:
-        self.stiffness = float(config["stiffness"])
-        self.damping = 2.0 * float(config["damping_ratio"]) * self.stiffness**0.5
-        self._posture_stiffness = float(config["nullspace_stiffness"])
         self._physics, self._chains = _compiled_view(arm_model)
         self._substeps = substeps(rate_hz)
-        arms = len(arm_model.arms)
-        self._scale = np.tile(np.repeat([config["translation"], config["rotation"]], 3), (arms, 1))
-        self._direction = [arm.gripper.direction for arm in arm_model.arms]
+        grippers = [arm.gripper for arm in arm_model.arms]
+        self._finger_qpos = np.concatenate([gripper.all_qpos for gripper in grippers])
+        self._finger_qpos0 = arm_model.model.qpos0[self._finger_qpos]
         low, high = arm_model.model.actuator_ctrlrange[self._chains.fingers].T
-        self._middle, self._half = 0.5 * (high + low), 0.5 * (high - low)
-        self._normalised = np.zeros(len(self._chains.fingers))
-        self._posture = np.zeros(len(self._chains.qpos))
+        stiffness = float(config["stiffness"])
+        self.osc = Osc(
+            gains=np.array([stiffness, 2 * config["damping_ratio"] * stiffness**0.5, config["posture_stiffness"]]),
+            scale=np.repeat([float(config["translation"]), float(config["rotation"])], 3),
+            middle=0.5 * (high + low),
+            half=0.5 * (high - low),
+            direction=np.concatenate([gripper.direction for gripper in grippers]),
+            closing=np.zeros(len(low)),
+            finger_arm=np.repeat(np.arange(len(grippers)), [len(gripper.actuators) for gripper in grippers]),
+            posture=np.zeros(len(self._chains.qpos)),
+            first_mass=np.zeros(self._chains.mass.shape),
+            first=np.ones(1, np.int64),
+        )
         self.features = osc_features(arm_model, config)
 
     def reset(self) -> None:
-        self._posture = self._physics.qpos[self._chains.qpos]
-        self._normalised = np.zeros_like(self._normalised)
+        self.osc.posture[:] = self._physics.qpos[self._chains.qpos]
+        self.osc.closing[:] = 0.0
+        self._prepare_first_torque()
 
     def step(self, action: np.ndarray) -> None:
-        rows = action.reshape(-1, 7)
-        goals = np.clip(rows[:, :6], -1.0, 1.0) * self._scale
-        signs = np.sign(rows[:, 6])
-        closing = [direction * sign for direction, sign in zip(self._direction, signs, strict=True)]
-        self._normalised = np.clip(self._normalised + np.concatenate(closing), -1.0, 1.0)
-        follow_goals(
-            self._physics, self._chains, goals[:, :3], goals[:, 3:], self._posture,
-            self._middle + self._half * self._normalised, self._substeps,
-            self.stiffness, self.damping, self._posture_stiffness,
-        )  # fmt: skip
+        follow_goals(self._physics, self._chains, self.osc, action.reshape(-1, 7), self._substeps)
 
     def get_state(self) -> np.ndarray:
-        return np.concatenate([self._posture, self._normalised])
+        return np.concatenate([self.osc.first, self.osc.posture, self.osc.closing])
 
     def set_state(self, state: np.ndarray) -> None:
-        self._posture, self._normalised = np.split(np.array(state, float), [len(self._posture)])
+        first, self.osc.posture[:], self.osc.closing[:] = np.split(state, [1, 1 + len(self.osc.posture)])
+        if first[0]:
+            self._prepare_first_torque()
+        self.osc.first[:] = first
+
+    def _prepare_first_torque(self) -> None:
+        """robosuite reads the inertia before it places the fingers, and uses that in the first torque of an episode."""
+        qpos = self._physics.qpos
+        fingers = qpos[self._finger_qpos]
+        qpos[self._finger_qpos] = self._finger_qpos0
+        refresh(self._physics)
+        self.osc.first_mass[:] = np.where(self._chains.mass >= 0, self._physics.mass[self._chains.mass], 0.0)
+        self.osc.first[:] = 1
+        qpos[self._finger_qpos] = fingers
+        refresh(self._physics)
 
 
 class RobosuiteController:

@@ -12,13 +12,101 @@ With Nᵀ M q̈₀ = M q̈₀ - Jᵀ Λ J q̈₀, three Cholesky factors do the 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from robot_rl.sim.compiled import compiled
+from robot_rl.sim.mujoco_native import mj_step1, mj_step2
+from robot_rl.sim.stepper import Chains, Physics
 
 _SINGULAR = 1e-14
 """Relative pivot below which a direction cannot be moved; it then gets no force, as with a pseudo-inverse."""
+
+
+class Osc(NamedTuple):
+    """Settings of the controller, and what it remembers (`posture`, `closing`, `first_mass`), for arms with D joints in all.
+
+    The G gripper actuators are commanded `middle + half * closing`, where each control period adds `direction` times the
+    sign of the arm's gripper action to `closing`, within [-1, 1].
+    """
+
+    gains: np.ndarray
+    """[3]: stiffness kp [1/s²], damping kd [1/s] and posture stiffness k₀ [1/s²]."""
+    scale: np.ndarray
+    """[6]: translation [m] and rotation [rad] of an action of 1."""
+    middle: np.ndarray
+    half: np.ndarray
+    direction: np.ndarray
+    closing: np.ndarray
+    finger_arm: np.ndarray
+    """[G]: the arm of each gripper actuator."""
+    posture: np.ndarray
+    """[D]: joint position q₀ of the null space [rad]."""
+    first_mass: np.ndarray
+    """[D, n]: inertia of each arm for the first torque."""
+    first: np.ndarray
+    """[1]: 1 while that torque is due, else 0."""
+
+
+@compiled
+def follow_goals(physics: Physics, chains: Chains, osc: Osc, action: np.ndarray, substeps: int) -> None:
+    """Draw each end-effector to a goal relative to its present pose for a number of physics steps (`osc_torque`).
+
+    Args:
+        action: [arms, 7] in [-1, 1]: translation and rotation vector in the base frame, and closing of the gripper.
+    """
+    arms = len(chains.start) - 1
+    for k in range(len(chains.fingers)):
+        step = osc.direction[k] * np.sign(action[osc.finger_arm[k], 6])
+        osc.closing[k] = min(max(osc.closing[k] + step, -1.0), 1.0)
+        physics.ctrl[chains.fingers[k]] = osc.middle[k] + osc.half[k] * osc.closing[k]
+    goal = np.empty((arms, 3))
+    goal_matrix = np.empty((arms, 3, 3))
+    for arm in range(arms):
+        base = chains.base_rotation[arm]
+        delta = np.empty(6)
+        for i in range(6):
+            delta[i] = min(max(action[arm, i], -1.0), 1.0) * osc.scale[i]
+        for i in range(3):
+            goal[arm, i] = physics.site_position[chains.site[arm], i]
+            for j in range(3):
+                goal[arm, i] += base[i, j] * delta[j]
+        goal_matrix[arm] = goal_rotation(delta[3:], physics.site_rotation[chains.site[arm]], base)
+    for _ in range(substeps):
+        for arm in range(arms):
+            first, last = chains.start[arm], chains.start[arm + 1]
+            n = last - first
+            mass = np.zeros((n, n))
+            jacobian = np.empty((6, n))
+            bias, position, velocity = np.empty(n), np.empty(n), np.empty(n)
+            here = physics.site_position[chains.site[arm]]
+            lever = here - physics.center_of_mass[chains.root[arm]]
+            for k in range(n):
+                dof = chains.dof[first + k]
+                axis = physics.cdof[dof]
+                jacobian[0, k] = axis[3] + axis[1] * lever[2] - axis[2] * lever[1]
+                jacobian[1, k] = axis[4] + axis[2] * lever[0] - axis[0] * lever[2]
+                jacobian[2, k] = axis[5] + axis[0] * lever[1] - axis[1] * lever[0]
+                jacobian[3:, k] = axis[:3]
+                bias[k] = physics.bias[dof]
+                velocity[k] = physics.qvel[dof]
+                position[k] = physics.qpos[chains.qpos[first + k]]
+                for j in range(n):
+                    if osc.first[0]:
+                        mass[k, j] = osc.first_mass[first + k, j]
+                    elif chains.mass[first + k, j] >= 0:
+                        mass[k, j] = physics.mass[chains.mass[first + k, j]]
+            torque = osc_torque(
+                mass, jacobian, bias, position, velocity, osc.posture[first:last],
+                goal[arm] - here, rotation_error(goal_matrix[arm], physics.site_rotation[chains.site[arm]]), osc.gains,
+            )  # fmt: skip
+            for k in range(n):
+                limited = min(max(torque[k], chains.torque_low[first + k]), chains.torque_high[first + k])
+                physics.ctrl[chains.actuator[first + k]] = limited
+        osc.first[0] = 0
+        mj_step2(physics.model, physics.data)
+        mj_step1(physics.model, physics.data)
 
 
 @compiled
@@ -33,8 +121,7 @@ def goal_rotation(vector: np.ndarray, rotation: np.ndarray, base: np.ndarray) ->
     if angle > 0.0:
         q[0] = math.cos(angle / 2.0)
         q[1:] = vector / angle * math.sin(angle / 2.0)
-    n = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]
-    q *= np.float32(math.sqrt(2.0 / n))
+    q *= math.sqrt(2.0 / np.dot(q, q))
     turn = np.empty((3, 3))
     turn[0, 0] = 1.0 - q[2] * q[2] - q[3] * q[3]
     turn[0, 1] = q[1] * q[2] - q[3] * q[0]
@@ -58,9 +145,7 @@ def osc_torque(
     posture: np.ndarray,
     translation_error: np.ndarray,
     rotation_error: np.ndarray,
-    stiffness: float,
-    damping: float,
-    posture_stiffness: float,
+    gains: np.ndarray,
 ) -> np.ndarray:
     """Joint torques [n] N m that draw an end-effector to its goal.
 
@@ -71,9 +156,9 @@ def osc_torque(
         position, velocity: of the joints [n].
         posture: joint position q₀ [n] that the null space tends to.
         translation_error, rotation_error: ep [3] m and er [3] rad, goal minus current, world frame.
-        stiffness, damping: kp [1/s²] and kd [1/s].
-        posture_stiffness: k₀ [1/s²].
+        gains: [3], kp [1/s²], kd [1/s] and k₀ [1/s²].
     """
+    stiffness, damping, posture_stiffness = gains
     n = mass.shape[0]
     factor = mass.copy()
     _cholesky(factor)

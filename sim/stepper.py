@@ -16,7 +16,6 @@ import numpy as np
 
 from robot_rl.sim.compiled import compiled
 from robot_rl.sim.mujoco_native import mj_step1, mj_step2
-from robot_rl.sim.osc import goal_rotation, osc_torque, rotation_error
 
 
 class Physics(NamedTuple):
@@ -140,71 +139,5 @@ def follow_joints(
                 physics.ctrl[chains.actuator[k]] = min(max(torque, chains.torque_low[k]), chains.torque_high[k])
         for k in range(len(chains.fingers)):
             physics.ctrl[chains.fingers[k]] = fingers[step, k]
-        mj_step2(physics.model, physics.data)
-        mj_step1(physics.model, physics.data)
-
-
-@compiled
-def follow_goals(
-    physics: Physics,
-    chains: Chains,
-    translation: np.ndarray,
-    rotation: np.ndarray,
-    posture: np.ndarray,
-    fingers: np.ndarray,
-    substeps: int,
-    stiffness: float,
-    damping: float,
-    posture_stiffness: float,
-) -> None:
-    """Draw each end-effector to a goal relative to its present pose for a number of physics steps (`osc_torque`).
-
-    Args:
-        translation, rotation: of the goals against the present poses, [arms, 3] m and rotation vector [rad], base frames.
-        posture: joint position [D] of the null space.
-        fingers: commands of all gripper actuators [G].
-    """
-    for k in range(len(chains.fingers)):
-        physics.ctrl[chains.fingers[k]] = fingers[k]
-    arms = len(chains.start) - 1
-    goal = np.empty((arms, 3))
-    goal_matrix = np.empty((arms, 3, 3))
-    for arm in range(arms):
-        base = chains.base_rotation[arm]
-        for i in range(3):
-            goal[arm, i] = physics.site_position[chains.site[arm], i]
-            for j in range(3):
-                goal[arm, i] += base[i, j] * translation[arm, j]
-        goal_matrix[arm] = goal_rotation(rotation[arm], physics.site_rotation[chains.site[arm]], base)
-    for _ in range(substeps):
-        for arm in range(arms):
-            first, last = chains.start[arm], chains.start[arm + 1]
-            n = last - first
-            mass = np.zeros((n, n))
-            jacobian = np.empty((6, n))
-            bias, position, velocity = np.empty(n), np.empty(n), np.empty(n)
-            here = physics.site_position[chains.site[arm]]
-            lever = here - physics.center_of_mass[chains.root[arm]]
-            for k in range(n):
-                dof = chains.dof[first + k]
-                axis = physics.cdof[dof]
-                jacobian[0, k] = axis[3] + axis[1] * lever[2] - axis[2] * lever[1]
-                jacobian[1, k] = axis[4] + axis[2] * lever[0] - axis[0] * lever[2]
-                jacobian[2, k] = axis[5] + axis[0] * lever[1] - axis[1] * lever[0]
-                jacobian[3:, k] = axis[:3]
-                bias[k] = physics.bias[dof]
-                velocity[k] = physics.qvel[dof]
-                position[k] = physics.qpos[chains.qpos[first + k]]
-                for j in range(n):
-                    if chains.mass[first + k, j] >= 0:
-                        mass[k, j] = physics.mass[chains.mass[first + k, j]]
-            torque = osc_torque(
-                mass, jacobian, bias, position, velocity, posture[first:last],
-                goal[arm] - here, rotation_error(goal_matrix[arm], physics.site_rotation[chains.site[arm]]),
-                stiffness, damping, posture_stiffness,
-            )  # fmt: skip
-            for k in range(n):
-                limited = min(max(torque[k], chains.torque_low[first + k]), chains.torque_high[first + k])
-                physics.ctrl[chains.actuator[first + k]] = limited
         mj_step2(physics.model, physics.data)
         mj_step1(physics.model, physics.data)
