@@ -1,0 +1,181 @@
+"""One attempt at a task in simulation, recorded: what a worker process of `robot-rl collect` does for each seed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts.
+
+    Attributes:
+        source: `expert` or `policy`.
+        noise: strength of the expert's deviations.
+        policy: folder of the policy.
+        execute: actions executed of each chunk; None: half of it.
+    """
+
+    source: str
+    noise: float = 0.0
+    policy: str = ""
+    execute: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """For the provenance of a store."""
+        if self.source == "policy":
+            return {"policy": self.policy, "execute": self.execute}
+        return {"noise": self.noise}
+
+
+@dataclass
+class Attempt:
+    """The T actions of an attempt and the T + 1 observations around them.
+
+    Attributes:
+        observations: {name: [T+1, ...]}.
+        actions: float32 [T, A], as executed.
+        intended: float32 [T, A], without the expert's noise.
+        rewards, terminated, truncated: [T].
+        states: float64 [T+1, S], the simulator's.
+        facts: what was drawn, for example by the randomisation.
+    """
+
+    seed: int
+    success: bool
+    observations: dict[str, np.ndarray]
+    actions: np.ndarray
+    intended: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    states: np.ndarray
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def observation(self, row: int) -> dict[str, np.ndarray]:
+        """The observation before action `row`; row T is the final one."""
+        return {name: values[row] for name, values in self.observations.items()}
+
+
+class Acting(Protocol):
+    """Chooses the actions of one attempt."""
+
+    def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The action to execute and the one intended, [A] each."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has given up."""
+
+
+def attempt(env: Any, start: Callable[[int], Acting], seed: int) -> Attempt:
+    """Reset the environment to a seed, and act until the episode is over or the one who acts gives up.
+
+    Args:
+        start: gives, for a seed and after the reset, who acts.
+    """
+    observation, info = env.reset(seed=seed)
+    acting = start(seed)
+    observations, states = [observation], [env.get_state()]
+    rows: list[tuple[np.ndarray, np.ndarray, float, bool, bool]] = []
+    success, over = False, False
+    while not over:
+        action, intended = acting(observation)
+        observation, reward, terminated, truncated, step_info = env.step(action)
+        truncated = bool(truncated) or (acting.failed and not terminated)
+        rows.append((action, intended, float(reward), bool(terminated), truncated))
+        observations.append(observation)
+        states.append(env.get_state())
+        success, over = success or bool(step_info["success"]), terminated or truncated
+    actions, intentions, rewards, terminations, truncations = zip(*rows, strict=True)
+    drawn = info.get("randomization")
+    return Attempt(
+        seed=seed,
+        success=success,
+        observations={name: np.stack([row[name] for row in observations]) for name in observation},
+        actions=np.stack(actions),
+        intended=np.stack(intentions),
+        rewards=np.asarray(rewards, np.float32),
+        terminated=np.asarray(terminations),
+        truncated=np.asarray(truncations),
+        states=np.stack(states),
+        facts={"randomization": drawn} if drawn else {},
+    )
+
+
+_env: Any = None
+_start: Callable[[int], Acting]
+
+
+def start_worker(spec: dict[str, Any], actor: Actor) -> None:
+    """Build the environment and the actor of this process, once."""
+    global _env, _start
+    # Ctrl-C reaches every process of the terminal; only the writing process decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from robot_rl import sim
+
+    _env = sim.make(spec)
+    _start = _expert(_env, actor) if actor.source == "expert" else _policy(_env, actor)
+
+
+def describe() -> tuple[dict[str, Any], int]:
+    """Contract and size of the simulator's state, of this process' environment."""
+    _env.reset(seed=0)
+    return _env.contract.to_dict(), len(_env.get_state())
+
+
+def run_attempt(seed: int) -> Attempt:
+    """One attempt in this process' environment."""
+    return attempt(_env, _start, seed)
+
+
+def _expert(env: Any, actor: Actor) -> Callable[[int], Acting]:
+    from robot_rl.sim.expert import make_expert
+
+    class ActingExpert:
+        def __init__(self, seed: int) -> None:
+            self._expert = make_expert(env, actor.noise, np.random.default_rng([seed, 1]))
+
+        def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            return self._expert.act(), self._expert.intended
+
+        @property
+        def failed(self) -> bool:
+            return self._expert.failed
+
+    return ActingExpert
+
+
+def _policy(env: Any, actor: Actor) -> Callable[[int], Acting]:
+    import torch
+
+    from robot_rl.datasets import satisfies
+    from robot_rl.policies import load_policy
+    from robot_rl.policies.chunk_runner import ChunkRunner
+
+    torch.set_num_threads(1)
+    policy = load_policy(actor.policy)
+    satisfies(policy.contract, env.contract)
+
+    class ActingPolicy:
+        failed = False
+
+        def __init__(self, seed: int) -> None:
+            self._runner = ChunkRunner(policy, 1, execute=actor.execute)
+            self._generator = torch.Generator().manual_seed(seed)
+
+        def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            self._runner.observe({name: observation[name][None] for name in policy.contract.observation})
+            if (request := self._runner.request()) is not None:
+                with torch.inference_mode():
+                    chunk = policy.sample(policy.encode(request.observation), generator=self._generator)
+                self._runner.deliver(request.id, chunk[:, 0].numpy())
+            action = self._runner.next_action()[0].copy()
+            return action, action
+
+    return ActingPolicy

@@ -1,0 +1,237 @@
+"""`robot-rl collect`: scripted experts or a policy act in simulation, and every attempt becomes an episode of a store.
+
+Worker processes simulate, one attempt for each seed; this process alone writes, in the order of the seeds, so that the
+store does not depend on the number of workers. What was committed stays: run again, it goes on with the next seed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robot_rl.attempt import Actor, Attempt, describe, run_attempt, start_worker
+from robot_rl.datasets import Contract, EpisodeStore
+from robot_rl.differences import differences
+from robot_rl.interrupt import Interrupt
+from robot_rl.sim.spec import resolve
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+FIRST_EVALUATION_SEED = 100_000
+"""Seeds from here on are kept for evaluation (Chi et al. 2023 begin theirs there)."""
+
+
+class CollectError(ValueError):
+    """The recording cannot be made as asked; the message says what to do."""
+
+
+def main(config: DictConfig) -> int:
+    """Record until there are as many episodes as asked for. Returns the exit status."""
+    from omegaconf import OmegaConf
+
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    plain.pop("hydra", None)
+    spec, actor = resolve(_environment(plain)), _actor(plain)
+    path = Path(plain["output"] or f"data/{plain['task']}.zarr")
+    seeds = _Seeds(plain["first_seed"], plain["episodes"], plain["until_success"])
+    with (
+        Interrupt("Stopping; finished attempts are kept. Press Ctrl-C again to stop at once.") as interrupt,
+        _workers(plain["workers"] or os.cpu_count() or 1, spec, actor) as pool,
+    ):
+        contract, state_size = _first(pool)
+        _prepare(path, contract, spec, actor, plain["encoding"], state_size if plain["sim_state"] else 0)
+        started = time.perf_counter()
+        steps = _record(path, pool, plain, contract, actor, seeds, interrupt)
+    _summarise(path, actor, steps, time.perf_counter() - started)
+    if interrupt.requested:
+        print("Stopped before all episodes were recorded; the same command goes on from here.")
+    return interrupt.exit_status
+
+
+def _record(
+    path: Path, pool: ProcessPoolExecutor, plain: dict[str, Any], contract: Contract, actor: Actor, seeds: _Seeds,
+    interrupt: Interrupt,
+) -> int:  # fmt: skip
+    from tqdm import tqdm
+
+    store = EpisodeStore.open(path)
+    known = {
+        store.facts(index)["seed"]: bool(store.facts(index)["success"]) for index in store.select(source=actor.source)
+    }
+    seeds.note(known)
+    if seeds.done:
+        print(f"{path} already holds these {len(known)} episodes; nothing to do.")
+        return 0
+    steps = 0
+    with (
+        EpisodeStore.append(path, contract) as writer,
+        tqdm(
+            total=seeds.wanted, initial=seeds.counted, desc=f"collect {plain['task']}", unit="episode", disable=None
+        ) as bar,
+    ):
+        for attempt in _attempts(pool, seeds, interrupt):
+            _write(writer, attempt, plain, actor)
+            steps += len(attempt.actions)
+            seeds.note({attempt.seed: attempt.success})
+            bar.n = seeds.counted
+            bar.set_postfix(success=f"{seeds.successes / len(seeds.outcomes):.0%}")
+    return steps
+
+
+def _attempts(pool: ProcessPoolExecutor, seeds: _Seeds, interrupt: Interrupt) -> Iterator[Attempt]:
+    """Attempts in the order of their seeds; no more are under way than the workers need to stay busy."""
+    queue: deque[Future[Attempt]] = deque()
+    upcoming = seeds.upcoming()
+    ahead = 2 * (pool._max_workers or 1)  # type: ignore[attr-defined]
+    while not seeds.done and not interrupt.requested:
+        while len(queue) < ahead and (seed := next(upcoming, None)) is not None:
+            queue.append(pool.submit(run_attempt, seed))
+        if not queue:
+            return
+        try:
+            yield queue.popleft().result()
+        except BrokenProcessPool as error:
+            raise CollectError(
+                "A simulation process was killed, perhaps for want of memory. Finished episodes are kept; "
+                "run the same command again, with fewer workers=."
+            ) from error
+    for future in queue:
+        future.cancel()
+
+
+class _Seeds:
+    """Which seeds are still to be tried. Counts attempts, or successes alone with `until_success`."""
+
+    def __init__(self, first: int, wanted: int, until_success: bool) -> None:
+        if wanted < 1:
+            raise CollectError(f"episodes={wanted}: expected at least 1")
+        if first < 0 or (first < FIRST_EVALUATION_SEED < first + wanted):
+            raise CollectError(
+                f"first_seed={first} with episodes={wanted} reaches into the evaluation seeds "
+                f"({FIRST_EVALUATION_SEED} and above); start lower."
+            )
+        self.first, self.wanted, self.until_success = first, wanted, until_success
+        self.outcomes: dict[int, bool] = {}
+
+    def note(self, outcomes: dict[int, bool]) -> None:
+        self.outcomes |= {seed: success for seed, success in outcomes.items() if self._mine(seed)}
+
+    @property
+    def successes(self) -> int:
+        return sum(self.outcomes.values())
+
+    @property
+    def counted(self) -> int:
+        return self.successes if self.until_success else len(self.outcomes)
+
+    @property
+    def done(self) -> bool:
+        return self.counted >= self.wanted
+
+    def upcoming(self) -> Iterator[int]:
+        seed = self.first
+        while self._mine(seed):
+            if seed not in self.outcomes:
+                yield seed
+            seed += 1
+
+    def _mine(self, seed: int) -> bool:
+        return seed >= self.first and (self.until_success or seed < self.first + self.wanted)
+
+
+def _write(writer: Any, attempt: Attempt, plain: dict[str, Any], actor: Actor) -> None:
+    with writer.episode(task=plain["task"], source=actor.source, seed=attempt.seed) as episode:
+        for row, action in enumerate(attempt.actions):
+            episode.add(
+                attempt.observation(row), action, reward=float(attempt.rewards[row]),
+                terminated=bool(attempt.terminated[row]), truncated=bool(attempt.truncated[row]),
+                policy_action=attempt.intended[row],
+                sim_state=attempt.states[row] if plain["sim_state"] else None,
+            )  # fmt: skip
+        last = len(attempt.actions)
+        episode.finish(
+            attempt.observation(last), success=attempt.success,
+            sim_state=attempt.states[last] if plain["sim_state"] else None, **actor.describe(), **attempt.facts,
+        )  # fmt: skip
+
+
+def _environment(plain: dict[str, Any]) -> dict[str, Any]:
+    keys = ("task", "robot", "controller", "cameras", "observation", "randomization")
+    chosen = {key: plain[key] for key in keys if plain[key] not in (None, {})}
+    if twice := chosen.keys() & plain["environment"].keys():
+        raise CollectError(f"{', '.join(sorted(twice))}: given as a key of its own and in environment=; give it once")
+    return {**chosen, **plain["environment"]}
+
+
+def _actor(plain: dict[str, Any]) -> Actor:
+    if plain["source"] == "expert":
+        return Actor("expert", noise=plain["noise"])
+    if plain["source"] == "policy":
+        if not plain["policy"]:
+            raise CollectError("source=policy needs policy=<run or checkpoint folder>")
+        if not Path(plain["policy"]).is_dir():
+            raise CollectError(f"policy={plain['policy']}: no such folder; give a run or checkpoint folder")
+        return Actor("policy", policy=str(plain["policy"]), execute=plain["execute"])
+    raise CollectError(f"source={plain['source']}: expected expert or policy")
+
+
+@contextmanager
+def _workers(number: int, spec: dict[str, Any], actor: Actor) -> Iterator[ProcessPoolExecutor]:
+    # Spawned, because a forked copy of a process with OpenGL or OpenMP threads in it may hang.
+    pool = ProcessPoolExecutor(number, get_context("spawn"), start_worker, (spec, actor))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _first(pool: ProcessPoolExecutor) -> tuple[Contract, int]:
+    try:
+        contract, state_size = pool.submit(describe).result()
+    except BrokenProcessPool as error:
+        # What was wrong stands on the terminal already: the pool does not hand over errors of its initialiser.
+        raise CollectError("the simulation could not be started; the message above says why") from error
+    return Contract.from_dict(contract), state_size
+
+
+def _prepare(
+    path: Path, contract: Contract, spec: dict[str, Any], actor: Actor, encoding: str, state_size: int
+) -> None:  # fmt: skip
+    """Make the store, or see that the one which is there came from the same environment."""
+    if path.exists() and any(path.iterdir()):
+        store = EpisodeStore.open(path)
+        there = store.provenance.get("environment")
+        if there is not None and (different := differences(there, json.loads(json.dumps(spec)))):
+            lines = "\n".join(f"  - {line}" for line in different)
+            raise CollectError(
+                f"{path} was recorded in another environment (there against asked):\n{lines}\n"
+                "Choose another output=, or ask for the same environment."
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = {"source": actor.source, **actor.describe()}
+    EpisodeStore.create(
+        path, contract, {"environment": spec, "actor": source}, encoding=encoding, sim_state_size=state_size
+    )
+
+
+def _summarise(path: Path, actor: Actor, steps: int, seconds: float) -> None:
+    store = EpisodeStore.open(path)
+    succeeded = len(store.select(success=True))
+    size = sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
+    print(
+        f"{path}: {len(store)} episodes, {succeeded} successful ({succeeded / max(1, len(store)):.1%}), "
+        f"{store.num_rows} rows, {size / 1e6:.1f} MB"
+    )
+    if steps:
+        print(f"recorded {steps} steps of the {actor.source} in {seconds:.1f} s: {steps / seconds:.0f} steps/s")

@@ -1,0 +1,46 @@
+"""A clean stop: the first Ctrl-C or SIGTERM asks, the second one insists."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interrupt:
+    """Inside the `with` block, the first SIGINT or SIGTERM sets `requested` and lets the work end where it is safe.
+
+    A second one raises KeyboardInterrupt at once. Outside the main thread, where signals cannot be caught, it does
+    nothing.
+    """
+
+    def __init__(self, message: str = "Stopping after this step; press Ctrl-C again to stop at once.") -> None:
+        self.requested: signal.Signals | None = None
+        self._message = message
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell expects of a program ended by that signal; 0 when none came."""
+        return 128 + self.requested if self.requested else 0
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number)
+        print(f"\n{self._message}", file=sys.stderr, flush=True)

@@ -1,0 +1,160 @@
+"""The recorded episodes of a training: which of them are trained on, which are held out, and their statistics."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robot_rl.datasets import Contract, ContractError, EpisodeStore, equal
+from robot_rl.datasets.statistics import Statistics
+from robot_rl.datasets.windows import Batch, Mixture, Windows
+from robot_rl.policies import Policy
+
+
+class RecordingsError(ValueError):
+    """The data cannot be trained on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One store, with the indices of the episodes for training and of those held out, and its share of the samples."""
+
+    store: EpisodeStore
+    weight: float
+    training: np.ndarray
+    held_out: np.ndarray
+
+
+class Recordings:
+    """One or several episode stores of the same contract.
+
+    Args:
+        paths: of the stores.
+        weights: share of each store among the training samples; None: by their numbers of training rows.
+        held_out: share of the episodes of each store kept out of training and of all statistics.
+        include_failures: train on failed episodes too.
+        seed: of the split.
+
+    Raises:
+        RecordingsError: a store is missing or holds no episode to train on.
+        ContractError: the stores' contracts differ.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        weights: Sequence[float] | None = None,
+        held_out: float = 0.1,
+        include_failures: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not paths:
+            raise RecordingsError("dataset= is missing: give an episode store, or a list as in dataset=[a.zarr,b.zarr]")
+        if weights is not None and (len(weights) != len(paths) or min(weights) <= 0):
+            raise RecordingsError(
+                f"dataset_weights={list(weights)}: expected {len(paths)} positive numbers, one for each dataset"
+            )
+        if not 0 <= held_out < 1:
+            raise RecordingsError(f"held_out={held_out}: expected a share of at least 0 and below 1")
+        stores = [_open(Path(path)) for path in paths]
+        for store, path in zip(stores[1:], paths[1:], strict=True):
+            try:
+                equal(stores[0].contract, store.contract)
+            except ContractError as error:
+                raise ContractError(
+                    f"{paths[0]} and {path} cannot be trained on together:", error.differences,
+                    "Convert one of them, or train on one.",
+                ) from error  # fmt: skip
+        chosen = [_choose(store, include_failures) for store in stores]
+        splits = [store.split(held_out, seed, episodes) for store, episodes in zip(stores, chosen, strict=True)]
+        if weights is None:
+            weights = [
+                store.statistics(training)["action"].count for store, (training, _) in zip(stores, splits, strict=True)
+            ]
+        self.parts = [
+            Recording(store, float(weight), training, held)
+            for store, weight, (training, held) in zip(stores, weights, splits, strict=True)
+        ]
+        self.seed = seed
+
+    @property
+    def contract(self) -> Contract:
+        """Of all stores."""
+        return self.parts[0].store.contract
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Of each low-dimensional feature and of `action`, over the training episodes, each store by its share."""
+        return _mixture(self.parts).statistics([part.training for part in self.parts])
+
+    def windows(self, policy: Policy, batch_size: int, **options: Any) -> Windows:
+        """Endless shuffled batches of what the policy needs, from the training episodes."""
+        return _mixture(self.parts).windows(
+            policy.obs_horizon, policy.action_horizon, action_offset=policy.action_offset,
+            episodes=[part.training for part in self.parts], observation=list(policy.contract.observation),
+            batch_size=batch_size, seed=self.seed, **options,
+        )  # fmt: skip
+
+    def held_out_batches(self, policy: Policy, batch_size: int, number: int) -> Iterator[Batch]:
+        """At most that many batches of the held-out episodes, always the same ones; none when nothing is held out."""
+        parts = [part for part in self.parts if len(part.held_out)]
+        if not parts:
+            return
+        available = sum(part.store.statistics(part.held_out)["action"].count for part in parts)
+        windows = _mixture(parts).windows(
+            policy.obs_horizon, policy.action_horizon, action_offset=policy.action_offset,
+            episodes=[part.held_out for part in parts], observation=list(policy.contract.observation),
+            batch_size=min(batch_size, available), seed=self.seed,
+        )  # fmt: skip
+        yield from itertools.islice(windows, max(1, min(number, available // batch_size)))
+
+    def environment(self) -> dict[str, Any] | None:
+        """Specification of the simulated environment that the first store was recorded in, where there is one."""
+        spec = self.parts[0].store.provenance.get("environment")
+        return dict(spec) if isinstance(spec, Mapping) else None
+
+    def describe(self) -> list[dict[str, Any]]:
+        """For the provenance of a policy, and to know the same data again: plain JSON types."""
+        return [
+            {
+                "path": str(part.store.path),
+                "weight": part.weight,
+                "training_episodes": len(part.training),
+                "held_out_episodes": len(part.held_out),
+                "training_rows": int(part.store.statistics(part.training)["action"].count),
+                "split": hashlib.sha256(np.asarray(part.training, np.int64).tobytes()).hexdigest()[:16],
+            }
+            for part in self.parts
+        ]
+
+
+def _mixture(parts: Sequence[Recording]) -> Mixture:
+    return Mixture([(part.store, part.weight) for part in parts])
+
+
+def _open(path: Path) -> EpisodeStore:
+    if not path.exists():
+        raise RecordingsError(
+            f"{path}: no such episode store; record one with `robot-rl collect task=lift output={path}`"
+        )
+    store = EpisodeStore.open(path)
+    if len(store) == 0:
+        raise RecordingsError(f"{path} holds no episode; record some with `robot-rl collect task=lift output={path}`")
+    return store
+
+
+def _choose(store: EpisodeStore, include_failures: bool) -> np.ndarray:
+    if include_failures:
+        return store.select()
+    chosen = store.select(success=True)
+    if len(chosen) == 0:
+        raise RecordingsError(
+            f"{store.path}: none of its {len(store)} episodes is marked as a success. Mark them with "
+            "`robot-rl data annotate`, or train on all with include_failures=true."
+        )
+    return chosen

@@ -1,0 +1,123 @@
+"""The folder of a training run: whether a command begins there, goes on there, or finds its work done."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from robot_rl.atomic_folder import recover
+from robot_rl.checkpoint import ResumeError
+from robot_rl.differences import differences
+
+Stage = Literal["begin", "resume", "finished"]
+
+FREE = (
+    "output", "resume", "overwrite", "device", "threads", "dataset",
+    "training.workers", "training.log_every", "training.save_every",
+)  # fmt: skip
+"""Configuration keys that say where and how a training runs, not what it computes: they may change on a resume."""
+
+_OURS = {
+    "config.yaml", "metrics.json", "metrics.csv", "tensorboard", "checkpoints", "evaluation", "offline", "report.html",
+    "plots", "videos",
+}  # fmt: skip
+
+
+@contextmanager
+def claimed(folder: Path, main: bool = True) -> Iterator[None]:
+    """Inside, no other run trains in this folder; what a kill left half done in its checkpoints is put right.
+
+    Args:
+        main: whether this is the main process of the run; the others leave it to that one.
+
+    Raises:
+        ResumeError: another one does already.
+    """
+    if not main:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise ResumeError(
+                f"process {lock.read().strip()} is training in {folder}; choose another output="
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        for name in ("last", "best"):
+            recover(folder / "checkpoints" / name)
+        yield
+
+
+def judge(
+    folder: Path, config: Mapping[str, Any], recordings: list[dict[str, Any]], resume: bool, overwrite: bool
+) -> Stage:
+    """What the command is to do with the folder. Changes nothing in it.
+
+    Args:
+        config: composed, plain types.
+        recordings: `Recordings.describe()`.
+
+    Raises:
+        ResumeError: the folder holds something else, or a training of other settings or data: all differences.
+    """
+    entries = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
+    if not entries or overwrite:
+        if other := entries - _OURS:
+            raise ResumeError(f"{folder} holds {', '.join(sorted(other))}, no training run; choose another output=")
+        return "begin"
+    if "config.yaml" not in entries:
+        raise ResumeError(f"{folder} holds {', '.join(sorted(entries))}, no training run; choose another output=")
+    state = _state(folder)
+    if state is None:
+        return "begin"
+    there = yaml.safe_load((folder / "config.yaml").read_text())
+    different = differences(there, json.loads(json.dumps(config)), FREE)
+    paths = tuple(f"{number}.path" for number in range(len(recordings)))
+    different += differences(_numbered(state["recordings"]), _numbered(recordings), paths)
+    if different:
+        lines = "\n".join(f"  - {line}" for line in different)
+        raise ResumeError(
+            f"{folder} holds a training with other settings (there against asked):\n{lines}\n"
+            "Choose another output=, or give the same settings to go on, or overwrite=true to begin anew."
+        )
+    finished = state["steps"] >= config["training"]["steps"]
+    if not resume and not finished:
+        raise ResumeError(
+            f"{folder} holds a training stopped after {state['steps']} steps; resume=true goes on with it, "
+            "overwrite=true begins anew."
+        )
+    return "finished" if finished else "resume"
+
+
+def begin(folder: Path, config: Mapping[str, Any]) -> None:
+    """Clear what an earlier run left, and write `config.yaml`."""
+    for name in _OURS:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False))
+
+
+def _state(folder: Path) -> dict[str, Any] | None:
+    path = folder / "checkpoints" / "last" / "training.json"
+    return dict(json.loads(path.read_text())) if path.exists() else None
+
+
+def _numbered(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {str(number): item for number, item in enumerate(items)}

@@ -1,0 +1,54 @@
+"""A task without a simulator: a point in the unit square that walks straight to a goal."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robot_rl.datasets import Contract, EpisodeStore, Feature
+
+MakeStore = Callable[..., Path]
+
+
+def reach_contract(cameras: tuple[str, ...] = ()) -> Contract:
+    """Position and goal [m] in, absolute target position out; optionally cameras of 12 x 12 pixels."""
+    observation = {name: Feature(name, (2,), unit="m") for name in ("position", "goal")}
+    observation |= {name: Feature(name, (12, 12, 3), dtype="uint8", kind="image") for name in cameras}
+    action = {"target": Feature("target", (2,), kind="action", unit="m")}
+    return Contract("reach", 10.0, observation, action, controller="point")
+
+
+@pytest.fixture
+def reach_store(tmp_path: Path) -> MakeStore:
+    """`reach_store(name, episodes, failures, cameras, seed)` writes a store of straight walks and returns its path."""
+
+    def make(
+        name: str = "reach", episodes: int = 12, failures: int = 0, cameras: tuple[str, ...] = (), seed: int = 0
+    ) -> Path:
+        path = tmp_path / f"{name}.zarr"
+        generator = np.random.default_rng(seed)
+        EpisodeStore.create(path, reach_contract(cameras), {}, encoding="raw")
+        with EpisodeStore.append(path) as writer:
+            for number in range(episodes + failures):
+                start, goal = generator.uniform(size=(2, 2))
+                steps = int(generator.integers(5, 9))
+                walk = np.linspace(start, goal, steps + 1).astype(np.float32)
+                with writer.episode(task="reach", source="expert", seed=number) as episode:
+                    for row in range(steps):
+                        episode.add(_observation(walk[row], goal, cameras), walk[row + 1], reward=0.0)
+                    episode.finish(_observation(walk[steps], goal, cameras), success=number < episodes)
+        return path
+
+    return make
+
+
+def _observation(position: np.ndarray, goal: np.ndarray, cameras: tuple[str, ...]) -> dict[str, np.ndarray]:
+    observation = {"position": position, "goal": goal.astype(np.float32)}
+    for camera in cameras:
+        image = np.zeros((12, 12, 3), np.uint8)
+        for channel, point in enumerate((position, goal)):
+            row, column = np.clip((np.asarray(point) * 12).astype(int), 0, 11)
+            image[row, column, channel] = 255
+        observation[camera] = image
+    return observation
