@@ -1,4 +1,4 @@
-"""DDIM: sampling in fewer, deterministic steps (Song et al. 2021, equation 12)."""
+"""DDIM: diffusion sampled in fewer, deterministic steps (Song et al. 2021)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from robot_rl.policies import transition
 from robot_rl.policies.denoiser import Shapes
 from robot_rl.policies.diffusion import Diffusion, Prediction, Schedule
 
@@ -42,14 +43,9 @@ class DDIM(Diffusion):
     def transition(
         self, clean: Tensor, epsilon: Tensor, x: Tensor, alpha: float, alpha_next: float
     ) -> tuple[Tensor, float]:
-        return _update(clean, epsilon, alpha, alpha_next, self.eta)
+        return transition.ddim(clean, epsilon, alpha, alpha_next, self.eta)
 
     def chain_transition(
         self, clean: Tensor, epsilon: Tensor, x: Tensor, alpha: float, alpha_next: float
     ) -> tuple[Tensor, float]:
-        return _update(clean, epsilon, alpha, alpha_next, self.chain_eta)
-
-
-def _update(clean: Tensor, epsilon: Tensor, alpha: float, alpha_next: float, eta: float) -> tuple[Tensor, float]:
-    std = eta * ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)) ** 0.5
-    return alpha_next**0.5 * clean + max(1 - alpha_next - std**2, 0.0) ** 0.5 * epsilon, std
+        return transition.ddim(clean, epsilon, alpha, alpha_next, self.chain_eta)

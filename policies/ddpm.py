@@ -1,4 +1,4 @@
-"""DDPM: ancestral sampling from the posterior of the forward process (Ho et al. 2020, equations 6 and 7)."""
+"""DDPM: diffusion sampled step by step from the posterior of its forward process (Ho et al. 2020)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from robot_rl.policies import transition
 from robot_rl.policies.denoiser import Shapes
 from robot_rl.policies.diffusion import Diffusion, Prediction, Schedule
 
@@ -31,10 +32,6 @@ class DDPM(Diffusion):
     def transition(
         self, clean: Tensor, epsilon: Tensor, x: Tensor, alpha: float, alpha_next: float
     ) -> tuple[Tensor, float]:
-        ratio = alpha / alpha_next
-        to_clean = alpha_next**0.5 * (1 - ratio) / (1 - alpha)
-        to_state = ratio**0.5 * (1 - alpha_next) / (1 - alpha)
-        variance = (1 - alpha_next) / (1 - alpha) * (1 - ratio)
-        return to_clean * clean + to_state * x, variance**0.5
+        return transition.ddpm(clean, x, alpha, alpha_next)
 
     chain_transition = transition

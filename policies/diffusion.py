@@ -17,6 +17,7 @@ from robot_rl.policies.chain import Chain, gaussian_log_density
 from robot_rl.policies.denoiser import Denoiser, Shapes
 from robot_rl.policies.inpainting import Inpainting
 from robot_rl.policies.process import Process
+from robot_rl.policies.transition import leading_timesteps, split_prediction
 
 Schedule = Literal["squaredcos_cap_v2", "linear", "scaled_linear"]
 Prediction = Literal["epsilon", "sample"]
@@ -112,7 +113,7 @@ class Diffusion(Process):
     ) -> Tensor:
         x = noise
         known = None if inpainting is None else inpainting.known
-        for step, following in self.timesteps(steps):
+        for step, following in leading_timesteps(self.train_steps, steps):
             alpha, alpha_next = self._alphas[step], self._alphas[following]
             if inpainting is not None:
                 x = inpainting.hold(x, alpha**0.5 * inpainting.target + (1 - alpha) ** 0.5 * noise)
@@ -127,7 +128,7 @@ class Diffusion(Process):
     ) -> Chain:
         x = noise
         states, densities = [x], [gaussian_log_density(x, torch.zeros_like(x), torch.ones_like(x))]
-        for step, following in self.timesteps(steps):
+        for step, following in leading_timesteps(self.train_steps, steps):
             mean, std = self._chain_transition(denoiser, x, step, following, context)
             x = mean + std * draw.normal(mean.shape, mean.device, generator)
             states.append(x)
@@ -137,28 +138,18 @@ class Diffusion(Process):
     def log_density(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> Tensor:
         first = states[:, 0]
         densities = [gaussian_log_density(first, torch.zeros_like(first), torch.ones_like(first))]
-        for k, (step, following) in enumerate(self.timesteps(states.shape[1] - 1)):
+        for k, (step, following) in enumerate(leading_timesteps(self.train_steps, states.shape[1] - 1)):
             mean, std = self._chain_transition(denoiser, states[:, k], step, following, context)
             densities.append(gaussian_log_density(states[:, k + 1], mean, std))
         return torch.stack(densities, dim=1)
-
-    def timesteps(self, steps: int) -> list[tuple[int, int]]:
-        """Each denoising step as (diffusion step, the next one); -1 is the clean chunk."""
-        if not 1 <= steps <= self.train_steps:
-            raise ValueError(f"steps: expected 1 to {self.train_steps}, the steps of training; got {steps}")
-        stride = self.train_steps // steps
-        return [(k * stride, (k - 1) * stride if k else -1) for k in reversed(range(steps))]
 
     def _predict(
         self, denoiser: Denoiser, x: Tensor, step: int, context: Tensor, known: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The clean chunk and the noise in `x`."""
         alpha = self._alphas[step]
-        output = denoiser(x, x.new_full((len(x),), float(step)), context, known).float()
-        if self.prediction == "epsilon":
-            clean, epsilon = (x - (1 - alpha) ** 0.5 * output) / alpha**0.5, output
-        else:
-            clean, epsilon = output, (x - alpha**0.5 * output) / (1 - alpha) ** 0.5
+        output = denoiser(x, torch.full_like(x[:, 0, 0], float(step)), context, known).float()
+        clean, epsilon = split_prediction(output, x, alpha, self.prediction)
         return clean.clamp(-1, 1) if self.clip_sample else clean, epsilon
 
     def _chain_transition(

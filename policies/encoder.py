@@ -62,12 +62,12 @@ class Encoder(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def _see(self, name: str, frames: Tensor, generator: torch.Generator | None) -> Tensor:
-        batch, horizon = frames.shape[:2]
+        horizon = frames.shape[1]
         # Frames come with the channels last in memory: the permuted view is already in channels_last format.
         images = self.augmentation.move(frames.flatten(0, 1).permute(0, 3, 1, 2), horizon, generator)
         scale = 1 / 255 if frames.dtype == torch.uint8 else 1e-3
         images = self.augmentation.colour(images.float() * scale, horizon, generator)
-        return self.backbones[_key(name)](images).float().unflatten(0, (batch, horizon))
+        return self.backbones[_key(name)](images).float().unflatten(0, (-1, horizon))
 
     def _rotations_to_6d(self, states: Tensor) -> Tensor:
         parts, start = [], 0

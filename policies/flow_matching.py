@@ -115,13 +115,13 @@ class FlowMatching(Process):
     def _velocity(
         self, denoiser: Denoiser, x: Tensor, t: float, context: Tensor, known: Tensor | None = None
     ) -> Tensor:
-        return denoiser(x, x.new_full((len(x),), TIME_UNIT * t), context, known).float()
+        return denoiser(x, torch.full_like(x[:, 0, 0], TIME_UNIT * t), context, known).float()
 
     def _transition(self, denoiser: Denoiser, x: Tensor, k: int, steps: int, context: Tensor) -> tuple[Tensor, Tensor]:
         mean = x + self._velocity(denoiser, x, k / steps, context) / steps
         if self.noise is None:
             return mean, torch.full_like(mean, self.chain_std)
-        return mean, self.noise(x.new_full((len(x),), TIME_UNIT * k / steps), context)
+        return mean, self.noise(torch.full_like(x[:, 0, 0], TIME_UNIT * k / steps), context)
 
 
 class _ChainNoise(nn.Module):

@@ -82,4 +82,4 @@ class Gaussian(Process):
         return gaussian_log_density(states[:, 0], mean, self.std).unsqueeze(1)
 
     def _mean(self, denoiser: Denoiser, x: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
-        return denoiser(x, x.new_zeros(len(x)), context, known).float()
+        return denoiser(x, torch.zeros_like(x[:, 0, 0]), context, known).float()

@@ -53,6 +53,7 @@ from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.inpainting import Inpainting
 from robot_rl.policies.mlp import MLP
 from robot_rl.policies.normalizer import Normalizer, fit_normalizers
+from robot_rl.policies.observation import check_observation
 from robot_rl.policies.prefix import Prefix
 from robot_rl.policies.process import Process
 from robot_rl.policies.resnet import ResNet18
@@ -158,7 +159,7 @@ class Policy(nn.Module):
         batch = len(context)
         shape = (batch, n, self.action_horizon, self.contract.action_dim)
         noise = draw.normal(shape, self.device, generator) if noise is None else self._given("noise", noise, shape)
-        held = None if prefix is None else self._inpainting(prefix, n)
+        held = None if prefix is None else self._inpainting(prefix, batch, n)
         context = context if n == 1 else context.repeat_interleave(n, dim=0)
         x = self.process.sample(
             self.denoiser, context, noise.flatten(0, 1), steps or self.process.steps, held, generator
@@ -238,22 +239,8 @@ class Policy(nn.Module):
             module.compile(**options)
 
     def _observed(self, observation: Mapping[str, Any]) -> dict[str, Tensor]:
-        wanted = self.contract.observation
-        lacking = [name for name in wanted if name not in observation]
-        added = [name for name in observation if name not in wanted]
-        if lacking or added:
-            raise PolicyError(
-                f"the observation does not match the policy's contract: it lacks {lacking}, it adds {added}; "
-                f"the policy takes {list(wanted)}, it was given {list(observation)}; pass exactly these features"
-            )
-        tensors = {name: torch.as_tensor(observation[name]) for name in wanted}
-        batch = len(next(iter(tensors.values())))
-        for name, tensor in tensors.items():
-            expected = (batch, self.obs_horizon, *wanted[name].shape)
-            if tuple(tensor.shape) != expected:
-                raise PolicyError(
-                    f"observation {name!r}: expected [B, To, ...] = {list(expected)}, got {list(tensor.shape)}"
-                )
+        tensors = {name: torch.as_tensor(value) for name, value in observation.items()}
+        check_observation(self.contract, self.obs_horizon, tensors)
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
 
     def _given(self, name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
@@ -262,11 +249,13 @@ class Policy(nn.Module):
             raise PolicyError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
         return tensor.to(self.device, torch.float32, non_blocking=True)
 
-    def _inpainting(self, prefix: Prefix, n: int) -> Inpainting:
+    def _inpainting(self, prefix: Prefix, batch: int, n: int) -> Inpainting:
         length = torch.as_tensor(prefix.length, device=self.device)
-        shape = (len(length), self.action_horizon, self.contract.action_dim)
+        shape = (batch, self.action_horizon, self.contract.action_dim)
         actions = self._given("prefix.actions", prefix.actions, shape)
         weights = self._given("prefix.weights", prefix.weights, shape[:2])
+        if tuple(length.shape) != shape[:1]:
+            raise PolicyError(f"prefix.length: expected shape {[batch]}, got {list(length.shape)}")
         committed = torch.arange(self.action_horizon, device=self.device) < length[:, None]
         weight = torch.where(committed, 1.0, weights)
         # Beyond the prefix the caller may leave anything, also values that are not finite.

@@ -1,0 +1,190 @@
+"""An exported policy, run by onnxruntime behind the interface of `Policy`, with NumPy arrays and without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robot_rl.datasets.contract import Contract
+from robot_rl.policies import transition
+from robot_rl.policies.configuration import PolicyError
+from robot_rl.policies.observation import check_observation
+from robot_rl.policies.prefix import Prefix
+
+FORMAT = "robot_rl onnx policy"
+VERSION = 1
+ENCODER, DENOISER, EXPORT, CONTRACT = "encoder.onnx", "denoiser.onnx", "export.json", "contract.json"
+MISSING_EXTRA = 'ONNX export and its runtime need the extra "export": pip install "robot_rl[export]"'
+
+
+class OnnxPolicy:
+    """A policy from `export_policy`. `encode` and `sample` as in `Policy`; there is no loss, chain or training mode.
+
+    Args:
+        folder: what `export_policy` wrote.
+        threads: of onnxruntime.
+
+    Raises:
+        ImportError: where the extra `export` is not installed, naming the command that installs it.
+        PolicyError: where the folder holds no export of this version.
+    """
+
+    def __init__(self, folder: str | Path, threads: int = 1) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(MISSING_EXTRA) from error
+        folder = Path(folder)
+        described = _read_description(folder)
+        self.config: dict[str, Any] = described["config"]
+        self.contract = Contract.from_dict(json.loads((folder / CONTRACT).read_text()))
+        self.obs_horizon = int(self.config["obs_horizon"])
+        self.action_horizon = int(self.config["action_horizon"])
+        self.action_offset = int(self.config["action_offset"])
+        self._process: dict[str, Any] = described["process"]
+        action = described["action"]
+        self._center, self._spread = (np.array(action[key], np.float32) for key in ("center", "spread"))
+        self._low = np.array([-np.inf if value is None else value for value in action["low"]], np.float32)
+        self._high = np.array([np.inf if value is None else value for value in action["high"]], np.float32)
+        self._query, self._std = (np.array(self._process.get(key, 0.0), np.float32) for key in ("query", "std"))
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Waiting threads must not take a core from the control loop.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._encoder, self._denoiser = (
+            onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+            for name in (ENCODER, DENOISER)
+        )
+        self._clean_prefix = any(item.name == "known" for item in self._denoiser.get_inputs())
+
+    def encode(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Context [B, To, C] of {name: [B, To, *shape]} in raw units, exactly the features of `contract`."""
+        check_observation(self.contract, self.obs_horizon, observation)
+        features = self.contract.observation
+        inputs = {name: np.asarray(value, features[name].dtype) for name, value in observation.items()}
+        return self._encoder.run(None, inputs)[0]
+
+    def sample(
+        self,
+        context: np.ndarray,
+        n: int = 1,
+        noise: np.ndarray | None = None,
+        prefix: Prefix | None = None,
+        generator: np.random.Generator | None = None,
+        steps: int | None = None,
+    ) -> np.ndarray:
+        """Chunks [B, n, H, A] float32 in raw units; see `Policy.sample`."""
+        generator = np.random.default_rng() if generator is None else generator
+        batch = len(context)
+        shape = (batch, n, self.action_horizon, self.contract.action_dim)
+        if noise is None:
+            noise = generator.standard_normal(shape, np.float32)
+        elif noise.shape != shape:
+            raise PolicyError(f"noise: expected shape {list(shape)}, got {list(noise.shape)}")
+        noise = np.asarray(noise, np.float32).reshape(-1, *shape[2:])
+        held = None if prefix is None else _Held(self, prefix, batch, n)
+        context = context if n == 1 else np.repeat(context, n, axis=0)
+        name, steps = self._process["name"], steps or int(self._process["steps"])
+        if name == "flow_matching":
+            x = self._flow(context, noise, steps, held)
+        elif name == "gaussian":
+            x = self._gaussian(context, noise, held)
+        else:
+            x = self._diffusion(context, noise, steps, held, generator)
+        chunk = x * self._spread + self._center
+        if self.config["clip_actions"]:
+            chunk = np.clip(chunk, self._low, self._high)
+        if held is not None:
+            chunk = np.where(held.committed, held.actions, chunk)
+        return chunk.reshape(shape)
+
+    def _flow(self, context: np.ndarray, noise: np.ndarray, steps: int, held: _Held | None) -> np.ndarray:
+        x = noise
+        for k in range(steps):
+            if held is not None:
+                x = held.hold(x, noise + np.float32(k / steps) * (held.target - noise))
+            x = x + self._denoise(x, self._process["time_unit"] * k / steps, context, held) / np.float32(steps)
+        return x
+
+    def _diffusion(
+        self, context: np.ndarray, noise: np.ndarray, steps: int, held: _Held | None, generator: np.random.Generator
+    ) -> np.ndarray:
+        options = self.config["process"]
+        alphas = [*self._process["alphas"], 1.0]
+        x = noise
+        for step, following in transition.leading_timesteps(options["train_steps"], steps):
+            alpha, alpha_next = alphas[step], alphas[following]
+            if held is not None:
+                x = held.hold(x, alpha**0.5 * held.target + (1 - alpha) ** 0.5 * noise)
+            output = self._denoise(x, step, context, held)
+            clean, epsilon = transition.split_prediction(output, x, alpha, options["prediction"])
+            if options["clip_sample"]:
+                clean = np.clip(clean, -1, 1)
+            if options["name"] == "ddpm":
+                x, std = transition.ddpm(clean, x, alpha, alpha_next)
+            else:
+                x, std = transition.ddim(clean, epsilon, alpha, alpha_next, options["eta"])
+            if std > 0:
+                x = x + np.float32(std) * generator.standard_normal(x.shape, np.float32)
+        return x
+
+    def _gaussian(self, context: np.ndarray, noise: np.ndarray, held: _Held | None) -> np.ndarray:
+        x = np.broadcast_to(self._query, noise.shape)
+        if held is not None and self._clean_prefix:
+            x = held.hold(x, x)
+        chunk = self._denoise(x, 0.0, context, held)
+        chunk = chunk + np.float32(self.config["process"]["temperature"]) * self._std * noise
+        return chunk if held is None else held.hold(chunk, held.target)
+
+    def _denoise(self, x: np.ndarray, time: float, context: np.ndarray, held: _Held | None) -> np.ndarray:
+        inputs = {"x": x, "time": np.full(len(x), time, np.float32), "context": context}
+        if self._clean_prefix:
+            none = np.zeros(x.shape[:2], np.float32)
+            inputs["known"] = none if held is None else held.committed[..., 0].astype(np.float32)
+        return self._denoiser.run(None, inputs)[0]
+
+
+class _Held:
+    """A prefix, repeated for the n chunks of each context: what `Inpainting` is in torch."""
+
+    def __init__(self, policy: OnnxPolicy, prefix: Prefix, batch: int, n: int) -> None:
+        shape = (batch, policy.action_horizon, policy.contract.action_dim)
+        actions = np.asarray(prefix.actions, np.float32)
+        weights = np.asarray(prefix.weights, np.float32)
+        length = np.asarray(prefix.length)
+        for name, value, expected in (
+            ("actions", actions, shape), ("weights", weights, shape[:2]), ("length", length, shape[:1]),
+        ):  # fmt: skip
+            if value.shape != expected:
+                raise PolicyError(f"prefix.{name}: expected shape {list(expected)}, got {list(value.shape)}")
+        committed = np.arange(shape[1]) < length[:, None]
+        weight = np.where(committed, np.float32(1), weights)[..., None]
+        target = np.where(weight > 0, (actions - policy._center) / policy._spread, np.float32(0))
+        self.actions, self.target, self.weight, self.committed = (
+            np.repeat(value, n, axis=0) for value in (actions, target, weight, committed[..., None])
+        )
+        self.clean = policy._clean_prefix
+
+    def hold(self, x: np.ndarray, noised_target: np.ndarray) -> np.ndarray:
+        path = np.where(self.committed, self.target, noised_target) if self.clean else noised_target
+        return np.where(self.weight == 1, path, x + self.weight * (path - x))
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    lacking = [name for name in (EXPORT, CONTRACT, ENCODER, DENOISER) if not (folder / name).is_file()]
+    if lacking:
+        raise PolicyError(f"no exported policy at {folder}: it lacks {', '.join(lacking)}; `export_policy` writes them")
+    described = json.loads((folder / EXPORT).read_text())
+    if described.get("format") != FORMAT or described.get("version") != VERSION:
+        raise PolicyError(
+            f"{folder / EXPORT}: expected format {FORMAT!r} version {VERSION}, got "
+            f"{described.get('format')!r} version {described.get('version')!r}; export the policy again"
+        )
+    return described
