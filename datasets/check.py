@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from robot_rl.datasets import journal
-from robot_rl.datasets.chunks import ChunkedArray, checksum, chunk_rows, header, read_header
+from robot_rl.datasets.chunks import ChunkedArray, checksum, header, read_header
 from robot_rl.datasets.disk import Disk, explain_write_errors
 from robot_rl.datasets.errors import StoreDamaged, StoreError
 from robot_rl.datasets.frames import decode
@@ -249,7 +249,7 @@ def _header_problem(folder: Path, kind: ArrayKind, length: int) -> str | None:
         dtype, shape, rows = read_header(folder)
     except StoreError as error:
         return str(error)
-    wanted = (np.dtype(kind.dtype), kind.row_shape, chunk_rows(kind.dtype, kind.row_shape, kind.chunk_bytes))
+    wanted = (np.dtype(kind.dtype), kind.row_shape, kind.chunk_rows)
     if (dtype, shape[1:], rows) != wanted:
         return f"expected {kind.dtype} {list(kind.row_shape)} in chunks of {wanted[2]}, its header says otherwise"
     if shape[0] < length:
@@ -303,7 +303,7 @@ class _Repair:
             except StoreError:
                 pass
         ends = max((self._verified(layout, guess) for guess in self._guesses(layout)), key=len)
-        rows = chunk_rows(kind.dtype, kind.row_shape, kind.chunk_bytes)
+        rows = kind.chunk_rows
         for number, part in enumerate(np.split(ends, range(rows, len(ends), rows))):
             file = self.path / EPISODE_ENDS / f"c.{number}"
             file.parent.mkdir(exist_ok=True)
@@ -343,7 +343,7 @@ class _Repair:
     def _anyhow(self, layout: Layout, name: str) -> ChunkedArray:
         """An array as long as its chunk files, whatever its header says."""
         kind = layout.arrays[name]
-        rows = chunk_rows(kind.dtype, kind.row_shape, kind.chunk_bytes)
+        rows = kind.chunk_rows
         array = ChunkedArray(self.path / name, np.dtype(kind.dtype), kind.row_shape, rows, 0)
         chunks = [int(file.name.split(".")[1]) for file in array.folder.glob("c.*")]
         array.length = (max(chunks, default=-1) + 1) * rows
@@ -355,7 +355,7 @@ class _Repair:
             length = _committed_length(layout, name, ends)
             if name in layout.frame_arrays:
                 length = self._frame_bytes(layout, Path(name).parent.name, ends)
-            rows = chunk_rows(kind.dtype, kind.row_shape, kind.chunk_bytes)
+            rows = kind.chunk_rows
             content = header(kind.dtype, (length, *kind.row_shape), rows)
             problem = _header_problem(folder, kind, length)
             if problem or read_header(folder)[1][0] != length:
@@ -377,8 +377,7 @@ class _Repair:
 
     def _chunk_sizes(self, layout: Layout) -> None:
         for name, kind in layout.arrays.items():
-            rows = chunk_rows(kind.dtype, kind.row_shape, kind.chunk_bytes)
-            size = rows * int(np.prod(kind.row_shape, dtype=np.int64)) * np.dtype(kind.dtype).itemsize
+            size = kind.chunk_rows * kind.row_bytes
             for file in sorted((self.path / name).glob("c.*")):
                 if file.stat().st_size < size:
                     self.disk.create(file, size)

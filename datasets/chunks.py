@@ -32,7 +32,8 @@ ROW_CHUNK_BYTES = 4 << 20
 FRAME_CHUNK_BYTES = 64 << 20
 MAPPED_BYTES = 64 << 20
 MAPPED_CHUNKS = 256
-OPEN_FILES = 256
+CHUNKS_AT_ONCE = 8  # to visit a mapped chunk costs as much as some five single reads
+OPEN_FILES = 512
 
 DTYPES = frozenset([
     "bool",
@@ -91,6 +92,9 @@ class ChunkedArray:
     def __len__(self) -> int:
         return self.length
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChunkedArray, (self.folder, self.dtype, self.row_shape, self.chunk_rows, self.length)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of what may be read: (length, *row_shape)."""
@@ -146,30 +150,37 @@ class ChunkedArray:
         rows = out.reshape(-1, *self.row_shape)
         if not np.shares_memory(rows, out):
             raise ValueError(f"{self.folder.name}: gather needs an output whose leading axes are contiguous")
-        if first // self.chunk_rows == last // self.chunk_rows:
-            self._gather_chunk(first // self.chunk_rows, flat, rows, slice(None))
+        maps = self._maps_of(first // self.chunk_rows, last // self.chunk_rows + 1)
+        if not maps:
+            self._gather_runs(flat, rows)
+        elif len(maps) == 1:
+            ((chunk, mapped),) = maps.items()
+            rows[...] = mapped[flat - chunk * self.chunk_rows]
         else:
-            chunks = flat // self.chunk_rows
-            for chunk in np.unique(chunks):
+            chunks, inside = np.divmod(flat, self.chunk_rows)
+            for chunk, mapped in maps.items():
                 where = np.flatnonzero(chunks == chunk)
-                self._gather_chunk(int(chunk), flat[where], rows, where)
+                rows[where] = mapped[inside[where]]
         return out
 
     def chunk_path(self, chunk: int) -> Path:
         """Where a chunk lies."""
         return self.folder / f"c.{chunk}{self._suffix}"
 
-    def _gather_chunk(self, chunk: int, indices: np.ndarray, rows: np.ndarray, where: Any) -> None:
-        inside = indices - chunk * self.chunk_rows
-        mapped = self._map(chunk)
-        if mapped is not None:
-            rows[where] = mapped[inside]
-            return
-        found = np.empty((len(inside), *self.row_shape), self.dtype)
-        cuts = np.flatnonzero(np.diff(inside) != 1) + 1
-        for start, stop in itertools.pairwise([0, *cuts.tolist(), len(inside)]):
-            self._read(chunk, int(inside[start]), found[start:stop])
-        rows[where] = found
+    def _gather_runs(self, indices: np.ndarray, rows: np.ndarray) -> None:
+        """Read every run of consecutive rows within a chunk by a call of its own."""
+        found = rows if rows.flags.c_contiguous else np.empty_like(rows, order="C")
+        view = found.reshape(-1).view(np.uint8).data
+        chunks, inside = np.divmod(indices, self.chunk_rows)
+        starts = np.concatenate([[0], np.flatnonzero((np.diff(indices) != 1) | (np.diff(chunks) != 0)) + 1])
+        bounds = itertools.pairwise([*(starts * self.row_bytes).tolist(), len(view)])
+        places = zip(chunks[starts].tolist(), inside[starts].tolist(), bounds, strict=True)
+        for chunk, row, (start, stop) in places:
+            part = view[start:stop]
+            if os.preadv(self._file(chunk).descriptor, [part], row * self.row_bytes) != stop - start:
+                self._read(chunk, row, found[start // self.row_bytes : stop // self.row_bytes])
+        if found is not rows:
+            rows[...] = found
 
     def _read(self, chunk: int, inside: int, out: np.ndarray) -> None:
         file = self._file(chunk)
@@ -181,6 +192,16 @@ class ChunkedArray:
                 start = chunk * self.chunk_rows + inside
                 raise self._short(chunk, start, start + len(out))
             offset, view = offset + count, view[count:]
+
+    def _maps_of(self, first: int, stop: int) -> dict[int, np.ndarray]:
+        """Maps of some chunks, or none where single reads are cheaper or the maps of the process are used up."""
+        maps = {}
+        for chunk in range(first, stop if stop - first <= CHUNKS_AT_ONCE else first):
+            mapped = self._map(chunk)
+            if mapped is None:
+                return {}
+            maps[chunk] = mapped
+        return maps
 
     def _map(self, chunk: int) -> np.ndarray | None:
         mapped = self._maps.get(chunk)
@@ -245,19 +266,11 @@ class ChunkWriter:
         self._lock = Lock()
 
     @staticmethod
-    def create(
-        folder: str | Path, dtype: str, row_shape: tuple[int, ...], disk: Disk, chunk_bytes: int = ROW_CHUNK_BYTES
-    ) -> ChunkWriter:
-        """Make an empty array.
-
-        Args:
-            dtype: NumPy name, one of `DTYPES`.
-            chunk_bytes: wanted size of a chunk file; a chunk holds at least one row.
-        """
+    def create(folder: str | Path, dtype: str, row_shape: tuple[int, ...], chunk_rows: int, disk: Disk) -> ChunkWriter:
+        """Make an empty array of a dtype out of `DTYPES`, cut every `chunk_rows` rows."""
         folder = Path(folder)
         disk.make_folder(folder)
-        rows = chunk_rows(dtype, row_shape, chunk_bytes)
-        disk.replace(folder / "zarr.json", header(dtype, (0, *row_shape), rows))
+        disk.replace(folder / "zarr.json", header(dtype, (0, *row_shape), chunk_rows))
         disk.sync_folder(folder)
         return ChunkWriter(folder, disk)
 
@@ -312,11 +325,6 @@ class ChunkWriter:
         self.disk.write(path, offset, data)
         with self._lock:
             self._touched.add(chunk)
-
-
-def chunk_rows(dtype: str, row_shape: tuple[int, ...], chunk_bytes: int) -> int:
-    """Rows per chunk file: as many as fit into `chunk_bytes`, at least one."""
-    return max(1, chunk_bytes // (np.dtype(dtype).itemsize * int(np.prod(row_shape, dtype=np.int64))))
 
 
 def header(dtype: str, shape: tuple[int, ...], chunk_rows: int) -> bytes:

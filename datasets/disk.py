@@ -6,6 +6,7 @@ what was passed to `sync` and `sync_folder` may be trusted to be there after eit
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -118,6 +119,9 @@ class Disk:
             while self._files:
                 os.close(self._files.popitem()[1])
 
+    def __del__(self) -> None:
+        self.close()
+
     def _descriptor(self, path: Path) -> int:
         fd = self._files.get(path)
         if fd is None:
@@ -142,8 +146,6 @@ def explain_write_errors(path: Path, doing: str) -> Iterator[None]:
 
 
 def _advice(error: OSError) -> str:
-    import errno
-
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "The disk (or the quota) is full: free some space and record the episode again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

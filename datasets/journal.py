@@ -40,6 +40,10 @@ class Journal:
         """Read complete lines that were appended since the last time."""
         try:
             with self.path.open("rb") as file:
+                if file.seek(0, 2) < self._read:
+                    self._read, self._lines = 0, 0
+                    self._facts.clear()
+                    self.bad_lines.clear()
                 file.seek(self._read)
                 data = file.read()
         except FileNotFoundError:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robot_rl.datasets.chunks import DTYPES, FRAME_CHUNK_BYTES, ROW_CHUNK_BYTES
+from robot_rl.datasets import chunks
 from robot_rl.datasets.contract import Contract, ContractError, Feature
 from robot_rl.datasets.errors import NotAStore, StoreDamaged, StoreError, StoreVersionError
 from robot_rl.datasets.statistics import row_shapes
@@ -33,11 +33,22 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class ArrayKind:
-    """dtype and shape of one row of an array, and the size of its chunk files."""
+    """dtype and shape of one row of an array; `packed` for encoded frames, whose chunk files are larger."""
 
     dtype: str
     row_shape: tuple[int, ...] = ()
-    chunk_bytes: int = ROW_CHUNK_BYTES
+    packed: bool = False
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row."""
+        return np.dtype(self.dtype).itemsize * int(np.prod(self.row_shape, dtype=np.int64))
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows in a chunk file: as many as fit into its size, at least one."""
+        size = chunks.FRAME_CHUNK_BYTES if self.packed else chunks.ROW_CHUNK_BYTES
+        return max(1, size // self.row_bytes)
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class Layout:
     @property
     def frame_arrays(self) -> dict[str, ArrayKind]:
         """The encoded frames of each camera, by path."""
-        kind = ArrayKind("uint8", (), FRAME_CHUNK_BYTES)
+        kind = ArrayKind("uint8", packed=True)
         return {f"frames/{camera}/bytes": kind for camera in self.contract.cameras}
 
     @property
@@ -205,8 +216,8 @@ class Layout:
         for name, feature in self.contract.observation.items():
             if name in _RESERVED:
                 yield f"observation.{name}: this name is taken by the format; taken are {', '.join(sorted(_RESERVED))}"
-            if feature.dtype not in DTYPES:
-                yield f"observation.{name}: {feature.dtype} cannot be stored; choose from {', '.join(sorted(DTYPES))}"
+            if feature.dtype not in chunks.DTYPES:
+                yield f"observation.{name}: {feature.dtype} cannot be stored; {', '.join(sorted(chunks.DTYPES))} can"
         taken = {CONTROL, *self.contract.cameras}
         for name in self.streams:
             if name in taken or self.streams.count(name) > 1:

@@ -417,7 +417,7 @@ def _create(path: Path, beside: Path, layout: Layout, disk: Disk) -> None:
             disk.make_folder(beside / group)
         disk.replace(beside / group / "zarr.json", layout.group_header(group))
     disk.together(
-        partial(ChunkWriter.create, beside / name, kind.dtype, kind.row_shape, disk, kind.chunk_bytes)
+        partial(ChunkWriter.create, beside / name, kind.dtype, kind.row_shape, kind.chunk_rows, disk)
         for name, kind in layout.arrays.items()
     )
     disk.append(beside / FACTS, b"")
