@@ -14,6 +14,7 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
+from robot_rl.sim.arm_model import PHYSICS_PERIOD
 from robot_rl.sim.compiled import compiled
 from robot_rl.sim.mujoco_native import mj_step1, mj_step2
 
@@ -121,13 +122,15 @@ def follow_joints(
         natural_frequency, damping_ratio: of the spring [rad/s] and the damper.
     """
     stiffness, damping = natural_frequency**2, 2.0 * damping_ratio * natural_frequency
+    # The references are those of a step's end: compared with the position at its beginning, the arm would run ahead.
+    lead = PHYSICS_PERIOD
     demand = np.empty(len(chains.dof))
     for step in range(position.shape[0]):
         for k in range(len(chains.dof)):
             demand[k] = (
                 acceleration[step, k]
                 + damping * (velocity[step, k] - physics.qvel[chains.dof[k]])
-                + stiffness * (position[step, k] - physics.qpos[chains.qpos[k]])
+                + stiffness * (position[step, k] - physics.qpos[chains.qpos[k]] - lead * physics.qvel[chains.dof[k]])
             )
         for arm in range(len(chains.start) - 1):
             first = chains.start[arm]
