@@ -9,10 +9,11 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from robot_rl.datasets.contract import Contract, Feature
+from robot_rl.datasets.contract import Contract
 from robot_rl.sim.arm_model import load_arm_model
 from robot_rl.sim.arm_observation import ArmObservation
 from robot_rl.sim.controllers import make_controller, substeps
+from robot_rl.sim.spaces import action_space, observation_space
 from robot_rl.sim.spec import SpecError, load, resolve
 from robot_rl.sim.stepper import physics_of, refresh
 
@@ -23,7 +24,7 @@ class ActionError(ValueError):
     """An action has the wrong shape or is not finite. The environment has not moved."""
 
 
-class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+class ArmEnv(gymnasium.Env):
     """One robosuite task with its robots, observed and commanded under a contract.
 
     Every episode is decided by the seed given to `reset` alone; without one, seeds follow from an internal generator.
@@ -72,11 +73,8 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._horizon = int(self.spec["horizon"])
         self._steps = 0
         self._seeds = np.random.default_rng()
-        self.observation_space = gymnasium.spaces.Dict({
-            name: _space(feature) for name, feature in contract.observation.items()
-        })
-        low, high = contract.action_bounds
-        self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        self.observation_space = observation_space(contract)
+        self.action_space = action_space(contract)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -126,7 +124,7 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         return self._observation.read()
 
     def object_poses(self) -> dict[str, np.ndarray]:
-        """Pose of each object and landmark, float64 [7]: x y z m, quaternion wxyz, in the (first) robot's base frame."""
+        """Pose [7] of each object and landmark, x y z m and quaternion wxyz, in the (first) base frame; float64."""
         return self._observation.object_poses()
 
     def image(self, camera: str, height: int, width: int) -> np.ndarray:
@@ -141,8 +139,8 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Move a camera for all pictures to come.
 
         Args:
-            pose: [7], x y z m and quaternion wxyz of a camera that looks along its -z axis with y up; in the base frame for a
-                camera that stands in the scene, in the frame of the link that carries it for any other.
+            pose: [7], x y z m and quaternion wxyz of a camera that looks along its -z axis with y up; in the base frame
+                for a camera that stands in the scene, in the frame of the link that carries it for any other.
         """
         self._observation.set_camera_pose(camera, np.asarray(pose, float))
         self.refresh()
@@ -190,9 +188,3 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def close(self) -> None:
         """Free rendering resources."""
         self._observation.close()
-
-
-def _space(feature: Feature) -> gymnasium.spaces.Box:
-    if feature.kind == "image":
-        return gymnasium.spaces.Box(0, 255, feature.shape, np.uint8)
-    return gymnasium.spaces.Box(-np.inf, np.inf, feature.shape, np.float32)

@@ -1,4 +1,4 @@
-"""A robosuite scene with its arms: the MuJoCo model, and where joints, motors, grippers, objects and cameras stand in it."""
+"""A robosuite scene with its arms: the MuJoCo model, and where joints, motors, grippers and objects stand in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Gripper:
         qpos, weights: joints whose weighted sum is the drive, as addresses into qpos.
         all_qpos: addresses of all its joints.
         actuators, shares: ids of its actuators, and the share of the drive that each is commanded.
-        opening, measured, command: the same states as opening [m] (ascending), as drive when unloaded, as drive commanded.
+        opening, measured, command: the same states as opening [m] (ascending), drive when unloaded, drive to command.
         direction: what one closing action of robosuite adds to its normalised actuator commands, per actuator.
         speed: of the opening [m/s].
     """
@@ -144,8 +144,9 @@ def load_arm_model(
         SpecError: no such task or robot, or the number of robots does not fit.
     """
     task = load("task", task)
-    several = not isinstance(robot, (str, Mapping))
-    robots = [load("robot", entry) for entry in robot] if several else [load("robot", robot)] * task["robots"]
+    if isinstance(robot, (str, Mapping)):
+        robot = [robot] * task["robots"]
+    robots = [load("robot", entry) for entry in robot]
     if len(robots) != task["robots"]:
         names = [entry["name"] for entry in robots]
         raise SpecError(f"task {task['name']!r} takes {task['robots']} robots, got {len(robots)}: {', '.join(names)}")
@@ -154,6 +155,7 @@ def load_arm_model(
         environment = robosuite.make(
             task["environment"],
             robots=[entry["model"] for entry in robots],
+            gripper_types=[entry["gripper"].get("model", "default") for entry in robots],
             control_freq=rate_hz,
             has_renderer=False,
             has_offscreen_renderer=False,
@@ -181,8 +183,6 @@ def load_arm_model(
 
 def import_robosuite() -> Any:
     """robosuite, imported without its messages; the environment variable MUJOCO_GL keeps its value."""
-    import mujoco  # noqa: F401  (reads MUJOCO_GL before robosuite overwrites it)
-
     gl = os.environ.get("MUJOCO_GL")
     with _quiet():
         import robosuite

@@ -66,7 +66,7 @@ class ArmObservation:
         """Picture of a camera, uint8 [height, width, 3]."""
         index = self._camera_id(camera)
         if self._renderer is None:
-            from robot_rl.sim.render import Renderer  # noqa: PLC0415
+            from robot_rl.sim.render import Renderer
 
             self._renderer = Renderer(self._model, self._quality)  # type: ignore[arg-type]
         return self._renderer.render(self._data, index, np.empty((height, width, 3), np.uint8))
@@ -163,11 +163,12 @@ def _sources(
         order = np.argsort(gripper.measured)
         tables.append((gripper.measured[order], gripper.opening[order]))
     return Sources(
-        data.qpos, data.qvel, model.jnt_qposadr[joints].astype(np.int64), model.jnt_dofadr[joints].astype(np.int64), drive,
-        np.cumsum([0, *(len(measured) for measured, _ in tables)]),
+        data.qpos, data.qvel, model.jnt_qposadr[joints].astype(np.int64), model.jnt_dofadr[joints].astype(np.int64),
+        drive, np.cumsum([0, *(len(measured) for measured, _ in tables)]),
         np.concatenate([measured for measured, _ in tables]), np.concatenate([opening for _, opening in tables]),
         np.array([is_site for is_site, _ in places]), np.array([index for _, index in places], np.int64),
-        np.array(frames, np.int64), data.xpos, data.xmat.reshape(-1, 3, 3), data.site_xpos, data.site_xmat.reshape(-1, 3, 3),
+        np.array(frames, np.int64), data.xpos, data.xmat.reshape(-1, 3, 3),
+        data.site_xpos, data.site_xmat.reshape(-1, 3, 3),
     )  # fmt: skip
 
 

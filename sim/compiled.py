@@ -14,13 +14,13 @@ T = TypeVar("T")
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
     """Compile a function with numba at its first call. Other threads run meanwhile, also during every call.
 
-    The machine code is kept beside the source, or else in the user's cache folder (`NUMBA_CACHE_DIR` overrides both); where
-    neither can be written, as in a read-only installation, every process compiles anew.
+    The machine code is kept beside the source, or else in the user's cache folder (`NUMBA_CACHE_DIR` overrides both);
+    where neither can be written, every process compiles anew.
 
-    numba renews the kept code when the file of the function called from Python changes, not when a function changes that
-    this one calls in turn: what calls each other stands in one file.
+    numba renews the kept code when the file of the function called from Python changes, not when a function changes
+    that this one calls in turn: what calls each other stands in one file.
     """
     try:
-        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True)(function)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,18 +11,18 @@ import numpy as np
 from robot_rl.datasets.contract import Feature
 from robot_rl.sim.arm_model import PHYSICS_PERIOD, Arm, ArmModel
 from robot_rl.sim.kinematics import Kinematics
+from robot_rl.sim.osc import Osc, follow_goals
 from robot_rl.sim.rotation import matrix_from_6d, quaternion_from_matrix
 from robot_rl.sim.servo import Gripper as GripperServo
 from robot_rl.sim.servo import JointLimits, Servo
 from robot_rl.sim.spec import SpecError
-from robot_rl.sim.osc import Osc, follow_goals
 from robot_rl.sim.stepper import Chains, Physics, chains_of, follow_joints, physics_of, refresh
 
 
 class Controller(Protocol):
     """Executes actions on the arms of one scene."""
 
-    features: Sequence[Feature]
+    features: list[Feature]
     """Of the action, in its order."""
 
     def reset(self) -> None:
@@ -43,7 +44,11 @@ def make_controller(arm_model: ArmModel, config: Mapping[str, Any], rate_hz: flo
     Raises:
         SpecError: the file's `id` or the combination with the stepper is unknown.
     """
-    kinds = {"servo_joint_position": ServoController, "servo_ee_pose": ServoController, "osc_pose": OscController}
+    kinds: dict[str, Callable[..., Controller]] = {
+        "servo_joint_position": ServoController,
+        "servo_ee_pose": ServoController,
+        "osc_pose": OscController,
+    }
     if config["id"] not in kinds:
         raise SpecError(f"controller {config['name']!r}: no id {config['id']!r}; there are: {', '.join(kinds)}")
     if stepper == "robosuite":
@@ -51,7 +56,7 @@ def make_controller(arm_model: ArmModel, config: Mapping[str, Any], rate_hz: flo
             raise SpecError(
                 f"stepper 'robosuite' runs only controller ee_delta, not {config['name']!r}; use stepper 'fast'"
             )
-        return RobosuiteController(arm_model, config)
+        return RobosuiteController(arm_model)
     return kinds[config["id"]](arm_model, config, rate_hz)
 
 
@@ -113,14 +118,15 @@ class ServoController:
 
     def set_state(self, state: np.ndarray) -> None:
         first = 0
-        for part in (*self._servos, *self._grippers):
+        parts: list[Servo | GripperServo] = [*self._servos, *self._grippers]
+        for part in parts:
             last = first + len(part.get_state())
             part.set_state(state[first:last])
             first = last
 
     def _parts(self) -> list[slice]:
         start = self._chains.start
-        return [slice(int(first), int(last)) for first, last in zip(start[:-1], start[1:], strict=True)]
+        return [slice(int(first), int(last)) for first, last in itertools.pairwise(start)]
 
     def _kinematics(self, arm_model: ArmModel, arm: Arm) -> Kinematics | None:
         if not self.poses:
@@ -179,7 +185,7 @@ class OscController:
             first_mass=np.zeros(self._chains.mass.shape),
             first=np.ones(1, np.int64),
         )
-        self.features = osc_features(arm_model, config)
+        self.features = osc_features(arm_model)
 
     def reset(self) -> None:
         self.osc.posture[:] = self._physics.qpos[self._chains.qpos]
@@ -211,11 +217,11 @@ class OscController:
 
 
 class RobosuiteController:
-    """robosuite's own `env.step`, for comparison only: slow, and what its controllers remember is not part of the state."""
+    """robosuite's own `env.step`, for comparison: slow, and what its controllers remember is not part of the state."""
 
-    def __init__(self, arm_model: ArmModel, config: Mapping[str, Any]) -> None:
+    def __init__(self, arm_model: ArmModel) -> None:
         self._environment = arm_model.environment
-        self.features = osc_features(arm_model, config)
+        self.features = osc_features(arm_model)
 
     def reset(self) -> None:
         pass
@@ -230,7 +236,7 @@ class RobosuiteController:
         raise NotImplementedError("stepper 'robosuite' cannot go back to a state; use stepper 'fast'")
 
 
-def osc_features(arm_model: ArmModel, config: Mapping[str, Any]) -> list[Feature]:
+def osc_features(arm_model: ArmModel) -> list[Feature]:
     """Action of OSC_POSE: for each arm a pose delta [6] and the gripper [1], all in [-1, 1]."""
     features = []
     for arm in arm_model.arms:

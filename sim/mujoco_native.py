@@ -7,9 +7,10 @@ A fatal error inside these functions ends the process; the Python bindings would
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mujoco
-from llvmlite import binding
+from llvmlite import binding  # type: ignore[import-untyped]
 from numba import types
 
 
@@ -25,8 +26,8 @@ binding.load_library_permanently(str(_library()))
 
 _MODEL_DATA = types.void(types.intp, types.intp)
 
-mj_step1 = types.ExternalFunction("mj_step1", _MODEL_DATA)
+mj_step1: Any = types.ExternalFunction("mj_step1", _MODEL_DATA)
 """Everything that follows from position and velocity, up to where controls are due."""
 
-mj_step2 = types.ExternalFunction("mj_step2", _MODEL_DATA)
+mj_step2: Any = types.ExternalFunction("mj_step2", _MODEL_DATA)
 """Forces and integration, with the controls in place."""

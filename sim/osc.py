@@ -25,10 +25,10 @@ _SINGULAR = 1e-14
 
 
 class Osc(NamedTuple):
-    """Settings of the controller, and what it remembers (`posture`, `closing`, `first_mass`), for arms with D joints in all.
+    """Settings of the controller and what it remembers (`posture`, `closing`, `first`), for arms with D joints in all.
 
-    The G gripper actuators are commanded `middle + half * closing`, where each control period adds `direction` times the
-    sign of the arm's gripper action to `closing`, within [-1, 1].
+    The G gripper actuators are commanded `middle + half * closing`, where each control period adds `direction` times
+    the sign of the arm's gripper action to `closing`, within [-1, 1].
     """
 
     gains: np.ndarray

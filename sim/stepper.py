@@ -8,6 +8,7 @@ after the last one poses and contacts belong to the present state, where robosui
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ class Physics(NamedTuple):
 
 
 class Chains(NamedTuple):
-    """Where the arms stand in the arrays of MuJoCo: D joints of all arms in a row, arm i from `start[i]` to `start[i + 1]`."""
+    """Where the arms stand in MuJoCo's arrays: D joints of all arms in a row, those of arm i from `start[i]` on."""
 
     start: np.ndarray
     qpos: np.ndarray
@@ -57,26 +58,26 @@ class Chains(NamedTuple):
 def physics_of(model: mujoco.MjModel, data: mujoco.MjData) -> Physics:
     """Views of a model and its data."""
     return Physics(
-        model._address, data._address, data.qpos, data.qvel, data.ctrl, data.qM, data.qfrc_bias, data.cdof, data.subtree_com,
-        data.site_xpos, data.site_xmat.reshape(-1, 3, 3),
+        model._address, data._address, data.qpos, data.qvel, data.ctrl, data.qM, data.qfrc_bias, data.cdof,
+        data.subtree_com, data.site_xpos, data.site_xmat.reshape(-1, 3, 3),
     )  # fmt: skip
 
 
 def chains_of(
     model: mujoco.MjModel,
-    joints: Sequence[Sequence[int]],
-    actuators: Sequence[Sequence[int]],
-    fingers: Sequence[Sequence[int]],
+    joints: Sequence[np.ndarray],
+    actuators: Sequence[np.ndarray],
+    fingers: Sequence[np.ndarray],
     sites: Sequence[int],
     base_rotation: np.ndarray,
 ) -> Chains:
-    """Indices of arms, from the ids of each arm's joints, motors and gripper actuators, its end-effector site and its base's rotation."""
+    """Indices of arms, from the ids of each one's joints, motors, gripper actuators and end-effector site."""
     start = np.cumsum([0, *(len(ids) for ids in joints)])
     flat = np.concatenate([np.asarray(ids, np.int64) for ids in joints])
     motors = np.concatenate([np.asarray(ids, np.int64) for ids in actuators])
     dofs = model.jnt_dofadr[flat].astype(np.int64)
     mass = np.full((len(flat), max(len(ids) for ids in joints)), -1, np.int64)
-    for first, last in zip(start[:-1], start[1:], strict=True):
+    for first, last in itertools.pairwise(start):
         columns = {int(dof): column for column, dof in enumerate(dofs[first:last])}
         for row, dof in enumerate(dofs[first:last]):
             ancestor, address = int(dof), int(model.dof_Madr[dof])
@@ -111,7 +112,7 @@ def follow_joints(
     natural_frequency: float,
     damping_ratio: float,
 ) -> None:
-    """Follow references for `n` physics steps: τ = M (q̈ᵣ + 2 ζ ω (q̇ᵣ - q̇) + ω² (qᵣ - q)) + h, within the motors' limits.
+    """Follow references for `n` physics steps: τ = M (q̈ᵣ + 2 ζ ω (q̇ᵣ - q̇) + ω² (qᵣ - q)) + h, within motor limits.
 
     So each joint behaves like a spring and damper of the same natural frequency in every posture, as the position
     controllers inside industrial arms do.
