@@ -17,9 +17,12 @@ import numpy as np
 POSTURE_COST = 3e-3
 """Pull of each joint towards home, against 1 per metre and radian of pose error: holds the elbow, costs < 0.05 mm."""
 
+POSTURE_GAIN = 0.1
+"""Part of the way home that the redundant joint goes in one iteration, so that the elbow does not jump."""
+
 ITERATIONS = 8
-CONVERGED = 1e-4
-"""Largest joint step [rad] after which the iteration stops: the error is then that of its square."""
+CONVERGED = 1e-5
+"""Pose error (m and rad together) at which the iteration stops."""
 
 DAMPING = 0.05
 SINGULAR = 0.05
@@ -29,6 +32,10 @@ DAMPING² (1 - (σ / SINGULAR)²), Nakamura and Hanafusa, Inverse kinematic solu
 
 ERROR_DAMPING = 1.0
 """Damping per squared pose error: keeps the joints quiet when a pose is out of reach, and vanishes on arrival."""
+
+
+_ENDLESS = (-2 * np.pi, 2 * np.pi)
+"""Range of a joint that turns without stops, unless limits are given."""
 
 
 class KinematicsError(ValueError):
@@ -69,7 +76,7 @@ class Kinematics:
         self._configuration = mink.Configuration(self._model)
         self._limit = mink.ConfigurationLimit(self._model, gain=1.0)
         self._frame = mink.FrameTask("end_effector", "site", 1.0, 1.0, lm_damping=ERROR_DAMPING)
-        posture = mink.PostureTask(self._model, cost=POSTURE_COST)
+        posture = mink.PostureTask(self._model, cost=POSTURE_COST, gain=POSTURE_GAIN)
         posture.set_target(self._ordered(self.home))
         self._tasks = [self._frame, posture]
 
@@ -114,7 +121,7 @@ class Kinematics:
             except mink.NoSolutionFound:
                 break
             self._configuration.integrate_inplace(step, 1.0)
-            if np.abs(step).max() < CONVERGED:
+            if np.linalg.norm(self._frame.compute_error(self._configuration)) < CONVERGED:
                 break
         return np.clip(self._configuration.q[self._order], low, high)
 
@@ -170,7 +177,7 @@ def _chain(model: mujoco.MjModel, joints: Sequence[str], site: str, base: str) -
             if joint_id in wanted:
                 parent.add_joint(
                     name=model.joint(joint_id).name, type=mujoco.mjtJoint(int(model.jnt_type[joint_id])),
-                    pos=model.jnt_pos[joint_id], axis=model.jnt_axis[joint_id], range=model.jnt_range[joint_id],
+                    pos=model.jnt_pos[joint_id], axis=model.jnt_axis[joint_id], range=model.jnt_range[joint_id] if model.jnt_limited[joint_id] else _ENDLESS,
                     ref=model.qpos0[model.jnt_qposadr[joint_id]], limited=True,
                 )  # fmt: skip
                 wanted.discard(joint_id)
