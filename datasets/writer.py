@@ -470,7 +470,8 @@ def _state(feature: Feature, value: Any, problems: list[str]) -> Any:
         if not np.can_cast(array.dtype, wanted, "same_kind"):
             problems.append(f"observation.{feature.name}: expected {wanted}, got {array.dtype}; convert it explicitly")
             return None
-        array = array.astype(wanted)
+        with np.errstate(over="ignore"):  # what overflows is infinite, and found below
+            array = array.astype(wanted)
     if wanted.kind == "f" and feature.role != "diagnostic" and not np.isfinite(array).all():
         problems.append(f"observation.{feature.name}: expected finite numbers, got {array.tolist()}")
     return array
