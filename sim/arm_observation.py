@@ -57,6 +57,11 @@ class ArmObservation:
             for name in self._order
         }
 
+    def state(self) -> dict[str, np.ndarray]:
+        """All low-dimensional features of the present state, selected or not, float64."""
+        state = read_state(self._sources)
+        return {name: state[part] for name, part in self._slices.items()}
+
     def object_poses(self) -> dict[str, np.ndarray]:
         """Pose [7] of each object and landmark in the first robot's base frame, float64."""
         state = read_state(self._sources)
@@ -70,6 +75,12 @@ class ArmObservation:
 
             self._renderer = Renderer(self._model, self._quality)  # type: ignore[arg-type]
         return self._renderer.render(self._data, index, np.empty((height, width, 3), np.uint8))
+
+    def show_textures(self, textures: Iterable[int]) -> None:
+        """Use the changed texels of textures for all pictures to come."""
+        if self._renderer is not None:
+            for texture in textures:
+                self._renderer.upload_texture(texture)
 
     def set_camera_pose(self, camera: str, pose: np.ndarray) -> None:
         """See `ArmEnv.set_camera_pose`."""

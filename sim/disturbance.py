@@ -50,6 +50,12 @@ class Disturbance:
             for name, value in self._matching("observation_noise", config.get("observation_noise", {}))
         }
         self._wanted = [key for key in ("action_delay", "observation_delay", "observation_noise") if key in config]
+        low_dimensional = [name for name in self._delays if not self._features[name].is_frame]
+        self._state_size = (
+            1
+            + self._action_delay[1] * contract.action_dim
+            + sum((self._delays[name][1] + 1) * self._features[name].size for name in low_dimensional)
+        )
         self._step = 0
         self._actions: deque[np.ndarray] = deque()
         self._past: dict[str, deque[np.ndarray]] = {}
@@ -78,7 +84,14 @@ class Disturbance:
         Args:
             rest: action [A] that keeps the robot where it is.
             observation: the first one, undisturbed.
+
+        Raises:
+            SpecError: the numbers belong to another configuration.
         """
+        delays = {"action": record.get("action_delay", 0), **record.get("observation_delay", {})}
+        longest = {"action": self._action_delay[1], **{name: steps[1] for name, steps in self._delays.items()}}
+        if longer := [name for name, steps in delays.items() if steps > longest.get(name, 0)]:
+            raise SpecError(f"the record of a randomisation delays {', '.join(longer)} more than its configuration")
         self._record, self._step = record, 0
         self._actions = deque([np.array(rest, float)] * record.get("action_delay", 0))
         self._past = {
@@ -109,10 +122,12 @@ class Disturbance:
         return seen
 
     def get_state(self) -> np.ndarray:
-        """What it remembers, float64; of delayed images nothing."""
+        """What it remembers, float64, of the same size in every episode; of delayed images nothing."""
         delayed = [value for name in self._remembered() for value in self._past[name]]
-        parts = [np.ravel(value) for value in (*self._actions, *delayed)]
-        return np.concatenate([[float(self._step)], *parts])
+        state = np.zeros(self._state_size)
+        parts = np.concatenate([[float(self._step)], *(np.ravel(value) for value in (*self._actions, *delayed))])
+        state[: len(parts)] = parts
+        return state
 
     def set_state(self, state: np.ndarray, observation: Mapping[str, np.ndarray]) -> None:
         """Continue from what `get_state` returned in the same episode; delayed images begin as in `observation`."""
