@@ -13,6 +13,9 @@ from robot_rl.datasets.contract import Contract
 from robot_rl.sim.arm_model import load_arm_model
 from robot_rl.sim.arm_observation import ArmObservation
 from robot_rl.sim.controllers import make_controller, substeps
+from robot_rl.sim.disturbance import Disturbance
+from robot_rl.sim.domain_randomization import Randomizer
+from robot_rl.sim.rotation import quaternion_to_6d
 from robot_rl.sim.spaces import action_space, observation_space
 from robot_rl.sim.spec import SpecError, load, resolve
 from robot_rl.sim.stepper import physics_of, refresh
@@ -27,7 +30,7 @@ class ActionError(ValueError):
 class ArmEnv(gymnasium.Env):
     """One robosuite task with its robots, observed and commanded under a contract.
 
-    Every episode is decided by the seed given to `reset` alone; without one, seeds follow from an internal generator.
+    Every episode is decided by the seed given to `reset` alone.
     `terminated` is success, `truncated` the end of the horizon or a simulation that diverged (`info["diverged"]`).
 
     Args:
@@ -72,21 +75,48 @@ class ArmEnv(gymnasium.Env):
         self._action_dim = contract.action_dim
         self._horizon = int(self.spec["horizon"])
         self._steps = 0
-        self._seeds = np.random.default_rng()
+        self._randomizer: Randomizer | None = None
+        if self.spec["randomization"] is not None:
+            variation = load("randomization", self.spec["randomization"])
+            bases = [arm.base for arm in self.arm_model.arms]
+            objects = self.arm_model.object_bodies
+            self._randomizer = Randomizer(self.data, variation, objects, bases, self.controller)
+            self._disturbance = Disturbance(variation, contract)
         self.observation_space = observation_space(contract)
         self.action_space = action_space(contract)
+        self.reset(seed=0)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Begin the episode of a seed (default: the next one of an internal generator). `info["seed"]` names it."""
+        """Begin the episode of a seed (default: one that follows from the last seed given). `info["seed"]` names it.
+
+        With randomisation, `info["randomization"]` holds the numbers drawn; given again as `options["randomization"]`,
+        they are used instead of drawing.
+        """
+        super().reset(seed=seed)
         if seed is None:
-            seed = int(self._seeds.integers(2**31))
+            seed = int(self.np_random.integers(2**31))
         self._steps = 0
+        info: dict[str, Any] = {"seed": seed, "success": False}
+        if self._randomizer is None:
+            self.arm_model.reset(seed)
+            refresh(self._physics)
+            self.controller.reset()
+            return self._observation.read(), info
+        record = (options or {}).get("randomization")
+        if record is None:
+            generator = np.random.default_rng([seed, 1])
+            record = {**self._randomizer.draw(generator), **self._disturbance.draw(generator)}
+        self._randomizer.apply(record)
+        self._observation.show_textures(self._randomizer.textures)
         self.arm_model.reset(seed)
+        self._randomizer.place(record)
         refresh(self._physics)
         self.controller.reset()
-        return self._observation.read(), {"seed": seed, "success": False}
+        observation = self._observation.read()
+        self._disturbance.begin(record, self.rest_action(), observation)
+        return self._disturbance.observe(observation), {**info, "randomization": record}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Execute an action [A] for one control period. The reward is 1 on success, else 0.
@@ -98,6 +128,8 @@ class ArmEnv(gymnasium.Env):
         if action.shape != (self._action_dim,) or not np.isfinite(action).all():
             names = ", ".join(f"{name} {list(feature.shape)}" for name, feature in self.contract.action.items())
             raise ActionError(f"expected {self._action_dim} finite numbers ({names}), got {action.tolist()}")
+        if self._randomizer is not None:
+            action = self._disturbance.act(action)
         before = self.data.time
         self.controller.step(action)
         self._steps += 1
@@ -107,7 +139,10 @@ class ArmEnv(gymnasium.Env):
         info: dict[str, Any] = {"success": success}
         if diverged:
             info["diverged"] = True
-        return self._observation.read(), float(success), success, diverged or self._steps >= self._horizon, info
+        observation = self._observation.read()
+        if self._randomizer is not None:
+            observation = self._disturbance.advance(observation)
+        return observation, float(success), success, diverged or self._steps >= self._horizon, info
 
     @property
     def success(self) -> bool:
@@ -120,8 +155,22 @@ class ArmEnv(gymnasium.Env):
         return float(self.data.time)
 
     def observe(self) -> dict[str, np.ndarray]:
-        """The observation of the present state."""
-        return self._observation.read()
+        """The observation of the present state, with the delay and noise of the episode."""
+        observation = self._observation.read()
+        return observation if self._randomizer is None else self._disturbance.observe(observation)
+
+    def rest_action(self) -> np.ndarray:
+        """The action [A] that keeps the robots where they are now."""
+        state = self._observation.state()
+        parts = {}
+        for name, feature in self.contract.action.items():
+            if name not in state:
+                parts[name] = np.zeros(feature.shape)
+            elif feature.representation == "position_rotation_6d":
+                parts[name] = np.concatenate([state[name][:3], quaternion_to_6d(state[name][3:])])
+            else:
+                parts[name] = state[name]
+        return self.contract.join_action(parts)
 
     def object_poses(self) -> dict[str, np.ndarray]:
         """Pose [7] of each object and landmark, x y z m and quaternion wxyz, in the (first) base frame; float64."""
@@ -155,10 +204,13 @@ class ArmEnv(gymnasium.Env):
         mujoco.mj_getState(self.model, self.data, physics, _STATE)
         moved = self.arm_model.moved_bodies
         fixtures = (self.model.body_pos[moved].ravel(), self.model.body_quat[moved].ravel())
-        return np.concatenate([[self._steps], physics, *fixtures, self.controller.get_state()])
+        disturbance = [] if self._randomizer is None else [self._disturbance.get_state()]
+        return np.concatenate([[self._steps], physics, *fixtures, self.controller.get_state(), *disturbance])
 
     def set_state(self, state: np.ndarray) -> None:
         """Return to a state of `get_state` of an environment with the same specification.
+
+        What was randomised at the reset is not part of the state: reset with the numbers of its episode first.
 
         Raises:
             ValueError: the state belongs to another specification.
@@ -171,15 +223,16 @@ class ArmEnv(gymnasium.Env):
             )
         moved = self.arm_model.moved_bodies
         size, count = mujoco.mj_stateSize(self.model, _STATE), len(moved)
-        steps, physics, positions, quaternions, controller = np.split(
-            state, np.cumsum([1, size, 3 * count, 4 * count])
-        )  # fmt: skip
+        parts = np.cumsum([1, size, 3 * count, 4 * count, len(self.controller.get_state())])
+        steps, physics, positions, quaternions, controller, disturbance = np.split(state, parts)
         self._steps = int(steps[0])
         self.model.body_pos[moved] = positions.reshape(count, 3)
         self.model.body_quat[moved] = quaternions.reshape(count, 4)
         mujoco.mj_setState(self.model, self.data, physics, _STATE)
         refresh(self._physics)
         self.controller.set_state(controller)
+        if self._randomizer is not None:
+            self._disturbance.set_state(disturbance, self._observation.read())
 
     def render(self) -> np.ndarray:
         """The view of `agentview`, uint8 [480, 640, 3]."""

@@ -119,6 +119,11 @@ class ArmModel:
         """Names of the model's cameras."""
         return [self.model.camera(index).name for index in range(self.model.ncam)]
 
+    @property
+    def object_bodies(self) -> list[int]:
+        """Ids of the bodies that the observed objects belong to."""
+        return [int(self.model.site_bodyid[index]) if is_site else index for is_site, index in self.objects.values()]
+
     def reset(self, seed: int) -> None:
         """Place robots and objects anew, as drawn from the seed alone."""
         generator = np.random.default_rng(seed)

@@ -162,7 +162,7 @@ class OscController:
     """robosuite's OSC_POSE and gripper, compiled.
 
     Attributes:
-        osc: its settings; `osc.gains` may be changed between steps.
+        stiffness, damping: of the end-effector [1/s²] and [1/s]; may be changed between steps.
     """
 
     def __init__(self, arm_model: ArmModel, config: Mapping[str, Any], rate_hz: float) -> None:
@@ -173,7 +173,7 @@ class OscController:
         self._finger_qpos0 = arm_model.model.qpos0[self._finger_qpos]
         low, high = arm_model.model.actuator_ctrlrange[self._chains.fingers].T
         stiffness = float(config["stiffness"])
-        self.osc = Osc(
+        self._osc = Osc(
             gains=np.array([stiffness, 2 * config["damping_ratio"] * stiffness**0.5, config["posture_stiffness"]]),
             scale=np.repeat([float(config["translation"]), float(config["rotation"])], 3),
             middle=0.5 * (high + low),
@@ -188,21 +188,37 @@ class OscController:
         self.features = osc_features(arm_model)
 
     def reset(self) -> None:
-        self.osc.posture[:] = self._physics.qpos[self._chains.qpos]
-        self.osc.closing[:] = 0.0
+        self._osc.posture[:] = self._physics.qpos[self._chains.qpos]
+        self._osc.closing[:] = 0.0
         self._prepare_first_torque()
 
     def step(self, action: np.ndarray) -> None:
-        follow_goals(self._physics, self._chains, self.osc, action.reshape(-1, 7), self._substeps)
+        follow_goals(self._physics, self._chains, self._osc, action.reshape(-1, 7), self._substeps)
 
     def get_state(self) -> np.ndarray:
-        return np.concatenate([self.osc.first, self.osc.posture, self.osc.closing])
+        return np.concatenate([self._osc.first, self._osc.posture, self._osc.closing])
 
     def set_state(self, state: np.ndarray) -> None:
-        first, self.osc.posture[:], self.osc.closing[:] = np.split(state, [1, 1 + len(self.osc.posture)])
+        first, self._osc.posture[:], self._osc.closing[:] = np.split(state, [1, 1 + len(self._osc.posture)])
         if first[0]:
             self._prepare_first_torque()
-        self.osc.first[:] = first
+        self._osc.first[:] = first
+
+    @property
+    def stiffness(self) -> float:
+        return float(self._osc.gains[0])
+
+    @stiffness.setter
+    def stiffness(self, value: float) -> None:
+        self._osc.gains[0] = value
+
+    @property
+    def damping(self) -> float:
+        return float(self._osc.gains[1])
+
+    @damping.setter
+    def damping(self, value: float) -> None:
+        self._osc.gains[1] = value
 
     def _prepare_first_torque(self) -> None:
         """robosuite reads the inertia before it places the fingers, and uses that in the first torque of an episode."""
@@ -210,8 +226,8 @@ class OscController:
         fingers = qpos[self._finger_qpos]
         qpos[self._finger_qpos] = self._finger_qpos0
         refresh(self._physics)
-        self.osc.first_mass[:] = np.where(self._chains.mass >= 0, self._physics.mass[self._chains.mass], 0.0)
-        self.osc.first[:] = 1
+        self._osc.first_mass[:] = np.where(self._chains.mass >= 0, self._physics.mass[self._chains.mass], 0.0)
+        self._osc.first[:] = 1
         qpos[self._finger_qpos] = fingers
         refresh(self._physics)
 
