@@ -81,3 +81,8 @@ def test_every_sweep_choice_is_checked_before_the_first_runs(capsys: pytest.Capt
     status, _, err = run(capsys, "demo", "--multirun", "seed=0,x")
     assert status == 2
     assert "expected an integer" in err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "collect"])
+def test_a_key_named_like_the_group_of_another_command_takes_any_value(command: str) -> None:
+    assert cli.compose(command, ["policy=runs/demo"]).policy == "runs/demo"
