@@ -111,7 +111,8 @@ class Texture:
             rows, columns = (np.arange(size) % side * len(blend) // side for size in (height, width))
             first, second = (np.array(colour, float) for colour in values["colours"])
             painted = np.rint(first + blend[..., None] * (second - first)).astype(np.uint8)
-            image[..., : min(channels, 3)] = painted[rows[:, None], columns][..., : min(channels, 3)]
+            # Columns first: rows of the small pattern are stretched once, then copied whole.
+            image[..., : min(channels, 3)] = painted[..., : min(channels, 3)].take(columns, 1).take(rows, 0)
 
 
 def _pattern(kind: str, cells: int, seed: int) -> np.ndarray:
