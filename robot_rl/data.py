@@ -56,9 +56,7 @@ def _info(options: argparse.Namespace) -> int:
         return 0
     for key, value in summary.items():
         if key == "contract":
-            print(
-                f"{'contract':18} {value['name']}, {value['rate_hz']} Hz, executed by {value['controller'] or 'unnamed'}"
-            )
+            print(f"{key:18} {value['name']}, {value['rate_hz']} Hz, executed by {value['controller'] or 'unnamed'}")
             for group in ("observation", "action"):
                 for name, feature in value[group].items():
                     details = ", ".join(f"{k} {v}" for k, v in feature.items() if k not in ("names", "lower", "upper"))

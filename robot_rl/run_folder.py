@@ -73,7 +73,9 @@ def judge(
     Raises:
         ResumeError: the folder holds something else, or a training of other settings or data: all differences.
     """
-    entries = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
+    present = folder.iterdir() if folder.exists() else ()
+    # Episode stores may lie beside the training; they are never touched.
+    entries = {path.name for path in present if not path.name.startswith(".") and path.suffix != ".zarr"}
     if not entries or overwrite:
         if other := entries - _OURS:
             raise ResumeError(f"{folder} holds {', '.join(sorted(other))}, no training run; choose another output=")

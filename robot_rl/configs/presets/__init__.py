@@ -1,0 +1,1 @@
+"""Recipes named after their source: what `robot-rl train policy=<name>` sets."""

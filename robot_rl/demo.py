@@ -1,0 +1,97 @@
+"""`robot-rl demo`: demonstrations, training, evaluation in simulation and on held-out data, and one report.
+
+The stages are the commands `collect`, `train` and `evaluate`, each with the keys that the demo gives it and prints. All
+of it lies in one run folder, whose `metrics.json` ends up with the keys `success_rate`, `success_interval`, `episodes`,
+`offline_action_error`, `hold_baseline_error` and `seconds` of each stage.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robot_rl.metric_log import read_results, write_results
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+FINISHED = ("success_rate", "offline_action_error", "seconds")
+
+
+def main(config: DictConfig) -> int:
+    """Run the stages that are not done yet. Returns the exit status of the first that fails or is stopped."""
+    from robot_rl import collect, evaluate, train
+    from robot_rl.cli import compose
+
+    folder = Path(config.output)
+    _keep_finished(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = {"collect": collect, "train": train, "evaluate": evaluate}
+    for number, (name, overrides) in enumerate(_overrides(config, folder).items(), 1):
+        print(f"\n[{number}/{len(stages)}] robot-rl {name} {' '.join(overrides)}", flush=True)
+        began = time.perf_counter()
+        status = stages[name].main(compose(name, overrides))
+        _add_seconds(folder, name, time.perf_counter() - began)
+        if status:
+            return status
+    _conclude(folder)
+    return 0
+
+
+def _overrides(config: DictConfig, folder: Path) -> dict[str, list[str]]:
+    store = folder / "demonstrations.zarr"
+    workers = "null" if config.workers is None else str(config.workers)
+    collect = [
+        f"output={store}", f"task={config.task}", f"robot={config.robot}", f"controller={config.controller}",
+        f"episodes={config.demonstrations}", f"first_seed={config.first_seed}", f"workers={workers}",
+    ]  # fmt: skip
+    train = [f"output={folder}", f"dataset={store}", f"policy={config.policy}", f"seed={config.seed}"]
+    if config.steps is not None:
+        train.append(f"training.steps={config.steps}")
+    evaluate = [
+        f"output={folder}", f"policy={folder}", f"task={config.task}", f"episodes={config.episodes}",
+        f"dataset={store}", f"processes={workers}",
+    ]  # fmt: skip
+    return {"collect": collect, "train": train, "evaluate": evaluate}
+
+
+def _keep_finished(folder: Path) -> None:
+    """Move a finished demo aside, so that a new one begins and nothing is lost."""
+    if not all(key in read_results(folder) for key in FINISHED):
+        return
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    print(f"{folder} held a finished demo; it is now {aside}")
+
+
+def _add_seconds(folder: Path, stage: str, seconds: float) -> None:
+    """Keep the time of a stage over interruptions, until it goes into `metrics.json`."""
+    path = folder / ".stages.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**known, stage: known.get(stage, 0.0) + seconds}))
+
+
+def _conclude(folder: Path) -> None:
+    metrics, stages = read_results(folder), json.loads((folder / ".stages.json").read_text())
+    # `evaluate` has timed its two halves itself; what is left of it goes into videos, plots and the report.
+    seconds: dict[str, Any] = {"collect": stages["collect"], "train": stages["train"]}
+    seconds |= {name: metrics["seconds"][name] for name in ("evaluate", "offline")}
+    seconds["report"] = stages["evaluate"] - seconds["evaluate"] - seconds["offline"]
+    seconds["total"] = sum(stages.values())
+    write_results(folder, {"seconds": {name: round(value, 1) for name, value in seconds.items()}})
+    low, high = metrics["success_interval"]
+    rate, episodes = metrics["success_rate"], metrics["episodes"]
+    rows = {
+        "success": f"{rate:.0%} of {episodes} episodes (95 % interval {low:.0%} to {high:.0%})",
+        "offline error": f"{metrics['offline_action_error']:.3f}, repeating the last action "
+        f"{metrics['hold_baseline_error']:.3f} (in standard deviations of the action)",
+        "seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
+        "demonstrations": f"{folder}/demonstrations.zarr",
+        "policy": f"{folder}/checkpoints/best",
+        "report": f"{folder}/report.html",
+    }
+    print("\n" + "\n".join(f"{name:15} {value}" for name, value in rows.items()))
