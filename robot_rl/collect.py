@@ -167,10 +167,11 @@ def _write(writer: Any, attempt: Attempt, plain: dict[str, Any], actor: Actor) -
 
 def _environment(plain: dict[str, Any]) -> dict[str, Any]:
     keys = ("task", "robot", "controller", "cameras", "observation", "randomization")
-    chosen = {key: plain[key] for key in keys if plain[key] not in (None, {})}
-    if twice := chosen.keys() & plain["environment"].keys():
+    chosen = {key: plain[key] for key in keys if plain[key] is not None}
+    further = plain["environment"] or {}
+    if twice := chosen.keys() & further.keys():
         raise CollectError(f"{', '.join(sorted(twice))}: given as a key of its own and in environment=; give it once")
-    return {**chosen, **plain["environment"]}
+    return {**chosen, **further}
 
 
 def _actor(plain: dict[str, Any]) -> Actor:

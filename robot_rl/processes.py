@@ -82,6 +82,16 @@ class Processes:
             dist.destroy_process_group()
 
 
+def idle_cores(seconds: float = 0.2) -> int:
+    """How many cores this process can have to itself: those idle during a short look, at least 1."""
+    import psutil
+
+    allowed = os.sched_getaffinity(0)
+    busy = psutil.cpu_percent(seconds, percpu=True)
+    idle = sum(1.0 - percent / 100.0 for core, percent in enumerate(busy) if core in allowed)
+    return max(1, round(idle / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)

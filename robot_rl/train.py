@@ -24,7 +24,7 @@ from robot_rl.interrupt import Interrupt
 from robot_rl.metric_log import MetricLog, write_results
 from robot_rl.observation_shift import reference
 from robot_rl.policies import build_policy, save_policy
-from robot_rl.processes import Processes
+from robot_rl.processes import Processes, idle_cores
 from robot_rl.provenance import provenance
 from robot_rl.recordings import Recordings
 from robot_rl.training import Settings, Training
@@ -50,7 +50,6 @@ def main(config: DictConfig) -> int:
     )
     folder = Path(plain["output"] or f"runs/train/{plain['name']}-{Path(datasets[0]).stem}-seed{plain['seed']}")
     processes = Processes.join(plain["device"])
-    torch.set_num_threads(plain["threads"])
     try:
         with run_folder.claimed(folder, processes.is_main):
             processes.wait()
@@ -90,8 +89,11 @@ class _Run:
 
     def go(self, resume: bool) -> int:
         """Train to the end or to an interrupt."""
+        self.threads = self.plain["threads"] or idle_cores()
         if resume:
             self._load()
+        # More threads than idle cores cost more than they give, and results are bit-equal only for the same number.
+        torch.set_num_threads(self.threads)
         self._introduce(resume)
         with Interrupt() as interrupt:
             self._train(interrupt)
@@ -202,7 +204,7 @@ class _Run:
     def _save_last(self) -> None:
         state = {
             **self.training.state(), "windows": self.windows.state_dict(), "results": self.results,
-            "recordings": self.recordings.describe(),
+            "recordings": self.recordings.describe(), "threads": self.threads,
         }  # fmt: skip
         if self.processes.is_main:
 
@@ -219,6 +221,7 @@ class _Run:
         state = self.training.load(self.folder / "checkpoints" / "last")
         self.windows.load_state_dict(state["windows"])
         self.results = state["results"]
+        self.threads = self.plain["threads"] or state["threads"]
 
     def _write_policy(self, folder: Path) -> None:
         policy, training = self.training.policy, self.training
@@ -245,7 +248,9 @@ class _Run:
         parts = self.recordings.parts
         training, held = (sum(len(getattr(part, name)) for part in parts) for name in ("training", "held_out"))
         size = sum(value.numel() for value in self.training.policy.parameters())
-        where = f"{self.processes.device}" + (f" in {self.processes.size} processes" if self.processes.size > 1 else "")
+        where = f"{self.processes.device}, {self.threads} threads"
+        if self.processes.size > 1:
+            where += f" in each of {self.processes.size} processes"
         print(
             f"{self.folder}: {self.plain['name']}, {size / 1e6:.2f} M parameters, on {training} episodes "
             f"({self.windows.num_windows} windows), {held} held out; {self.settings.steps} steps of "
