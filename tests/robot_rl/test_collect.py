@@ -1,0 +1,172 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robot_rl.attempt import Attempt, attempt
+from robot_rl.cli import compose
+from robot_rl.collect import CollectError, _Seeds, main
+from robot_rl.datasets import EpisodeStore
+from robot_rl.sim.spec import SpecError
+
+from .conftest import reach_contract
+
+LIFT = ["task=lift", "environment={horizon: 12}", "workers=2"]
+
+
+def _collect(output: Path, *overrides: str) -> int:
+    return main(compose("collect", [f"output={output}", *LIFT, *overrides]))
+
+
+class Reach:
+    """A point that is where it was last told to be; success within 0.1 m of its goal."""
+
+    contract = reach_contract()
+
+    def reset(self, seed: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+        self.position, self.goal = np.random.default_rng(seed).uniform(size=(2, 2)).astype(np.float32)
+        self.steps = 0
+        return self._observation(), {"seed": seed, "success": False, "randomization": {"mass": float(seed)}}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, bool]]:
+        self.position, self.steps = action, self.steps + 1
+        success = bool(np.linalg.norm(self.position - self.goal) < 0.1)
+        return self._observation(), float(success), success, self.steps >= 20, {"success": success}
+
+    def get_state(self) -> np.ndarray:
+        return np.concatenate([self.position, self.goal]).astype(float)
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        return {"position": self.position, "goal": self.goal}
+
+
+class Walker:
+    """Walks to the goal, one tenth of a metre at a time; gives up after a number of steps."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def __call__(self, observation: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        self.patience -= 1
+        way = observation["goal"] - observation["position"]
+        intended = observation["position"] + way * min(1.0, 0.1 / float(np.linalg.norm(way)))
+        return intended + np.float32(0.001), intended
+
+    @property
+    def failed(self) -> bool:
+        return self.patience <= 0
+
+
+def _attempt(patience: int) -> Attempt:
+    return attempt(Reach(), lambda seed: Walker(patience), seed=3)
+
+
+def test_attempt_holds_every_row_and_what_was_drawn() -> None:
+    made = _attempt(patience=100)
+    steps = len(made.actions)
+    assert made.success
+    assert made.terminated.tolist() == [False] * (steps - 1) + [True]
+    assert {name: len(values) for name, values in made.observations.items()} == dict.fromkeys(
+        ("position", "goal"), steps + 1
+    )
+    np.testing.assert_array_equal(made.observations["position"][1:], made.actions)
+    np.testing.assert_allclose(made.actions - made.intended, 0.001, atol=1e-6)
+    np.testing.assert_array_equal(made.states[:, :2], made.observations["position"])
+    assert made.facts == {"randomization": {"mass": 3.0}}
+
+
+def test_giving_up_truncates() -> None:
+    made = _attempt(patience=2)
+    assert (len(made.actions), made.success) == (2, False)
+    assert made.truncated.tolist() == [False, True]
+    assert not made.terminated.any()
+
+
+def test_seeds_count_attempts_or_successes() -> None:
+    seeds = _Seeds(10, 3, until_success=False)
+    seeds.note({10: True, 12: False, 99: True})
+    assert (list(seeds.upcoming()), seeds.counted, seeds.done) == ([11], 2, False)
+    seeds = _Seeds(0, 2, until_success=True)
+    seeds.note({0: True, 1: False})
+    assert next(seeds.upcoming()) == 2
+    seeds.note({2: True})
+    assert seeds.done
+    with pytest.raises(CollectError, match="evaluation seeds"):
+        _Seeds(99_990, 20, until_success=False)
+
+
+def test_recording_does_not_depend_on_workers_and_adds_only_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one.zarr", tmp_path / "two.zarr"
+    assert _collect(one, "episodes=4", "noise=0.3") == 0
+    assert _collect(two, "episodes=2", "noise=0.3", "workers=1") == 0
+    assert _collect(two, "episodes=4", "noise=0.3", "workers=1") == 0
+    first, second = EpisodeStore.open(one), EpisodeStore.open(two)
+    assert len(first) == len(second) == 4
+    for left, right in zip(first, second, strict=True):
+        assert left.facts == right.facts
+        np.testing.assert_array_equal(left.action, right.action)
+        np.testing.assert_array_equal(left.sim_state, right.sim_state)
+        # A horizon of 12 steps is too short to lift: failures are kept, and marked.
+        assert left.success is False
+    assert [first.facts(index)["seed"] for index in range(4)] == [0, 1, 2, 3]
+    assert first.provenance["environment"]["horizon"] == 12
+    capsys.readouterr()
+    assert _collect(one, "episodes=4", "noise=0.3") == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_another_environment_and_wrong_words_are_refused(tmp_path: Path) -> None:
+    store = tmp_path / "lift.zarr"
+    assert _collect(store, "episodes=1", "workers=1") == 0
+    with pytest.raises(CollectError, match=r"robot: 'panda' against 'ur5e'"):
+        _collect(store, "episodes=2", "robot=ur5e")
+    with pytest.raises(SpecError, match="no task 'lft'"):
+        _collect(store, "task=lft")
+    with pytest.raises(CollectError, match="expected expert or policy"):
+        _collect(store, "source=magic")
+    with pytest.raises(CollectError, match="source=policy needs policy="):
+        _collect(store, "source=policy")
+    assert len(EpisodeStore.open(store)) == 1
+
+
+def test_ctrl_c_keeps_finished_attempts_and_says_how_to_go_on(tmp_path: Path) -> None:
+    store = tmp_path / "lift.zarr"
+    arguments = ["-m", "robot_rl.cli", "collect", f"output={store}", *LIFT, "episodes=500"]
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not (store.exists() and len(EpisodeStore.open(store)) >= 2):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on from here" in output
+    assert 2 <= len(EpisodeStore.open(store)) < 500
+
+
+def test_policy_as_the_one_who_acts(tmp_path: Path) -> None:
+    """A policy trained for a moment is recorded in simulation, as another source in the same store."""
+    from robot_rl.train import main as train
+
+    store = tmp_path / "lift.zarr"
+    assert _collect(store, "episodes=2", "workers=1") == 0
+    options = [
+        "training.steps=2",
+        "training.batch_size=8",
+        "policy.denoiser.width=16",
+        "include_failures=true",
+        "threads=1",
+    ]
+    assert train(compose("train", [f"dataset={store}", f"output={tmp_path / 'run'}", *options])) == 0
+    assert _collect(store, "source=policy", f"policy={tmp_path / 'run'}", "episodes=2", "workers=1") == 0
+    recorded = EpisodeStore.open(store)
+    assert recorded.select(source="policy").tolist() == [2, 3]
+    assert recorded.facts(2)["policy"] == str(tmp_path / "run")
