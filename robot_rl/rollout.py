@@ -30,7 +30,7 @@ class Outcome:
     """One episode of a policy.
 
     Attributes:
-        success: whether any step was a success.
+        success_step: the first step, from 1, that was a success; None for a failure.
         rewards: float64 [T].
         actions: float32 [T, A]; from the same seed they give the same episode again.
         terminated, truncated: how it ended.
@@ -38,12 +38,17 @@ class Outcome:
     """
 
     seed: int
-    success: bool
+    success_step: int | None
     rewards: NDArray[np.float64]
     actions: NDArray[np.float32]
     terminated: bool
     truncated: bool
     observations: dict[str, NDArray[Any]] | None = None
+
+    @property
+    def success(self) -> bool:
+        """Whether any step was a success."""
+        return self.success_step is not None
 
     @property
     def steps(self) -> int:
@@ -201,7 +206,8 @@ class _Log:
     """What an episode has been so far."""
 
     def __init__(self, seed: int) -> None:
-        self._seed, self._success = seed, False
+        self._seed = seed
+        self._success_step: int | None = None
         self._actions: list[NDArray[np.float32]] = []
         self._rewards: list[float] = []
         self._observations: list[dict[str, NDArray[Any]]] = []
@@ -211,7 +217,8 @@ class _Log:
     ) -> None:
         self._actions.append(action.copy())
         self._rewards.append(reward)
-        self._success |= success
+        if success and self._success_step is None:
+            self._success_step = len(self._actions)
         if seen is not None:
             self._observations.append(seen)
 
@@ -221,4 +228,4 @@ class _Log:
             rows = [*self._observations, final]
             observations = {name: np.stack([row[name] for row in rows]) for name in final}
         rewards, actions = np.asarray(self._rewards), np.stack(self._actions)
-        return Outcome(self._seed, self._success, rewards, actions, terminated, truncated, observations)
+        return Outcome(self._seed, self._success_step, rewards, actions, terminated, truncated, observations)

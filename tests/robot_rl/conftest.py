@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -41,6 +43,47 @@ def reach_store(tmp_path: Path) -> MakeStore:
         return path
 
     return make
+
+
+class ReachEnv(gymnasium.Env):
+    """The point goes half of the way to its target; success within 5 cm of the goal, never from seeds that end in 7."""
+
+    horizon = 30
+
+    def __init__(self, spec: Any = None) -> None:
+        self.spec = spec
+        self.contract = reach_contract()
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.position, self.goal = np.random.default_rng(seed).uniform(size=(2, 2))
+        self.stuck, self.steps = seed is not None and seed % 10 == 7, 0
+        return _observation(self.position.astype(np.float32), self.goal, ()), {"seed": seed}
+
+    def step(self, action: np.ndarray) -> Any:
+        if not self.stuck:
+            self.position = (self.position + np.asarray(action, float)) / 2
+        self.steps += 1
+        success = bool(np.abs(self.position - self.goal).max() < 0.05)
+        observation = _observation(self.position.astype(np.float32), self.goal, ())
+        return observation, -1.0, success, self.steps >= self.horizon, {"success": success}
+
+    def image(self, camera: str, height: int, width: int) -> np.ndarray:
+        picture = np.full((height, width, 3), 40, np.uint8)
+        for point, colour in ((self.goal, (240, 190, 60)), (self.position, (90, 160, 250))):
+            y, x = (int(share * (length - 1)) for share, length in zip(point.clip(0, 1), (height, width), strict=True))
+            picture[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4] = colour
+        return picture
+
+
+@pytest.fixture
+def reach_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`robot_rl.sim` makes `ReachEnv`, whatever is asked for, in this process."""
+    from robot_rl.sim.vector import VectorEnv
+
+    factory = f"{__name__}:ReachEnv"
+    monkeypatch.setattr("robot_rl.sim.make", ReachEnv)
+    monkeypatch.setattr("robot_rl.sim.make_vector", lambda spec, n, processes: VectorEnv(spec, n, 0, factory))
+    monkeypatch.setattr("robot_rl.sim.spec.resolve", lambda spec: {"horizon": 30, "rate_hz": 10, **spec})
 
 
 def _observation(position: np.ndarray, goal: np.ndarray, cameras: tuple[str, ...]) -> dict[str, np.ndarray]:

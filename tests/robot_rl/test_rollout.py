@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-import gymnasium
+from contextlib import ExitStack
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from robot_rl import rollout as rollouts
-from robot_rl.datasets import Contract, ContractError, Feature
+from robot_rl import sim
+from robot_rl.datasets import ContractError
 from robot_rl.policies import build_policy
 from robot_rl.rollout import rollout, run_episodes, without_unseen_cameras
-from robot_rl.sim.vector import VectorEnv
-
-CONTRACT = Contract(
-    "point", 10.0, {"position": Feature("position", (2,), unit="m"), "goal": Feature("goal", (2,), unit="m")},
-    {"target": Feature("target", (2,), kind="action", unit="m")}, "teleport",
-)  # fmt: skip
-HORIZON = 30
-
-
-class PointEnv(gymnasium.Env):
-    """A point that goes half of the way to its target; success within 5 cm of the goal. Seeds of 7 cannot succeed."""
-
-    def __init__(self, spec) -> None:
-        self.spec, self.contract = spec, CONTRACT
-
-    def reset(self, *, seed=None, options=None):
-        generator = np.random.default_rng(seed)
-        self.position, self.goal = generator.uniform(-1, 1, (2, 2))
-        self.blocked, self.steps = seed % 10 == 7, 0
-        return self.observe(), {"seed": seed}
-
-    def observe(self):
-        return {"position": self.position.astype(np.float32), "goal": self.goal.astype(np.float32)}
-
-    def step(self, action):
-        if not self.blocked:
-            self.position = (self.position + np.asarray(action, float)) / 2
-        self.steps += 1
-        success = bool(np.abs(self.position - self.goal).max() < 0.05)
-        return self.observe(), -1.0, success, self.steps >= HORIZON, {"success": success}
 
 
 class Chaser:
     """Chunks that go straight to the goal; action j of a chunk carries a trace of j and of the episode's draws."""
 
-    contract, obs_horizon, action_horizon, action_offset = CONTRACT, 2, 4, 0
+    obs_horizon, action_horizon, action_offset = 2, 4, 0
+
+    def __init__(self, contract):
+        self.contract = contract
 
     def encode(self, observation):
         return torch.as_tensor(observation["goal"])[:, -1]
@@ -59,21 +35,24 @@ class Chaser:
 
 
 @pytest.fixture
-def venv():
-    made = []
-
-    def make(num_envs, processes=0):
-        made.append(VectorEnv({}, num_envs, processes, factory=f"{__name__}:PointEnv"))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
+def env(reach_simulation):
+    return sim.make({})
 
 
-def by_hand(seed: int, execute: int) -> tuple[bool, list[np.ndarray]]:
+@pytest.fixture
+def chaser(env):
+    return Chaser(env.contract)
+
+
+@pytest.fixture
+def venv(reach_simulation):
+    with ExitStack() as stack:
+        yield lambda num_envs: stack.enter_context(sim.make_vector({}, num_envs, 0))
+
+
+def by_hand(env, seed: int, execute: int) -> tuple[bool, list[np.ndarray]]:
     """The episode of a seed, written out."""
-    env, generator, actions = PointEnv({}), torch.Generator().manual_seed(seed), []
+    generator, actions = torch.Generator().manual_seed(seed), []
     observation, _ = env.reset(seed=seed)
     while True:
         if len(actions) % execute == 0:
@@ -87,21 +66,22 @@ def by_hand(seed: int, execute: int) -> tuple[bool, list[np.ndarray]]:
 
 
 @pytest.mark.parametrize(("num_envs", "execute"), [(1, 3), (4, 2), (9, 4)])
-def test_every_episode_is_the_one_of_its_seed(venv, num_envs, execute):
+def test_every_episode_is_the_one_of_its_seed(venv, env, chaser, num_envs, execute):
     seeds = [5, 17, 3, 8, 27, 100, 101]
-    outcomes = list(rollout(Chaser(), venv(num_envs), seeds, execute=execute))
+    outcomes = list(rollout(chaser, venv(num_envs), seeds, execute=execute))
     assert sorted(outcome.seed for outcome in outcomes) == sorted(seeds)
     for outcome in outcomes:
-        success, actions = by_hand(outcome.seed, execute)
+        success, actions = by_hand(env, outcome.seed, execute)
         assert outcome.success == success == (outcome.seed not in (17, 27))
         assert (outcome.terminated, outcome.truncated) == (success, not success)
+        assert outcome.success_step == (len(actions) if success else None)
         np.testing.assert_allclose(outcome.actions, actions, rtol=1e-6)
         assert outcome.total_reward == -outcome.steps
         assert outcome.observations is None
 
 
-def test_kept_observations_surround_every_action_and_end_with_the_final_one(venv):
-    for outcome in rollout(Chaser(), venv(3), range(6), keep_observations=True):
+def test_kept_observations_surround_every_action_and_end_with_the_final_one(venv, chaser):
+    for outcome in rollout(chaser, venv(3), range(6), keep_observations=True):
         position = outcome.observations["position"]
         assert position.shape == (outcome.steps + 1, 2)
         moved = (position[:-1] + outcome.actions) / 2
@@ -109,11 +89,11 @@ def test_kept_observations_surround_every_action_and_end_with_the_final_one(venv
 
 
 @pytest.mark.parametrize("process", ["flow_matching", "ddpm"])
-def test_a_policy_that_draws_does_not_depend_on_who_runs_beside(venv, process):
+def test_a_policy_that_draws_does_not_depend_on_who_runs_beside(venv, env, process):
     torch.manual_seed(0)
     statistics = {name: _Range(2) for name in ("position", "goal", "action")}
     config = {"process": {"name": process, "steps": 4}, "denoiser": {"name": "mlp", "width": 16}, "action_horizon": 4}
-    policy = build_policy(config, CONTRACT, statistics).eval()
+    policy = build_policy(config, env.contract, statistics).eval()
     together = {o.seed: o for o in rollout(policy, venv(4), range(5), execute=2)}
     alone = {o.seed: o for seed in range(5) for o in rollout(policy, venv(1), [seed], execute=2)}
     for seed, outcome in alone.items():
@@ -131,36 +111,28 @@ class _Range:
         return self.min + q * (self.max - self.min)
 
 
-@pytest.fixture
-def toy(monkeypatch):
-    monkeypatch.setattr(
-        "robot_rl.sim.make_vector", lambda spec, n, processes: VectorEnv(spec, n, 0, f"{__name__}:PointEnv")
-    )
-
-
-def test_outcomes_come_in_the_order_of_the_seeds(toy):
-    outcomes = run_episodes(Chaser(), {}, [7, 2, 9, 4], num_envs=3, progress=False)
+def test_outcomes_come_in_the_order_of_the_seeds(chaser):
+    outcomes = run_episodes(chaser, {}, [7, 2, 9, 4], num_envs=3, progress=False)
     assert [(outcome.seed, outcome.success) for outcome in outcomes] == [(7, False), (2, True), (9, True), (4, True)]
     with pytest.raises(ValueError, match="once"):
-        run_episodes(Chaser(), {}, [1, 1])
+        run_episodes(chaser, {}, [1, 1])
 
 
-def test_an_environment_that_does_not_fit_is_refused(toy):
-    other = Chaser()
-    other.contract = Contract("other", 20.0, CONTRACT.observation, CONTRACT.action, "teleport")
+def test_an_environment_that_does_not_fit_is_refused(chaser):
+    other = Chaser(replace(chaser.contract, rate_hz=20.0))
     with pytest.raises(ContractError, match=r"rate_hz: 20\.0 against 10\.0"):
         run_episodes(other, {}, [1], progress=False)
 
 
-def test_success_rate_uses_seeds_of_its_own(toy):
+def test_success_rate_uses_seeds_of_its_own(chaser):
     class Settings:
         evaluate_episodes = 10
 
-    assert rollouts.success_rate(Chaser(), {}, Settings) == 0.9
+    assert rollouts.success_rate(chaser, {}, Settings) == 0.9
     with pytest.raises(ValueError, match="evaluate_every=0"):
-        rollouts.success_rate(Chaser(), None, Settings)
+        rollouts.success_rate(chaser, None, Settings)
 
 
-def test_cameras_that_the_policy_does_not_see_are_not_rendered():
+def test_cameras_that_the_policy_does_not_see_are_not_rendered(chaser):
     spec = {"task": "lift", "cameras": {"goal": [8, 8], "agentview": [8, 8]}}
-    assert without_unseen_cameras(spec, Chaser()) == {"task": "lift", "cameras": {"goal": [8, 8]}}
+    assert without_unseen_cameras(spec, chaser) == {"task": "lift", "cameras": {"goal": [8, 8]}}

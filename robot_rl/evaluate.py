@@ -1,0 +1,376 @@
+"""`robot-rl evaluate`: a policy in simulation, on fixed seeds, and on recorded data.
+
+The run folder then holds:
+
+```
+metrics.json                 success_rate, success_interval, episodes, offline_action_error, hold_baseline_error,
+                             and the seconds of each stage
+evaluation/episodes.csv      one row for each seed
+evaluation/results.json      everything that was measured in simulation; the configuration in config.yaml
+evaluation/*.svg, videos/    success over time; the first successes and failures
+offline/results.json, *.svg  errors of predicted actions, shift of the observations
+report.html                  all of it on one page
+```
+
+Evaluation seeds begin at 100 000 and recording stays below, so that no start was seen in training.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robot_rl.datasets import EpisodeStore
+from robot_rl.intervals import mcnemar, wilson
+from robot_rl.metric_log import read_results, write_results
+from robot_rl.provenance import provenance
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from robot_rl.policies import Policy
+    from robot_rl.rollout import Outcome
+
+FIRST_SEED = 100_000
+
+
+class EvaluateError(ValueError):
+    """The evaluation cannot be made as asked; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy and where it came from."""
+
+    path: Path
+    policy: Policy
+    provenance: dict[str, Any]
+
+    @staticmethod
+    def load(path: str | Path, device: str = "cpu") -> Candidate:
+        """Read a checkpoint or run folder onto a device (`auto`: CUDA where there is one)."""
+        import torch
+
+        from robot_rl.policies import load_policy
+        from robot_rl.policies.checkpoint import load_provenance
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return Candidate(Path(path), load_policy(path, device), load_provenance(path))
+
+    @property
+    def name(self) -> str:
+        """For tables: the last parts of its path that say something."""
+        parts = [part for part in self.path.parts if part not in ("checkpoints", "best", "last", "runs", "/", "..")]
+        return "/".join(parts[-2:]) or str(self.path)
+
+    def environment(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The environment of its training data, changed.
+
+        Args:
+            changes: keys of the specification; None leaves a key as it is.
+        """
+        known = dict(self.provenance.get("environment") or {})
+        given = {key: value for key, value in changes.items() if value is not None}
+        if not known and "task" not in given:
+            raise EvaluateError(f"{self.path} does not say which environment its data came from; give task=")
+        if given.get("task", known.get("task")) != known.get("task"):
+            known.pop("horizon", None)  # it was the other task's
+        return {**known, **given}
+
+
+def main(config: DictConfig) -> int:
+    """Evaluate as configured. Returns the exit status."""
+    import torch
+    from omegaconf import OmegaConf
+
+    from robot_rl.report import write_report
+
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    plain.pop("hydra", None)
+    if plain["policy"] is None:
+        raise EvaluateError("policy= is missing: give a run folder of `robot-rl train`, or a checkpoint folder")
+    torch.set_num_threads(plain["threads"])
+    candidate = Candidate.load(plain["policy"], plain["device"])
+    other = Candidate.load(plain["compare"], plain["device"]) if plain["compare"] else None
+    simulated = plain["dataset"] is None or plain["task"] is not None
+    changes = {key: plain[key] for key in ("task", "robot", "controller", "randomization")} | plain["environment"]
+    subject = candidate.environment(changes)["task"] if simulated else Path(plain["dataset"]).stem
+    folder = Path(plain["output"] or f"runs/evaluate/{candidate.name.replace('/', '-')}-{subject}")
+    if simulated:
+        seeds = range(plain["first_seed"], plain["first_seed"] + plain["episodes"])
+        options = {key: plain[key] for key in ("execute", "mode", "num_envs", "processes")}
+        results = simulate(
+            folder, candidate, changes, seeds, other, videos=plain["videos"], camera=plain["video_camera"],
+            size=plain["video_size"], record=plain["record"], **options,
+        )  # fmt: skip
+        _write_config(folder / "evaluation", plain)
+        print(_say_simulated(results))
+    if plain["dataset"] is not None:
+        execute = plain["execute"] or max(1, candidate.policy.action_horizon // 2)
+        results = offline(folder, candidate, plain["dataset"], plain["dataset_episodes"], execute, plain["seed"])
+        _write_config(folder / "offline", plain)
+        print(_say_offline(results))
+    print(f"Report: {write_report(folder)}")
+    return 0
+
+
+def simulate(
+    folder: Path, candidate: Candidate, changes: Mapping[str, Any], seeds: Sequence[int],
+    other: Candidate | None = None, *,
+    execute: int | None = None, mode: Any = "receding_horizon", num_envs: int = 16, processes: int | None = None,
+    videos: int = 3, camera: str = "agentview", size: Sequence[int] = (240, 320), record: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run a policy, and perhaps another one, once from each seed; fill `evaluation/` and `metrics.json`.
+
+    Args:
+        folder: the run folder.
+        changes: to the environment of the policy's training data, see `Candidate.environment`.
+        other: to compare with, in the environment of its own training data with the same changes.
+        record: path of a new store for the episodes of the first policy.
+
+    Returns:
+        What stands in `evaluation/results.json`.
+
+    Raises:
+        ContractError: an environment does not offer what a policy needs.
+    """
+    from robot_rl.plots import success_over_time
+    from robot_rl.replay import film
+    from robot_rl.rollout import run_episodes, without_unseen_cameras
+
+    if not seeds:
+        raise EvaluateError("episodes: expected at least 1")
+    if record is not None and Path(record).exists():
+        raise EvaluateError(f"record={record}: exists already; choose another path")
+    options = {"execute": execute, "mode": mode, "num_envs": num_envs, "processes": processes}
+    spec = _resolved(candidate.environment(changes))
+    began = time.perf_counter()
+    outcomes = run_episodes(
+        candidate.policy,
+        spec,
+        seeds,
+        description=f"evaluate {spec['task']}",
+        keep_observations=record is not None,
+        **options,
+    )
+    seconds = time.perf_counter() - began
+    compared, others = None, None
+    if other is not None:
+        other_spec = _resolved(other.environment(changes))
+        others = run_episodes(other.policy, other_spec, seeds, description=f"compare {other_spec['task']}", **options)
+        compared = {
+            **_rates(others), "policy": other.name, "path": str(other.path), "environment": other_spec,
+            **mcnemar([o.success for o in outcomes], [o.success for o in others]).__dict__,
+        }  # fmt: skip
+
+    place = _fresh(folder / "evaluation")
+    if record is not None:
+        _record(Path(record), candidate, spec, outcomes)
+    results: dict[str, Any] = {
+        "policy": candidate.name,
+        "path": str(candidate.path),
+        "environment": spec,
+        "execute": execute,
+        "mode": mode,
+        "first_seed": int(seeds[0]),
+        **_rates(outcomes),
+        "rate_hz": candidate.policy.contract.rate_hz,
+        "seconds": round(seconds, 2),
+        "steps_per_second": round(sum(outcome.steps for outcome in outcomes) / seconds, 1),
+        "comparison": compared,
+        "provenance": provenance(("robot_rl", "torch", "numpy", "mujoco", "robosuite")),
+    }
+    _write_episodes(place / "episodes.csv", outcomes, others)
+    runs = {candidate.name: [outcome.success_step for outcome in outcomes]}
+    if other is not None and others is not None:
+        name = other.name if other.name != candidate.name else f"{other.name} (compared)"
+        runs[name] = [outcome.success_step for outcome in others]
+    horizon = max(int(spec.get("horizon") or 0), *(outcome.steps for outcome in (*outcomes, *(others or ()))))
+    success_over_time(place / "success_over_time.svg", runs, horizon, results["rate_hz"])
+    results["videos"] = film(
+        place / "videos", without_unseen_cameras(spec, candidate.policy), outcomes, videos, camera, size
+    )
+    _write_json(place / "results.json", results)
+    _merge_metrics(
+        folder, "evaluate", seconds, {key: results[key] for key in ("success_rate", "success_interval", "episodes")}
+    )
+    return results
+
+
+def offline(
+    folder: Path,
+    candidate: Candidate,
+    dataset: str | Path,
+    episodes: Sequence[int] | str | None,
+    execute: int,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare predicted with recorded actions, and the observations with those of the training; fill `offline/`.
+
+    Args:
+        folder: the run folder.
+        episodes: numbers, or `all`; by default see `robot_rl.offline.unseen_episodes`.
+        execute: steps between the chunks in the plots.
+
+    Returns:
+        What stands in `offline/results.json`.
+    """
+    from robot_rl import observation_shift
+    from robot_rl.offline import action_errors, trace, unseen_episodes
+    from robot_rl.plots import error_by_step, predicted_and_recorded
+    from robot_rl.policies.checkpoint import checkpoint_folder
+
+    began = time.perf_counter()
+    store, policy = EpisodeStore.open(dataset), candidate.policy
+    if episodes is None:
+        chosen, described = unseen_episodes(store, candidate.provenance)
+    else:
+        chosen = np.arange(len(store)) if episodes == "all" else np.asarray(episodes, np.int64)
+        described = f"all {len(store)} episodes" if episodes == "all" else f"{len(chosen)} chosen episodes"
+    if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(store):
+        raise EvaluateError(f"dataset_episodes={episodes}: expected numbers from 0 to {len(store) - 1}, or all")
+    errors = action_errors(policy, store, chosen, seed=seed)
+    place = _fresh(folder / "offline")
+    plain = errors.to_dict(policy.contract)
+    error_by_step(
+        place / "error_by_step.svg", plain["by_step"]["policy"], plain["by_step"]["hold"], policy.contract.rate_hz
+    )
+    units = [element["unit"] for element in plain["elements"].values()]
+    names = policy.contract.action_names
+    for index in chosen[:2]:
+        predicted = trace(policy, store, int(index), execute, seed)
+        predicted_and_recorded(place / f"episode_{index}.svg", predicted, names, units, policy.contract.rate_hz)
+    trained = observation_shift.Reference.read(checkpoint_folder(candidate.path))
+    shift = None
+    if trained is not None:
+        stride = -(-int((store.lengths[chosen] + 1).sum()) // observation_shift.ROWS)
+        rows = observation_shift.read_rows(store, chosen, trained.features, stride)
+        shift = observation_shift.shift(trained, rows)
+    seconds = time.perf_counter() - began
+    results = {
+        "policy": candidate.name,
+        "path": str(candidate.path),
+        "dataset": str(dataset),
+        "episodes": chosen.tolist(),
+        "described": described,
+        **plain,
+        "shift": shift,
+        "plotted": chosen[:2].tolist(),
+        "seconds": round(seconds, 2),
+        "provenance": provenance(),
+    }
+    _write_json(place / "results.json", results)
+    _merge_metrics(
+        folder, "offline", seconds, {key: plain[key] for key in ("offline_action_error", "hold_baseline_error")}
+    )
+    return results
+
+
+def _rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    successes = sum(outcome.success for outcome in outcomes)
+    steps = [outcome.success_step for outcome in outcomes if outcome.success_step is not None]
+    return {
+        "episodes": len(outcomes),
+        "successes": successes,
+        "success_rate": successes / len(outcomes),
+        "success_interval": list(wilson(successes, len(outcomes))),
+        "median_success_step": float(np.median(steps)) if steps else None,
+    }
+
+
+def _resolved(spec: Mapping[str, Any]) -> dict[str, Any]:
+    from robot_rl.sim.spec import resolve
+
+    return resolve(spec)
+
+
+def _record(path: Path, candidate: Candidate, spec: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
+    from robot_rl import sim
+
+    env = sim.make(spec)
+    made_by = {"environment": dict(env.spec), "policy": str(candidate.path)}
+    EpisodeStore.create(path, env.contract, made_by)
+    env.close()
+    with EpisodeStore.append(path) as writer:
+        for outcome in outcomes:
+            assert outcome.observations is not None
+            with writer.episode(task=spec["task"], source="policy", seed=outcome.seed) as episode:
+                for step, action in enumerate(outcome.actions):
+                    last = step == outcome.steps - 1
+                    episode.add(
+                        {name: rows[step] for name, rows in outcome.observations.items()}, action,
+                        reward=float(outcome.rewards[step]), terminated=last and outcome.terminated,
+                        truncated=last and outcome.truncated, policy_action=action,
+                    )  # fmt: skip
+                episode.finish({name: rows[-1] for name, rows in outcome.observations.items()}, success=outcome.success)
+
+
+def _write_episodes(path: Path, outcomes: Sequence[Outcome], others: Sequence[Outcome] | None) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        columns = ("success", "steps", "success_step", "return")
+        writer.writerow(["seed", *columns, *(f"other_{name}" for name in columns if others is not None)])
+        for index, outcome in enumerate(outcomes):
+            both = [outcome] if others is None else [outcome, others[index]]
+            cells = [(int(o.success), o.steps, o.success_step or "", f"{o.total_reward:g}") for o in both]
+            writer.writerow([outcome.seed, *(cell for group in cells for cell in group)])
+
+
+def _merge_metrics(folder: Path, stage: str, seconds: float, values: Mapping[str, Any]) -> None:
+    known = read_results(folder).get("seconds")
+    stages = dict(known) if isinstance(known, Mapping) else {}
+    write_results(folder, {**values, "seconds": {**stages, stage: round(seconds, 2)}})
+
+
+def _fresh(place: Path) -> Path:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    return place
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def _write_config(place: Path, plain: Mapping[str, Any]) -> None:
+    import yaml
+
+    (place / "config.yaml").write_text(yaml.safe_dump(dict(plain), sort_keys=False))
+
+
+def _say_simulated(results: Mapping[str, Any]) -> str:
+    low, high = results["success_interval"]
+    lines = [
+        f"{results['policy']} on {results['environment']['task']}: {results['successes']} of {results['episodes']} "
+        f"episodes succeed, {results['success_rate']:.1%} (95 % interval {low:.1%} to {high:.1%}), "
+        f"in {results['seconds']:.0f} s"
+    ]
+    if (other := results["comparison"]) is not None:
+        low, high = other["success_interval"]
+        lines.append(
+            f"{other['policy']} on the same seeds: {other['success_rate']:.1%} ({low:.1%} to {high:.1%}); only the "
+            f"first succeeds in {other['only_first']}, only the second in {other['only_second']} "
+            f"(exact McNemar p = {other['p_value']:.3g})"
+        )
+    return "\n".join(lines)
+
+
+def _say_offline(results: Mapping[str, Any]) -> str:
+    lines = [
+        f"{results['policy']} on {results['dataset']} ({results['described']}): action error "
+        f"{results['offline_action_error']:.3f}, repeating the last action {results['hold_baseline_error']:.3f} "
+        "(in deviations of the recorded actions)"
+    ]
+    if results["shift"] is not None:
+        beyond = results["shift"]["mahalanobis"]["beyond_training"]
+        lines.append(f"{beyond:.1%} of its observations lie beyond where 1 % of those in training do")
+    return "\n".join(lines)

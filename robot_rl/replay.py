@@ -1,0 +1,85 @@
+"""Episodes simulated again from their seed and actions, to be filmed: nothing is rendered while they are evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from robot_rl.rollout import Outcome
+
+REST = 10
+"""Times that the last picture of a video is repeated."""
+
+
+class ReplayError(RuntimeError):
+    """An episode did not end as it had; the environment is not reproducible."""
+
+
+def replay(spec: Mapping[str, Any], outcome: Outcome, camera: str, size: Sequence[int]) -> Iterator[np.ndarray]:
+    """The pictures of an episode, uint8 [height, width, 3] RGB: one before each action and one at the end.
+
+    Args:
+        spec: of the environment that the episode ran in.
+        size: height and width in pixels.
+
+    Raises:
+        ReplayError: the success is not what it was.
+        RenderError: nothing can be rendered here.
+    """
+    from robot_rl import sim
+
+    env = sim.make({**spec, "cameras": {}, "observation": None, "render_quality": "full"})
+    try:
+        env.reset(seed=outcome.seed)
+        yield env.image(camera, *size)
+        success = False
+        for action in outcome.actions:
+            *_, info = env.step(action)
+            success |= bool(info["success"])
+            yield env.image(camera, *size)
+    finally:
+        env.close()
+    if success != outcome.success:
+        raise ReplayError(
+            f"the episode of seed {outcome.seed} was a {'success' if outcome.success else 'failure'}, and is none when "
+            "simulated again: the environment is not reproducible"
+        )
+
+
+def film(
+    folder: Path, spec: Mapping[str, Any], outcomes: Sequence[Outcome], number: int, camera: str, size: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Videos of the first successes and of the first failures, `number` of each; none where nothing can be rendered.
+
+    Returns:
+        For each `file` (its name), `seed`, `success` and `steps`.
+    """
+    from tqdm import tqdm
+
+    from robot_rl.sim.gl_context import RenderError
+    from robot_rl.video import write_video
+
+    chosen = [outcome for outcome in outcomes if outcome.success][:number]
+    chosen += [outcome for outcome in outcomes if not outcome.success][:number]
+    made = []
+    for outcome in tqdm(chosen, desc="videos", unit="video", disable=None):
+        name = f"{'success' if outcome.success else 'failure'}_{outcome.seed}.mp4"
+        try:
+            write_video(folder / name, _resting(replay(spec, outcome, camera, size)), float(spec["rate_hz"]))
+        except RenderError as error:
+            print(f"No videos: {error}")
+            break
+        made.append({"file": name, "seed": outcome.seed, "success": outcome.success, "steps": outcome.steps})
+    return made
+
+
+def _resting(pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The last picture stays for a while."""
+    for picture in pictures:
+        yield picture
+    for _ in range(REST):
+        yield picture

@@ -1,0 +1,199 @@
+"""Evaluation of policies whose behaviour is known, in a task without a simulator."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from robot_rl import cli, sim
+from robot_rl.datasets import ContractError, EpisodeStore
+from robot_rl.evaluate import Candidate, EvaluateError, main, offline, simulate
+from robot_rl.observation_shift import reference
+from robot_rl.policies import build_policy, save_policy
+from robot_rl.sim.gl_context import RenderError
+
+SEEDS = range(100_000, 100_020)
+
+
+class Walker:
+    """Goes to the goal; a lazy one only from the left half."""
+
+    obs_horizon, action_horizon, action_offset = 1, 4, 0
+
+    def __init__(self, contract, lazy=False):
+        self.contract, self.lazy = contract, lazy
+
+    def encode(self, observation):
+        return torch.as_tensor(np.concatenate([observation["position"][:, -1], observation["goal"][:, -1]], axis=1))
+
+    def sample(self, context, prefix=None, generator=None):
+        start, goal = context[:, :2], context[:, 2:]
+        target = torch.where(self.lazy & (start[:, :1] > 0.5), start, goal)
+        return target[:, None, None].expand(-1, 1, 4, -1)
+
+
+@pytest.fixture
+def walker(reach_simulation):
+    return Candidate(Path("runs/walker"), Walker(sim.make({}).contract), {"environment": {"task": "reach"}})
+
+
+@pytest.fixture
+def lazy(walker):
+    return replace(walker, path=Path("runs/lazy"), policy=Walker(walker.policy.contract, lazy=True))
+
+
+@pytest.fixture
+def checkpoint(reach_simulation, reach_store, tmp_path):
+    """A policy on disk, not trained, with what training would have left beside it."""
+    store = EpisodeStore.open(reach_store())
+    config = {
+        "denoiser": {"name": "mlp", "width": 16},
+        "action_horizon": 4,
+        "process": {"name": "flow_matching", "steps": 2},
+    }
+    folder = tmp_path / "run" / "checkpoints" / "best"
+    policy = build_policy(config, store.contract, store.statistics())
+    save_policy(policy, folder, {"environment": {"task": "reach"}, "preset": "flow_mlp"})
+    reference([(store, np.arange(len(store)))], ["position", "goal"]).write(folder)
+    return tmp_path / "run"
+
+
+def rows(folder):
+    with (folder / "evaluation" / "episodes.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_command_leaves_a_complete_run_folder(checkpoint, tmp_path, capsys):
+    output = tmp_path / "out"
+    config = cli.compose("evaluate", ["episodes=20", "videos=1", "video_size=[48,64]", "device=cpu"])
+    config = OmegaConf.merge(config, {"policy": str(checkpoint), "output": str(output)})
+    assert main(config) == 0
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["episodes"] == len(rows(output)) == 20
+    assert metrics["success_rate"] == sum(int(row["success"]) for row in rows(output)) / 20
+    low, high = metrics["success_interval"]
+    assert 0 <= low <= metrics["success_rate"] <= high <= 1
+    assert metrics["seconds"]["evaluate"] > 0
+    assert [row["seed"] for row in rows(output)] == [str(seed) for seed in SEEDS]
+    results = json.loads((output / "evaluation" / "results.json").read_text())
+    assert results["environment"]["task"] == "reach"
+    assert results["provenance"]["versions"]["robot_rl"]
+    for video in results["videos"]:
+        with av.open(str(output / "evaluation" / "videos" / video["file"])) as container:
+            assert sum(1 for _ in container.decode(video=0)) == video["steps"] + 1 + 10
+    page = (output / "report.html").read_text()
+    assert "reach" in page
+    assert "data:video/mp4;base64," in page
+    assert f"of 20 episodes succeed, {metrics['success_rate']:.1%}" in capsys.readouterr().out
+
+
+def test_outcomes_depend_on_the_seeds_alone(walker, tmp_path):
+    for name, num_envs in (("a", 1), ("b", 7)):
+        simulate(tmp_path / name, walker, {}, SEEDS, num_envs=num_envs, videos=0)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+    assert [row["seed"] for row in rows(tmp_path / "a") if row["success"] == "0"] == ["100007", "100017"]
+
+
+def test_two_policies_are_compared_on_the_same_seeds(walker, lazy, tmp_path):
+    results = simulate(tmp_path, walker, {}, SEEDS, lazy, videos=0)
+    pairs = [(row["success"] == "1", row["other_success"] == "1") for row in rows(tmp_path)]
+    only_first = pairs.count((True, False))
+    assert only_first > 3
+    other = results["comparison"]
+    assert (other["only_first"], other["only_second"]) == (only_first, 0)
+    assert other["p_value"] == pytest.approx(2 * 0.5**only_first)
+    assert results["success_rate"] == 0.9
+    assert other["success_rate"] == pytest.approx(0.9 - only_first / 20)
+    assert "lazy" in (tmp_path / "evaluation" / "success_over_time.svg").read_text()
+
+
+def test_episodes_can_be_recorded(walker, tmp_path):
+    simulate(tmp_path / "run", walker, {}, SEEDS, videos=0, record=str(tmp_path / "new.zarr"))
+    store = EpisodeStore.open(tmp_path / "new.zarr")
+    assert len(store) == 20
+    assert store.provenance["environment"]["task"] == "reach"
+    for episode, row in zip(store, rows(tmp_path / "run"), strict=True):
+        assert (episode.facts["seed"], episode.facts["source"]) == (int(row["seed"]), "policy")
+        assert (episode.success, episode.length) == (row["success"] == "1", int(row["steps"]))
+        assert (episode.terminated[-1], episode.truncated[-1]) == (episode.success, not episode.success)
+        moved = (episode.observation["position"][:-1] + episode.action) / 2
+        if episode.success:
+            np.testing.assert_allclose(episode.observation["position"][1:], moved, atol=1e-6)
+    with pytest.raises(EvaluateError, match="exists already"):
+        simulate(tmp_path / "run", walker, {}, SEEDS, record=str(tmp_path / "new.zarr"))
+
+
+def test_without_a_renderer_there_are_no_videos(walker, tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise RenderError("install libegl1")
+
+    monkeypatch.setattr(sim.make, "image", refuse)
+    assert simulate(tmp_path, walker, {}, SEEDS[:3])["videos"] == []
+    assert "No videos: install libegl1" in capsys.readouterr().out
+    assert not list((tmp_path / "evaluation").rglob("*.mp4*"))
+
+
+def test_an_environment_that_does_not_fit_changes_nothing(walker, tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "episodes.csv").write_text("seed\n")
+    other = replace(walker, policy=Walker(replace(walker.policy.contract, controller="osc_pose")))
+    with pytest.raises(ContractError, match="controller: 'osc_pose' against 'point'"):
+        simulate(tmp_path, other, {}, SEEDS)
+    assert (tmp_path / "evaluation" / "episodes.csv").read_text() == "seed\n"
+
+
+def test_the_environment_is_that_of_the_training_data_unless_changed(walker):
+    trained = {"task": "lift", "robot": "panda", "horizon": 200, "randomization": "full"}
+    candidate = replace(walker, provenance={"environment": trained})
+    assert candidate.environment({"task": None, "robot": None}) == trained
+    assert candidate.environment({"robot": "ur5e", "randomization": "none"}) == {
+        "task": "lift", "robot": "ur5e", "horizon": 200, "randomization": "none",
+    }  # fmt: skip
+    assert "horizon" not in candidate.environment({"task": "stack"})
+    unknown = replace(walker, provenance={"environment": None})
+    assert unknown.environment({"task": "lift"}) == {"task": "lift"}
+    with pytest.raises(EvaluateError, match="give task="):
+        unknown.environment({"task": None})
+
+
+def test_offline_results(checkpoint, reach_store, tmp_path, capsys):
+    moved = reach_store("other", episodes=6, failures=2, seed=5)
+    config = OmegaConf.merge(
+        cli.compose("evaluate", ["device=cpu"]),
+        {"policy": str(checkpoint), "output": str(tmp_path / "out"), "dataset": str(moved)},
+    )
+    assert main(config) == 0
+    results = json.loads((tmp_path / "out" / "offline" / "results.json").read_text())
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    for key in ("offline_action_error", "hold_baseline_error"):
+        assert metrics[key] == results[key] > 0
+    assert "success_rate" not in metrics
+    assert results["episodes"] == list(range(6))
+    assert set(results["elements"]) == {"target[0]", "target[1]"}
+    assert set(results["shift"]["elements"]) == {"position[0]", "position[1]", "goal[0]", "goal[1]"}
+    assert (tmp_path / "out" / "offline" / "episode_0.svg").is_file()
+    assert "6 successful episodes" in capsys.readouterr().out
+
+
+def test_offline_episodes_can_be_chosen(walker, reach_store, tmp_path):
+    path = reach_store(episodes=3, failures=2)
+    assert offline(tmp_path / "out", walker, path, "all", 2)["episodes"] == [0, 1, 2, 3, 4]
+    results = offline(tmp_path / "out", walker, path, [1, 4], 2)
+    assert results["episodes"] == [1, 4]
+    assert results["shift"] is None
+    assert len(list((tmp_path / "out" / "offline").glob("episode_*.svg"))) == 2
+    with pytest.raises(EvaluateError, match="from 0 to 4"):
+        offline(tmp_path / "out", walker, path, [5], 2)
+
+
+def test_a_missing_policy_is_named(capsys):
+    assert cli.main(["evaluate"]) == 1
+    assert "policy= is missing" in capsys.readouterr().err
