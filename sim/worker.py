@@ -59,6 +59,7 @@ class Worker:
 
     def __init__(self, factory: str, spec: Any, start: int, stop: int) -> None:
         self.start, self.stop = start, stop
+        message.encode(spec)  # Fails here, not with a process already running.
         ours, theirs = socket.socketpair()
         self._connection = ours
         self._crash = tempfile.TemporaryFile()  # noqa: SIM115

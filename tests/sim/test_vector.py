@@ -346,6 +346,8 @@ class TestFailure:
             walks(2, 0, broken=True)
         with pytest.raises(WorkerError, match="No module named 'nowhere'"):
             VectorEnv({}, 2, 2, factory="nowhere:make")
+        with pytest.raises(TypeError, match="cannot be sent between processes: object"):
+            VectorEnv({"scene": object()}, 2, 2, factory=FACTORY)
         with pytest.raises(ValueError, match="module:function"):
             VectorEnv({}, 2, 0, factory="nowhere")
 
