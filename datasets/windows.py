@@ -17,7 +17,8 @@ import numpy as np
 
 from robot_rl.datasets.contract import Contract, ContractError, satisfies
 from robot_rl.datasets.permutation import permute
-from robot_rl.datasets.prefetch import Prefetch
+from robot_rl.datasets.prefetch import BATCHES_AHEAD, Prefetch
+from robot_rl.datasets.recycled import RecycledMemory
 from robot_rl.datasets.statistics import Statistics, combine
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Windows:
         self._shuffle = shuffle
         self._workers = workers
         self._pin_memory = pin_memory
+        self._memory = RecycledMemory(len(self.contract.cameras) * (BATCHES_AHEAD * workers + 2))
         self._shard = slice(rank * batch_size // count, (rank + 1) * batch_size // count)
 
     def __len__(self) -> int:
@@ -205,20 +207,24 @@ class Windows:
 
         pinned = self._pin_memory and torch.cuda.is_available()
 
-        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             return torch.empty(shape, dtype=dtype, pin_memory=pinned)
 
+        # PyTorch keeps page-locked memory for later by itself.
+        allocate = dict.fromkeys(("image", "depth"), empty if pinned else self._memory.empty)
         dtypes = {"image": torch.uint8, "depth": torch.uint16}
         batch: Batch = {
             "observation": {
-                name: empty(size, self.obs_horizon, *feature.shape, dtype=dtypes.get(feature.kind, torch.float32))
+                name: allocate.get(feature.kind, empty)(
+                    (size, self.obs_horizon, *feature.shape), dtypes.get(feature.kind, torch.float32)
+                )
                 for name, feature in self.contract.observation.items()
             },
-            "action": empty(size, self.action_horizon, self.contract.action_dim),
-            "observation_valid": empty(size, self.obs_horizon, dtype=torch.bool),
-            "action_valid": empty(size, self.action_horizon, dtype=torch.bool),
-            "weight": empty(size),
-            **{name: empty(size, dtype=torch.int64) for name in ("episode", "step", "source")},
+            "action": empty((size, self.action_horizon, self.contract.action_dim), torch.float32),
+            "observation_valid": empty((size, self.obs_horizon), torch.bool),
+            "action_valid": empty((size, self.action_horizon), torch.bool),
+            "weight": empty((size,), torch.float32),
+            **{name: empty((size,), torch.int64) for name in ("episode", "step", "source")},
         }
         for number, (source, (slots, windows)) in enumerate(zip(self._sources, picks, strict=True)):
             if len(slots):
@@ -237,13 +243,13 @@ class Windows:
         batch["weight"].numpy()[slots] = source.weight(episodes, first[:, 0] + steps)
         batch["observation_valid"].numpy()[slots] = observed >= 0
         batch["action_valid"].numpy()[slots] = (acted >= 0) & (acted <= last)
-        batch["action"].numpy()[slots] = source.store.array("data/action").gather(first + np.clip(acted, 0, last))
+        # Smallest rows first: arrays are mapped in the order of their first use, as long as there is room.
+        for name in self.contract.cameras:
+            source.read_frames(name, rows, batch["observation"][name].numpy(), slots)
         for name, feature in self.contract.observation.items():
-            target = batch["observation"][name].numpy()
-            if feature.is_frame:
-                source.read_frames(name, rows, target, slots)
-            else:
-                target[slots] = source.store.array(f"data/{name}").gather(rows)
+            if not feature.is_frame:
+                batch["observation"][name].numpy()[slots] = source.store.array(f"data/{name}").gather(rows)
+        batch["action"].numpy()[slots] = source.store.array("data/action").gather(first + np.clip(acted, 0, last))
 
 
 class Mixture:
