@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,12 @@ class Layout:
         if problems:
             raise StoreError("\n".join(["this cannot be stored:", *(f"  - {problem}" for problem in problems)]))
 
-    @property
+    @cached_property
     def lowdim(self) -> dict[str, Feature]:
         """The observation features that are stored as rows."""
         return {name: feature for name, feature in self.contract.observation.items() if not feature.is_frame}
 
-    @property
+    @cached_property
     def row_arrays(self) -> dict[str, ArrayKind]:
         """The arrays with one row for each row of an episode, by path, but for the encoded frames."""
         size = self.contract.action_dim
@@ -95,13 +96,13 @@ class Layout:
                 arrays[f"frames/{camera}/{name}"] = ArrayKind(dtype)
         return arrays
 
-    @property
+    @cached_property
     def frame_arrays(self) -> dict[str, ArrayKind]:
         """The encoded frames of each camera, by path."""
         kind = ArrayKind("uint8", packed=True)
         return {f"frames/{camera}/bytes": kind for camera in self.contract.cameras}
 
-    @property
+    @cached_property
     def episode_arrays(self) -> dict[str, ArrayKind]:
         """The arrays with one row for each episode, by path, but for `EPISODE_ENDS`."""
         arrays = {CHECKSUM: ArrayKind("uint32")}
@@ -109,13 +110,13 @@ class Layout:
             arrays[f"meta/statistics/{name}"] = ArrayKind("float64", (sum(_parts(shape).values()), *shape))
         return arrays
 
-    @property
+    @cached_property
     def statistics_shapes(self) -> dict[str, tuple[int, ...]]:
         """The features that statistics are kept of, and their shape: no frames, texts and diagnostics."""
         kept = {name: f for name, f in self.lowdim.items() if f.kind != "text" and f.role != "diagnostic"}
         return {**{name: feature.shape for name, feature in kept.items()}, "action": (self.contract.action_dim,)}
 
-    @property
+    @cached_property
     def arrays(self) -> dict[str, ArrayKind]:
         """All arrays, by path; `EPISODE_ENDS` stands last."""
         ends = {EPISODE_ENDS: ArrayKind("int64")}
@@ -163,7 +164,7 @@ class Layout:
             raise NotAStore(f"{store} is no episode store: {found}. EpisodeStore.create makes a new one.")
         try:
             plain = json.loads(path.read_bytes())
-            attributes = plain["attributes"]
+            attributes = dict(plain["attributes"])
         except (ValueError, KeyError, TypeError) as error:
             raise StoreDamaged(
                 f"{path} is unreadable ({error}); `robot-rl data check --repair` restores it from its copy."

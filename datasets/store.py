@@ -78,6 +78,12 @@ class EpisodeStore(Sequence["Episode"]):
         path, disk = Path(path), disk or Disk()
         known = {**_provenance(), **(provenance or {})}
         layout = Layout(contract, frames.resolve(encoding, contract), tuple(streams), int(sim_state_size), known)
+        try:
+            layout.group_header("")
+        except (TypeError, ValueError) as error:
+            raise StoreError(
+                f"provenance is not JSON: {error}. It may hold texts, finite numbers, lists and mappings."
+            ) from None
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise StoreError(f"{path} exists already. EpisodeStore.append adds to a store; or choose another path.")
         beside = path.with_name(f".{path.name}.creating-{os.getpid()}")

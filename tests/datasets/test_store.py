@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -377,8 +378,9 @@ def test_creation_is_all_or_nothing(tmp_path: Path, contract: Contract) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["a.zarr"]
     with pytest.raises(StoreError, match="exists already"):
         EpisodeStore.create(path, contract)
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        EpisodeStore.create(tmp_path / "b", contract, provenance={"a": np.nan})
+    for value in (np.nan, object()):
+        with pytest.raises(StoreError, match="provenance is not JSON"):
+            EpisodeStore.create(tmp_path / "b", contract, provenance={"a": value})
     assert not (tmp_path / "b").exists()
 
 
@@ -541,6 +543,32 @@ def test_an_error_in_a_thread_ends_the_episode(
     store.refresh()
     same(store[3], 7)
     assert check(store) == []
+
+
+def test_memory_does_not_grow_with_the_episode_or_the_store(tmp_path: Path) -> None:
+    camera = Feature("camera", (128, 128, 3), "uint8", "image")
+    contract = Contract("one camera", 20.0, {"camera": camera}, {"a": Feature("a", (1,), kind="action")})
+    store = EpisodeStore.create(tmp_path / "a", contract, encoding="raw")
+    steps, frame_bytes = 400, camera.size
+    for threads in (0, 2):
+        tracemalloc.start()
+        with EpisodeStore.append(store.path, encode_threads=threads) as writer, writer.episode() as episode:
+            for step in range(steps):
+                episode.add({"camera": np.full(camera.shape, step % 251, np.uint8)}, [step])
+            episode.finish({"camera": np.zeros(camera.shape, np.uint8)}, success=True)
+        assert tracemalloc.get_traced_memory()[1] < 60 * frame_bytes
+        tracemalloc.stop()
+    with EpisodeStore.append(store.path) as writer:
+        for _ in range(30):
+            with writer.episode() as episode:
+                episode.add({"camera": np.ones(camera.shape, np.uint8)}, [0])
+                episode.finish({"camera": np.ones(camera.shape, np.uint8)}, success=True)
+    store.refresh()
+    tracemalloc.start()
+    for short in store[2:]:
+        assert short.observation["camera"].all()
+    assert tracemalloc.get_traced_memory()[1] < 10 * frame_bytes
+    tracemalloc.stop()
 
 
 def test_a_large_store_opens_by_reading_its_ends_only(
