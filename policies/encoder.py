@@ -64,8 +64,11 @@ class Encoder(nn.Module):
     def _see(self, name: str, frames: Tensor, generator: torch.Generator | None) -> Tensor:
         horizon = frames.shape[1]
         # Frames come with the channels last in memory: the permuted view is already in channels_last format.
+        # Depth becomes float (metres) first, because torch cannot index uint16.
+        colour = frames.dtype == torch.uint8
+        frames = frames if colour else frames.float()
         images = self.augmentation.move(frames.flatten(0, 1).permute(0, 3, 1, 2), horizon, generator)
-        scale = 1 / 255 if frames.dtype == torch.uint8 else 1e-3
+        scale = 1 / 255 if colour else 1e-3
         images = self.augmentation.colour(images.float() * scale, horizon, generator)
         return self.backbones[_key(name)](images).float().unflatten(0, (-1, horizon))
 

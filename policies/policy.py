@@ -109,7 +109,7 @@ class Policy(nn.Module):
         self.prefix_max_length = int(config["prefix"]["max_length"])
         _check_sizes(self)
 
-        augmentation = Augmentation(**config["augmentation"])
+        augmentation = _augmentation(config["augmentation"])
         self.encoder = Encoder(
             self.contract, _backbones(config, self.contract), augmentation, config["normalizer"]["rotation"]
         )
@@ -336,6 +336,10 @@ def _check_sizes(policy: Policy) -> None:
         raise PolicyError(
             "\n".join(["the policy's configuration does not fit:", *(f"  - {line}" for line in problems)])
         )
+
+
+def _augmentation(config: Mapping[str, Any]) -> Augmentation:
+    return construct("augmentation", {"name": "augmentation", **config}, {"augmentation": Augmentation})
 
 
 def _backbones(config: Mapping[str, Any], contract: Contract) -> dict[str, nn.Module]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from robot_rl.policies.configuration import PolicyError
+
 
 class SpatialSoftmax(nn.Module):
     """[N, channels, height, width] to [N, 2 * keypoints]: x of all keypoints, then y, in [-1, 1]."""
@@ -16,6 +18,11 @@ class SpatialSoftmax(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """The expected coordinates under the softmax of each map."""
         maps = self.maps(features).float()
+        if min(maps.shape[-2:]) < 2:
+            raise PolicyError(
+                f"the image is too small for its encoder: {list(maps.shape[-2:])} pixels are left, where coordinates "
+                "need at least 2; use larger images, a larger crop or a shallower encoder"
+            )
         weight = maps.flatten(2).softmax(dim=-1).unflatten(-1, maps.shape[-2:])
         x = torch.linspace(-1, 1, maps.shape[-1], device=maps.device)
         y = torch.linspace(-1, 1, maps.shape[-2], device=maps.device)

@@ -34,8 +34,8 @@ def contract() -> Contract:
     observation = [
         Feature("joint_position", (3,), unit="rad"),
         Feature("cube_pose", (7,), frame="base", representation="position_quaternion"),
-        Feature("front", (24, 24, 3), dtype="uint8", kind="image"),
-        Feature("wrist.left", (24, 32, 3), dtype="uint8", kind="image"),
+        Feature("front", (48, 48, 3), dtype="uint8", kind="image"),
+        Feature("wrist.left", (48, 64, 3), dtype="uint8", kind="image"),
     ]
     action = [
         Feature("joint_position", (3,), kind="action", unit="rad"),

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from robot_rl.policies import PolicyError
 from robot_rl.policies.spatial_softmax import SpatialSoftmax
 
 
@@ -16,3 +18,8 @@ def test_a_peak_is_found_at_its_coordinates() -> None:
 
 def test_a_flat_map_gives_the_centre() -> None:
     assert SpatialSoftmax(4, 3)(torch.ones(2, 4, 6, 6)).abs().max() < 1e-6
+
+
+def test_a_map_without_extent_is_refused() -> None:
+    with pytest.raises(PolicyError, match="too small for its encoder"):
+        SpatialSoftmax(4, 3)(torch.ones(2, 4, 1, 6))
