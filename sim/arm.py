@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from robot_rl.datasets.contract import Contract
-from robot_rl.sim.arm_model import load_arm_model
+from robot_rl.sim.arm_model import PHYSICS_PERIOD, load_arm_model
 from robot_rl.sim.arm_observation import ArmObservation
 from robot_rl.sim.controllers import make_controller, substeps
 from robot_rl.sim.disturbance import Disturbance
@@ -73,6 +73,7 @@ class ArmEnv(gymnasium.Env):
         self.contract = contract
         self._observation.select(contract.observation)
         self._action_dim = contract.action_dim
+        self._period = 1.0 / rate_hz
         self._horizon = int(self.spec["horizon"])
         self._steps = 0
         self._randomizer: Randomizer | None = None
@@ -135,7 +136,7 @@ class ArmEnv(gymnasium.Env):
         self._steps += 1
         success = self.arm_model.success()
         # MuJoCo resets a state that is no longer finite, and with it the time.
-        diverged = self.data.time <= before
+        diverged = self.data.time < before + self._period - 0.5 * PHYSICS_PERIOD
         info: dict[str, Any] = {"success": success}
         if diverged:
             info["diverged"] = True

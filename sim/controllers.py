@@ -237,6 +237,7 @@ class RobosuiteController:
 
     def __init__(self, arm_model: ArmModel) -> None:
         self._environment = arm_model.environment
+        self._physics = physics_of(arm_model.model, arm_model.data)
         self.features = osc_features(arm_model)
 
     def reset(self) -> None:
@@ -244,6 +245,8 @@ class RobosuiteController:
 
     def step(self, action: np.ndarray) -> None:
         self._environment.step(action)
+        # robosuite leaves poses and contacts one physics step behind.
+        refresh(self._physics)
 
     def get_state(self) -> np.ndarray:
         return np.zeros(0)

@@ -112,7 +112,7 @@ def follow_joints(
     natural_frequency: float,
     damping_ratio: float,
 ) -> None:
-    """Follow references for `n` physics steps: τ = M (q̈ᵣ + 2 ζ ω (q̇ᵣ - q̇) + ω² (qᵣ - q)) + h, within motor limits.
+    """Follow references: τ = M (q̈ᵣ + 2 ζ ω (q̇ᵣ - q̇) + ω² (qᵣ - q - Δt q̇)) + h in each step, within motor limits.
 
     So each joint behaves like a spring and damper of the same natural frequency in every posture, as the position
     controllers inside industrial arms do.

@@ -1,0 +1,26 @@
+import numba
+import numpy as np
+
+from robot_rl.sim.compiled import compiled
+
+
+def double(values: np.ndarray) -> np.ndarray:
+    return 2.0 * values
+
+
+def test_compiles_where_nothing_can_be_kept(monkeypatch):
+    njit = numba.njit
+
+    def njit_without_folder(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", njit_without_folder)
+    assert compiled(double)(np.ones(3)).tolist() == [2, 2, 2]
+
+
+def test_keeps_machine_code(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert compiled(double)(np.ones(3)).tolist() == [2, 2, 2]
+    assert list(tmp_path.rglob("*.nbc"))

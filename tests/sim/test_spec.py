@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from robot_rl.sim.spec import SpecError, available, load, resolve
+
+
+def test_a_task_name_is_enough():
+    spec = resolve("lift")
+    assert spec["task"] == "lift"
+    assert spec["robot"] == "panda"
+    assert spec["controller"] == "joint_position"
+    assert spec["horizon"] == load("task", "lift")["horizon"]
+    assert json.loads(json.dumps(spec)) == spec
+    assert resolve(spec) == spec
+
+
+def test_the_tasks_and_robots_are_there():
+    tasks = {"lift", "pick_place_can", "nut_assembly_square", "stack", "door", "tool_hang"}
+    assert tasks | {"two_arm_transport", "two_arm_lift"} <= set(available("task"))
+    assert {"panda", "ur5e"} <= set(available("robot"))
+    assert {"joint_position", "ee_pose", "ee_delta"} <= set(available("controller"))
+
+
+@pytest.mark.parametrize("group", ["task", "robot", "controller"])
+def test_files_carry_their_name(group):
+    assert [load(group, name)["name"] for name in available(group)] == available(group)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("lft", "no task 'lft'; there are: door, lift"),
+        ({}, "needs a task"),
+        ({"task": "lift", "colour": 1}, "no such key in an environment: colour; known are: task, robot"),
+        ({"task": "lift", "stepper": "slow"}, "stepper: expected one of fast, robosuite"),
+        ({"task": "lift", "horizon": 0}, "horizon: expected a positive number"),
+        ({"task": "lift", "cameras": ["agentview"]}, "cameras: expected a mapping"),
+        ({"task": "lift", "cameras": {"agentview": [84]}}, r"camera 'agentview': expected \[height, width\]"),
+    ],
+)
+def test_mistakes_are_named(spec, message):
+    with pytest.raises(SpecError, match=message):
+        resolve(spec)
