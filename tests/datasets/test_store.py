@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,43 @@ def test_plain_zarr_reads_everything(store: EpisodeStore) -> None:
     )
     assert group["data/is_first"][:].nonzero()[0].tolist() == [0, 4, 9]
     assert group["data/is_last"][:].nonzero()[0].tolist() == [3, 8, 14]
+
+
+def test_the_reader_in_the_format_reference_runs(
+    store: EpisodeStore, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EpisodeStore.append(store.path) as writer:
+        record(writer, 3)
+    text = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    found: dict[str, Any] = {}
+    exec(code.replace("lift.zarr", str(store.path)), found)
+    episode = EpisodeStore.open(store.path)[3]
+    np.testing.assert_array_equal(found["joints"], episode.observation["joint_position"])
+    np.testing.assert_array_equal(found["actions"], episode.action)
+
+
+def test_bytes_lie_where_the_format_reference_says(store: EpisodeStore) -> None:
+    rows = np.fromfile(store.path / "data/joint_position/c.0.0", "<f4").reshape(-1, 2)
+    assert len(rows) == (4 << 20) // 8
+    np.testing.assert_array_equal(rows[4:9], store[1].observation["joint_position"])
+    assert not rows[15:].any()
+    value = 0
+    names = [path for path in zarr.open_group(store.path, mode="r")["data"].array_keys() if path != "timestamp"]
+    paths = [f"data/{name}" for name in names] + ["data/timestamp/control"]
+    paths += [
+        f"frames/{camera}/{name}" for camera in ("wrist", "range") for name in ("offset", "size", "stamp", "checksum")
+    ]
+    for path in sorted(paths):
+        array = zarr.open_array(store.path / path, mode="r")
+        value = zlib.crc32(array[4:9].tobytes(), value)
+    assert value == zarr.open_array(store.path / "meta/checksum", mode="r")[1]
+    block = zarr.open_array(store.path / "meta/statistics/opening", mode="r")[1]
+    opening = store[1].observation["opening"].astype(float)
+    assert block.shape == (70, 1)
+    np.testing.assert_allclose(block[:5], [[5], opening.sum(0), [opening.var() * 5], opening.min(0), opening.max(0)])
+    levels = 0.5 - 0.5 * np.cos(np.pi * np.arange(65) / 64)
+    np.testing.assert_allclose(block[5:], np.quantile(opening, levels, axis=0))
 
 
 def test_the_extras_of_a_step_are_kept(tmp_path: Path, contract: Contract) -> None:
