@@ -325,7 +325,7 @@ def satisfies(consumer: Contract, producer: Contract, casts: Mapping[str, str] |
         differences += _feature_differences("observation", wanted, producer.observation[name], ignore)
     if list(consumer.action) != list(producer.action):
         differences.append(f"action: {list(consumer.action)} against {list(producer.action)}")
-    for name in consumer.action.keys() & producer.action.keys():
+    for name in [name for name in consumer.action if name in producer.action]:
         ignore = ("lower", "upper", "role", "calibration", "rate_hz")
         differences += _feature_differences("action", consumer.action[name], producer.action[name], ignore)
     if differences:

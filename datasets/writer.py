@@ -344,7 +344,7 @@ class EpisodeWriter:
         if not isinstance(observation, Mapping):
             problems.append(f"observation: expected a mapping by name, got {type(observation).__name__}")
             return values
-        for name in observation.keys() ^ self._contract.observation.keys():
+        for name in sorted(observation.keys() ^ self._contract.observation.keys(), key=str):
             problems.append(f"observation.{name}: {'not in the contract' if name in observation else 'missing'}")
         for name, feature in self._cameras.items():
             if name in observation:
