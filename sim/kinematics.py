@@ -175,9 +175,10 @@ def _chain(model: mujoco.MjModel, joints: Sequence[str], site: str, base: str) -
         first = model.body_jntadr[body_id]
         for joint_id in range(first, first + model.body_jntnum[body_id]):
             if joint_id in wanted:
+                span = model.jnt_range[joint_id] if model.jnt_limited[joint_id] else _ENDLESS
                 parent.add_joint(
                     name=model.joint(joint_id).name, type=mujoco.mjtJoint(int(model.jnt_type[joint_id])),
-                    pos=model.jnt_pos[joint_id], axis=model.jnt_axis[joint_id], range=model.jnt_range[joint_id] if model.jnt_limited[joint_id] else _ENDLESS,
+                    pos=model.jnt_pos[joint_id], axis=model.jnt_axis[joint_id], range=span,
                     ref=model.qpos0[model.jnt_qposadr[joint_id]], limited=True,
                 )  # fmt: skip
                 wanted.discard(joint_id)

@@ -7,9 +7,10 @@ targets. So a moving target is followed without lag beyond that one period and w
 never jumps.
 
 Limits come first. Position, velocity, acceleration and jerk of a quintic lie in the convex hull of its Bézier control
-points, which bounds them without sampling; where the hull breaks a limit, `ruckig` gives the time-optimal jerk-limited
-motion instead. Every motion is planned until rest (targets may stop coming at any moment), and one that would leave the
-position limits on its way to rest is never begun: the motion before it, which ends in rest inside them, continues.
+points, which bounds them without sampling. Where the hull breaks a limit, a quintic over two periods catches up gently;
+where that breaks one too, `ruckig` gives the time-optimal jerk-limited motion. Every motion is planned until rest
+(targets may stop coming at any moment), and one that would leave the position limits on its way to rest is never begun:
+the motion before it, which ends in rest inside them, continues.
 
 The class knows no clock, thread or simulator: `step()` once per period of the robot, in simulation and on the robot.
 """
@@ -28,6 +29,9 @@ from robot_rl.sim.kinematics import Kinematics
 
 GRACE = 0.2
 """Part of a target period for which a late target is awaited, coasting, before the motion is brought to rest."""
+
+LATENESS = 0.2
+"""Part of a target period by which a time-optimal motion may be late and still pass its target at the full velocity."""
 
 _TOLERANCE = 1e-9
 _KEYS = ("lower", "upper", "velocity", "acceleration", "jerk")
@@ -265,33 +269,56 @@ class Servo:
         return _Arrival(self._targets[-1], velocity, np.where(velocity == wanted, acceleration, 0.0), shared)
 
     def _plan(self, start: References, end: _Arrival) -> _Motion | None:
-        """The first that keeps all limits: quintic, time-optimal, time-optimal to rest; each continued until rest."""
+        """The first of five kinds of motion, from smooth to hard, that keeps all limits; each continued until rest."""
         if np.isnan(end.position).any():
             brake = self._time_optimal(start, start, brake=True)
             return _Motion([brake]) if brake else None
         # A start outside (a measured position beyond a stop) may come back inside, but not leave further.
         low, high = np.minimum(self.limits.lower, start.position), np.maximum(self.limits.upper, start.position)
-        for build in (self._quintic_motion, self._moving_motion, self._resting_motion):
+        for build in (
+            self._quintic_motion,
+            self._gentle_motion,
+            self._prompt_motion,
+            self._late_motion,
+            self._resting_motion,
+        ):
             segments = build(start, end)
             if all(segment is not None and segment.within(self.limits, low, high) for segment in segments):
                 return _Motion([segment for segment in segments if segment is not None])
         return None
 
     def _quintic_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
+        return self._smooth(start, References(end.position, end.velocity, end.acceleration), self.target_period)
+
+    def _gentle_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
+        """Catch up with a steadily moving target in two periods instead of one."""
+        position = end.position + end.shared_velocity * self.target_period
+        ahead = References(position, end.shared_velocity, np.zeros_like(position))
+        return self._smooth(start, ahead, 2 * self.target_period, end.position)
+
+    def _smooth(
+        self, start: References, end: References, duration: float, final: np.ndarray | None = None
+    ) -> list[_Segment | None]:
         grace = GRACE * self.target_period
-        arrival = References(end.position, end.velocity, end.acceleration)
         coast = References(
             end.position + (end.velocity + end.acceleration * grace / 3) * grace,
             end.velocity + end.acceleration * grace / 2,
             np.zeros_like(end.acceleration),
         )
-        rest = self._time_optimal(coast, _at_rest(end.position))
-        return [_Quintic(start, arrival, self.target_period), _Quintic(arrival, coast, grace), rest]
+        rest = self._time_optimal(coast, _at_rest(end.position if final is None else final))
+        return [_Quintic(start, end, duration), _Quintic(end, coast, grace), rest]
 
-    def _moving_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
-        arrival = References(end.position, end.shared_velocity, np.zeros_like(end.acceleration))
-        rest = self._time_optimal(arrival, _at_rest(end.position))
-        return [self._time_optimal(start, arrival, minimum_duration=self.target_period), rest]
+    def _prompt_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
+        segments = self._passing(start, References(end.position, end.velocity, np.zeros_like(end.velocity)))
+        in_time = segments[0] is not None and segments[0].duration <= (1 + LATENESS) * self.target_period
+        return segments if in_time else [None]
+
+    def _late_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
+        return self._passing(start, References(end.position, end.shared_velocity, np.zeros_like(end.velocity)))
+
+    def _passing(self, start: References, end: References) -> list[_Segment | None]:
+        rest = self._time_optimal(end, _at_rest(end.position))
+        return [self._time_optimal(start, end, minimum_duration=self.target_period), rest]
 
     def _resting_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
         return [self._time_optimal(start, _at_rest(end.position))]

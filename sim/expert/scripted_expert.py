@@ -1,0 +1,176 @@
+"""The scripted expert: a task's goal for the present scene becomes a smooth, reachable action of the environment.
+
+What to do is decided anew in every step from the geometry of the scene (`decide` in the task's file), how fast to go
+from the measured motion of the gripper. The expert remembers nothing, so its actions are a function of what can be
+observed, which is what a policy can learn; and after a disturbance, a slipped or a missed grasp, it goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mujoco
+import numpy as np
+
+from robot_rl.sim.arm import ArmEnv
+from robot_rl.sim.expert.scene import Goal, Scene
+from robot_rl.sim.kinematics import Kinematics
+from robot_rl.sim.rotation import quaternion_from_matrix
+
+ACCELERATION = 1.0
+"""Of the gripper [m/s²]."""
+TURN_SPEED, TURN_ACCELERATION = 2.0, 4.0
+"""Of the gripper [rad/s] and [rad/s²]."""
+BRAKING = 0.6
+"""Part of the acceleration that braking counts on; the rest corrects."""
+NOISE_FULL_STEP = 0.01
+"""Steps shorter than this are disturbed in proportion to their length, so that a grasp still succeeds [m]."""
+OSC_LEAD = 24.5 / 150.0
+"""Time by which the goal of robosuite's OSC runs ahead in steady motion: damping over stiffness [s]."""
+REACH = 0.95
+"""Objects further than this from the base are given up [m]."""
+
+
+class ScriptedExpert:
+    """Acts in an arm environment, in its own action space.
+
+    Args:
+        env: with one arm and any controller.
+        decide: goal of the task for a scene.
+        noise: strength of the kicks that disturb executed actions: their standard deviation, relative to the largest
+            acceleration of the expert, which corrects them. They add up to a random walk of the gripper's velocity.
+        generator: of the noise; needed when there is any.
+
+    Attributes:
+        intended: the last action without its noise, [A]. As in DART (Laskey et al. 2017) the noisy action is executed
+            and the intended one is what to imitate: it leads back from where the noise has led.
+        failed: whether the expert has given up, because an object is out of reach. Cleared by `reset`.
+    """
+
+    def __init__(
+        self,
+        env: ArmEnv,
+        decide: Callable[[Scene], Goal],
+        noise: float = 0.0,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        if noise < 0:
+            raise ValueError(f"noise: expected a number >= 0, got {noise}")
+        if noise > 0 and generator is None:
+            raise ValueError("noise needs a generator, for example numpy.random.default_rng(seed)")
+        if len(env.arm_model.arms) != 1:
+            raise ValueError(f"scripted experts move one arm, {env.contract.name} has {len(env.arm_model.arms)}")
+        self._env, self._decide, self._noise, self._generator = env, decide, noise, generator
+        self._arm = arm = env.arm_model.arms[0]
+        model = env.model
+        lower, upper = (np.asarray(arm.limits[key], float) for key in ("lower", "upper"))
+        self._kinematics = Kinematics(
+            model, [model.joint(joint).name for joint in arm.joints], model.site(arm.site).name,
+            model.body(arm.base).name, arm.home, lower, upper,
+        )  # fmt: skip
+        self._reach = np.asarray(arm.limits["velocity"], float) / env.contract.rate_hz
+        home = self._kinematics.forward(arm.home)
+        self._home_yaw = _yaw(home)
+        self._period = 1.0 / env.contract.rate_hz
+        encodings = {
+            "servo_joint_position": self._joint_action,
+            "servo_ee_pose": self._pose_action,
+            "osc_pose": self._delta_action,
+        }
+        self._encode = encodings[env.contract.controller]
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new episode."""
+        self.failed = False
+        self.intended = np.zeros(self._env.contract.action_dim, np.float32)
+
+    def scene(self) -> Scene:
+        """The present state of the environment."""
+        joints = self._joint_position()
+        pose = self._kinematics.forward(joints)
+        motion = self._kinematics.jacobian(joints) @ self._env.data.qvel[self._env.model.jnt_dofadr[self._arm.joints]]
+        gripper = self._arm.gripper
+        return Scene(
+            pose[:3], _matrix(pose[3:]), motion[:3], motion[3:], gripper.opening_of(self._env.data.qpos),
+            gripper.max_opening, self._home_yaw, self._env.object_poses(),
+        )  # fmt: skip
+
+    def act(self) -> np.ndarray:
+        """The action to execute now, float32 [A]; `intended` is the one to learn."""
+        scene = self.scene()
+        self.failed = self.failed or any(np.linalg.norm(pose[:2]) > REACH for pose in scene.objects.values())
+        goal = self._decide(scene)
+        way = goal.position - scene.position
+        # Along and down apart, so that each comes to a stop in time when the other is still far.
+        shift = np.concatenate([
+            advance(way[part], scene.velocity[part], goal.speed, ACCELERATION, self._period)
+            for part in (slice(0, 2), slice(2, 3))
+        ])
+        turn_error = _rotation_vector(goal.rotation @ scene.rotation.T)
+        turn = advance(turn_error, scene.turning, TURN_SPEED, TURN_ACCELERATION, self._period)
+        self.intended = self._encode(scene, goal, shift, turn)
+        if self._generator is None or self._noise == 0:
+            return self.intended
+        calm = np.clip(np.linalg.norm(shift) / NOISE_FULL_STEP, 0.1, 1.0)
+        kicks = self._noise * calm * self._period**2 * self._generator.standard_normal((2, 3))
+        shift, turn = shift + ACCELERATION * kicks[0], turn + TURN_ACCELERATION * kicks[1]
+        return self._encode(scene, goal, shift, turn)
+
+    def _joint_position(self) -> np.ndarray:
+        return self._env.data.qpos[self._env.model.jnt_qposadr[self._arm.joints]]
+
+    def _joint_action(self, scene: Scene, goal: Goal, shift: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        pose = np.concatenate([scene.position + shift, quaternion_from_matrix(_turned(scene.rotation, turn))])
+        joints = self._kinematics.inverse(pose, self._joint_position(), self._reach)
+        return np.append(joints, goal.opening).astype(np.float32)
+
+    def _pose_action(self, scene: Scene, goal: Goal, shift: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        columns = _turned(scene.rotation, turn)[:, :2].T.ravel()
+        return np.concatenate([scene.position + shift, columns, [goal.opening]]).astype(np.float32)
+
+    def _delta_action(self, scene: Scene, goal: Goal, shift: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        del goal, shift, turn
+        return np.zeros(7, np.float32)
+
+
+def advance(error: np.ndarray, velocity: np.ndarray, speed: float, acceleration: float, period: float) -> np.ndarray:
+    """Displacement of the next period on the way to a goal, with bounded speed and change of velocity.
+
+    Args:
+        error: goal minus position, [n].
+        velocity: present one, [n].
+    """
+    distance = float(np.linalg.norm(error))
+    # The speed v from which, after one more period, it can still stop in time: v T + v² / 2b = distance.
+    braking = BRAKING * acceleration
+    stopping = braking * (np.sqrt(period**2 + 2.0 * distance / braking) - period)
+    wanted = error * (min(speed, stopping) / max(distance, 1e-9))
+    change = wanted - velocity
+    change *= min(1.0, acceleration * period / max(float(np.linalg.norm(change)), 1e-9))
+    return period * (velocity + 0.5 * change)
+
+
+def _turned(rotation: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    quaternion, matrix = np.empty(4), np.empty(9)
+    angle = float(np.linalg.norm(turn))
+    mujoco.mju_axisAngle2Quat(quaternion, turn / max(angle, 1e-12), angle)
+    mujoco.mju_quat2Mat(matrix, quaternion)
+    return matrix.reshape(3, 3) @ rotation
+
+
+def _rotation_vector(rotation: np.ndarray) -> np.ndarray:
+    vector = np.empty(3)
+    mujoco.mju_quat2Vel(vector, quaternion_from_matrix(rotation), 1.0)
+    return vector
+
+
+def _matrix(quaternion: np.ndarray) -> np.ndarray:
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, quaternion)
+    return matrix.reshape(3, 3)
+
+
+def _yaw(pose: np.ndarray) -> float:
+    matrix = _matrix(pose[3:])
+    return float(np.arctan2(matrix[1, 0], matrix[0, 0]))
