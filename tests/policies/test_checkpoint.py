@@ -87,7 +87,7 @@ def test_files_that_are_no_json_or_no_tensors(make_policy: Any, tmp_path: Path) 
         with pytest.raises(CheckpointError, match="cannot be read"):
             load_policy(tmp_path)
     (tmp_path / "contract.json").write_text("{")
-    with pytest.raises(CheckpointError, match="contract.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"contract.json cannot be read"):
         load_policy(tmp_path)
 
 
