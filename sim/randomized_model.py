@@ -160,20 +160,21 @@ class Light:
         scale: Sequence[float],
     ) -> None:
         self._model, self._lights = model, lights
-        self._width, self._scale = np.repeat([position, direction], 3), scale
+        self._width = np.repeat([position, direction], 3)
+        self._low, self._high = scale
         head = model.vis.headlight
         self._head = [head.ambient, head.diffuse, head.specular]
         self._colours = [model.light_ambient, model.light_diffuse, model.light_specular]
         self.arrays: Sequence[np.ndarray] = [model.light_pos, model.light_dir, *self._colours, *self._head]
 
     def draw(self, generator: np.random.Generator) -> Record:
-        record: dict[str, Any] = {"headlight": {"brightness": generator.uniform(*self._scale)}}
+        record: dict[str, Any] = {"headlight": {"brightness": generator.uniform(self._low, self._high)}}
         for name in self._lights:
             offset = generator.uniform(-self._width, self._width)
             record[name] = {
                 "position": offset[:3].tolist(),
                 "direction": offset[3:].tolist(),
-                "brightness": generator.uniform(*self._scale),
+                "brightness": generator.uniform(self._low, self._high),
             }
         return record
 
