@@ -31,6 +31,7 @@ import numpy as np
 from robot_rl.datasets import EpisodeStore
 from robot_rl.intervals import mcnemar, wilson
 from robot_rl.metric_log import read_results, write_results
+from robot_rl.observation_shift import ROWS, Reference, read_rows, shift
 from robot_rl.provenance import provenance
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ class EvaluateError(ValueError):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A policy and where it came from."""
+    """A policy and where it came from; `trained_on` sums up the observations of its training data, where it has any."""
 
     path: Path
     policy: Policy
     provenance: dict[str, Any]
+    trained_on: Reference | None = None
 
     @staticmethod
     def load(path: str | Path, device: str = "cpu") -> Candidate:
@@ -60,11 +62,12 @@ class Candidate:
         import torch
 
         from robot_rl.policies import load_policy
-        from robot_rl.policies.checkpoint import load_provenance
+        from robot_rl.policies.checkpoint import checkpoint_folder, load_provenance
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return Candidate(Path(path), load_policy(path, device), load_provenance(path))
+        trained_on = Reference.read(checkpoint_folder(path))
+        return Candidate(Path(path), load_policy(path, device), load_provenance(path), trained_on)
 
     @property
     def name(self) -> str:
@@ -196,13 +199,13 @@ def simulate(
         runs[name] = [outcome.success_step for outcome in others]
     horizon = max(int(spec.get("horizon") or 0), *(outcome.steps for outcome in (*outcomes, *(others or ()))))
     success_over_time(place / "success_over_time.svg", runs, horizon, results["rate_hz"])
-    results["videos"] = film(
-        place / "videos", without_unseen_cameras(spec, candidate.policy), outcomes, videos, camera, size
-    )
+    rates = {key: results[key] for key in ("success_rate", "success_interval", "episodes")}
+    _merge_metrics(folder, "evaluate", seconds, rates)
+    # Last, and the results are safe by then: filming is what a machine may be unable to do.
+    _write_json(place / "results.json", {**results, "videos": []})
+    seen = without_unseen_cameras(spec, candidate.policy)
+    results["videos"] = film(place / "videos", seen, outcomes, videos, camera, size)
     _write_json(place / "results.json", results)
-    _merge_metrics(
-        folder, "evaluate", seconds, {key: results[key] for key in ("success_rate", "success_interval", "episodes")}
-    )
     return results
 
 
@@ -224,10 +227,8 @@ def offline(
     Returns:
         What stands in `offline/results.json`.
     """
-    from robot_rl import observation_shift
     from robot_rl.offline import action_errors, trace, unseen_episodes
     from robot_rl.plots import error_by_step, predicted_and_recorded
-    from robot_rl.policies.checkpoint import checkpoint_folder
 
     began = time.perf_counter()
     store, policy = EpisodeStore.open(dataset), candidate.policy
@@ -249,12 +250,11 @@ def offline(
     for index in chosen[:2]:
         predicted = trace(policy, store, int(index), execute, seed)
         predicted_and_recorded(place / f"episode_{index}.svg", predicted, names, units, policy.contract.rate_hz)
-    trained = observation_shift.Reference.read(checkpoint_folder(candidate.path))
-    shift = None
-    if trained is not None:
-        stride = -(-int((store.lengths[chosen] + 1).sum()) // observation_shift.ROWS)
-        rows = observation_shift.read_rows(store, chosen, trained.features, stride)
-        shift = observation_shift.shift(trained, rows)
+    shifted = None
+    if candidate.trained_on is not None:
+        stride = -(-int((store.lengths[chosen] + 1).sum()) // ROWS)
+        rows = read_rows(store, chosen, candidate.trained_on.features, stride)
+        shifted = shift(candidate.trained_on, rows)
     seconds = time.perf_counter() - began
     results = {
         "policy": candidate.name,
@@ -263,7 +263,7 @@ def offline(
         "episodes": chosen.tolist(),
         "described": described,
         **plain,
-        "shift": shift,
+        "shift": shifted,
         "plotted": chosen[:2].tolist(),
         "seconds": round(seconds, 2),
         "provenance": provenance(),

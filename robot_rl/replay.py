@@ -32,15 +32,15 @@ def replay(spec: Mapping[str, Any], outcome: Outcome, camera: str, size: Sequenc
     """
     from robot_rl import sim
 
-    env = sim.make({**spec, "cameras": {}, "observation": None, "render_quality": "full"})
+    env = sim.make({**spec, "cameras": {}, "observation": None, "render_quality": "fast"})
     try:
         env.reset(seed=outcome.seed)
-        yield env.image(camera, *size)
+        yield _smooth_image(env, camera, size)
         success = False
         for action in outcome.actions:
             *_, info = env.step(action)
             success |= bool(info["success"])
-            yield env.image(camera, *size)
+            yield _smooth_image(env, camera, size)
     finally:
         env.close()
     if success != outcome.success:
@@ -53,7 +53,7 @@ def replay(spec: Mapping[str, Any], outcome: Outcome, camera: str, size: Sequenc
 def film(
     folder: Path, spec: Mapping[str, Any], outcomes: Sequence[Outcome], number: int, camera: str, size: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Videos of the first successes and of the first failures, `number` of each; none where nothing can be rendered.
+    """Videos of the first successes and of the first failures, `number` of each; what cannot be filmed is said.
 
     Returns:
         For each `file` (its name), `seed`, `success` and `steps`.
@@ -73,8 +73,18 @@ def film(
         except RenderError as error:
             print(f"No videos: {error}")
             break
+        except ReplayError as error:
+            print(f"No video of this one: {error}")
+            continue
         made.append({"file": name, "seed": outcome.seed, "success": outcome.success, "steps": outcome.steps})
     return made
+
+
+def _smooth_image(env: Any, camera: str, size: Sequence[int]) -> np.ndarray:
+    """Twice the size, averaged: edges as smooth as by multisampling, in half the time without a GPU."""
+    height, width = size
+    large = env.image(camera, 2 * height, 2 * width)
+    return np.asarray(large.reshape(height, 2, width, 2, 3).mean(axis=(1, 3), dtype=np.float32) + 0.5, np.uint8)
 
 
 def _resting(pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -118,10 +118,15 @@ def _tiles(run: _Run) -> Html:
     if training.get("steps"):
         size = f"{training['parameters'] / 1e6:.2f} M parameters" if training.get("parameters") else None
         tiles.append(("training steps", f"{training['steps']:,}", size))
-    seconds = run.metrics.get("seconds")
-    if isinstance(seconds, Mapping) and seconds:
-        stages = ", ".join(f"{name} {_duration(value)}" for name, value in seconds.items())
-        tiles.append(("time", _duration(sum(seconds.values())), stages))
+    stages = {"train": training["seconds"]} if training.get("seconds") else {}
+    stages |= run.metrics.get("seconds") or {}
+    total = stages.pop("total", sum(stages.values()))
+    if stages:
+        tiles.append((
+            "time",
+            _duration(total),
+            ", ".join(f"{name} {_duration(each)}" for name, each in stages.items()),
+        ))
     return tag("div", *(
         tag("div", tag("div", name, class_="name"), tag("div", value, class_="value"),
             tag("div", note or "", class_="note"), class_="tile")

@@ -18,6 +18,8 @@ from robot_rl.datasets import ContractError, EpisodeStore
 from robot_rl.evaluate import Candidate, EvaluateError, main, offline, simulate
 from robot_rl.observation_shift import reference
 from robot_rl.policies import build_policy, save_policy
+from robot_rl.replay import film
+from robot_rl.rollout import Outcome
 from robot_rl.sim.gl_context import RenderError
 
 SEEDS = range(100_000, 100_020)
@@ -139,6 +141,22 @@ def test_without_a_renderer_there_are_no_videos(walker, tmp_path, monkeypatch, c
     assert simulate(tmp_path, walker, {}, SEEDS[:3])["videos"] == []
     assert "No videos: install libegl1" in capsys.readouterr().out
     assert not list((tmp_path / "evaluation").rglob("*.mp4*"))
+
+
+def test_an_episode_that_cannot_be_repeated_has_no_video(walker, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sim.make, "step", lambda *_: (None, 0.0, False, False, {"success": False}))
+    env = sim.make({})
+    monkeypatch.setattr(sim, "make", lambda spec: env)
+    film(
+        tmp_path,
+        {"rate_hz": 10},
+        [Outcome(1, 3, np.zeros(3), np.zeros((3, 2), np.float32), True, False)],
+        1,
+        "a",
+        (8, 8),
+    )
+    assert "not reproducible" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_environment_that_does_not_fit_changes_nothing(walker, tmp_path):

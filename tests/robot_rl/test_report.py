@@ -21,9 +21,14 @@ CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(whole_run, tmp_path):
+    return shutil.copytree(whole_run, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
     """A run folder with everything in it, and names that would break a page that does not escape them."""
-    folder = tmp_path / "run"
+    folder = tmp_path_factory.mktemp("whole") / "run"
     for place in ("evaluation/videos", "offline", "checkpoints/best"):
         (folder / place).mkdir(parents=True)
     steps = [12, None, 15, 20]
