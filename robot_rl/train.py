@@ -85,7 +85,7 @@ class _Run:
             policy, settings.batch_size, workers=settings.workers, shard=(processes.rank, processes.size),
             pin_memory=processes.device.type == "cuda",
         )  # fmt: skip
-        self.results: dict[str, Any] = {"seconds": 0.0, "best_step": None, "best": None, "held_out_loss": None}
+        self.results: dict[str, Any] = {"seconds": 0.0, "best": None, "held_out_loss": None}
 
     def go(self, resume: bool) -> int:
         """Train to the end or to an interrupt."""
@@ -214,6 +214,7 @@ class _Run:
 
             replace_folder(self.folder / "checkpoints" / "last", write)
             if self._best_by() == "last":
+                self.results["best"] = {"step": self.training.steps}
                 replace_folder(self.folder / "checkpoints" / "best", self._write_policy)
         self.processes.wait()
 
@@ -239,8 +240,11 @@ class _Run:
             self.reference.write(folder)
 
     def _best_by(self) -> str:
+        """The column that `checkpoints/best` is chosen by, or `last`."""
+        if self.settings.best == "success":
+            return "success_rate"
         held_out = any(len(part.held_out) for part in self.recordings.parts)
-        return "last" if self.settings.best == "held_out_loss" and not held_out else self.settings.best
+        return self.settings.best if held_out else "last"
 
     def _introduce(self, resume: bool) -> None:
         if not self.processes.is_main:
@@ -272,9 +276,7 @@ class _Run:
         write_results(self.folder, {"training": results})
         lines = [f"Trained {self.training.steps} steps in {seconds:.0f} s."]
         if best is not None:
-            measured = ", ".join(
-                f"{name} {best[name]:.4g}" for name in ("held_out_loss", "success_rate") if name in best
-            )
-            lines.append(f"checkpoints/best is of step {best['step']} ({measured}).")
+            measured = [f", {name} {best[name]:.4g}" for name in ("held_out_loss", "success_rate") if name in best]
+            lines.append(f"checkpoints/best is of step {best['step']}{''.join(measured)}.")
         lines.append(f"Evaluate it: robot-rl evaluate policy={self.folder}")
         print("\n".join(lines))

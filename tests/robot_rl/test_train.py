@@ -23,7 +23,7 @@ from .conftest import MakeStore
 SMALL = [
     "policy.denoiser.width=32", "policy.denoiser.depth=1", "policy.action_horizon=4", "training.batch_size=16",
     "training.log_every=1", "training.warmup=2", "training.held_out_every=8", "training.save_every=6",
-    "training.steps=20",
+    "training.steps=20", "threads=1",
 ]  # fmt: skip
 
 
@@ -260,6 +260,29 @@ def test_a_finished_run_is_left_alone_and_overwritten_on_demand(
     assert _losses(run) == before
     assert _train(store, run, "seed=1", "overwrite=true") == 0
     assert _losses(run) != before
+
+
+# --- simulation during training ---------------------------------------------------------------------------------------
+
+
+def test_best_by_success_in_simulation(reach_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = iter([0.5, 0.75, 0.75, 0.25])
+    seen: list[bool] = []
+
+    def measured(policy: Any, environment: Any, settings: Any) -> float:
+        seen.append(policy.training)
+        return next(rates)
+
+    monkeypatch.setattr("robot_rl.rollout.success_rate", measured)
+    run = tmp_path / "run"
+    _train(reach_store(), run, "training.evaluate_every=5", "training.best=success")
+    best = read_results(run)["training"]["best"]
+    # Of two equally good ones the later is kept.
+    assert (best["step"], best["success_rate"]) == (15, 0.75)
+    assert json.loads((run / "checkpoints/best/provenance.json").read_text())["training"]["step"] == 15
+    assert seen == [False] * 4
+    with pytest.raises(TrainingError, match="success needs evaluate_every"):
+        _train(reach_store("other"), tmp_path / "other", "training.best=success")
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
