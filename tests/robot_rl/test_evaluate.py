@@ -215,3 +215,36 @@ def test_offline_episodes_can_be_chosen(walker, reach_store, tmp_path):
 def test_a_missing_policy_is_named(capsys):
     assert cli.main(["evaluate"]) == 1
     assert "policy= is missing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.render
+@pytest.mark.parametrize("randomization", ["none", "full"])
+def test_lift_is_evaluated_and_filmed(tmp_path, capsys, randomization):
+    """A policy that has learned nothing; its failures must come out the same when they are simulated again."""
+    environment = {"task": "lift", "randomization": randomization, "horizon": 25}
+    contract = sim.make(environment).contract
+    statistics = {"action": Still(contract.action_dim)}
+    statistics |= {name: Still(feature.size) for name, feature in contract.observation.items()}
+    policy = build_policy({"denoiser": {"name": "mlp", "width": 16}}, contract, statistics).eval()
+    candidate = Candidate(Path("untrained"), policy, {"environment": environment})
+    results = simulate(tmp_path, candidate, {}, SEEDS[:4], num_envs=3, processes=0, videos=2, size=(48, 64))
+    assert results["successes"] == 0
+    assert [video["file"] for video in results["videos"]] == ["failure_100000.mp4", "failure_100001.mp4"]
+    assert "No video" not in capsys.readouterr().out
+
+
+class Still:
+    """Statistics of a feature around zero."""
+
+    def __init__(self, size):
+        self.count, self.mean, self.std, self.min, self.max = (
+            2,
+            np.zeros(size),
+            np.ones(size),
+            -np.ones(size),
+            np.ones(size),
+        )
+
+    def quantile(self, q):
+        return self.min + q * (self.max - self.min)
