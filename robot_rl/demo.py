@@ -76,6 +76,8 @@ def _add_seconds(folder: Path, stage: str, seconds: float) -> None:
 
 
 def _conclude(folder: Path) -> None:
+    from robot_rl.report import write_report
+
     metrics, stages = read_results(folder), json.loads((folder / ".stages.json").read_text())
     # `evaluate` has timed its two halves itself; what is left of it goes into videos, plots and the report.
     seconds: dict[str, Any] = {"collect": stages["collect"], "train": stages["train"]}
@@ -83,6 +85,7 @@ def _conclude(folder: Path) -> None:
     seconds["report"] = stages["evaluate"] - seconds["evaluate"] - seconds["offline"]
     seconds["total"] = sum(stages.values())
     write_results(folder, {"seconds": {name: round(value, 1) for name, value in seconds.items()}})
+    write_report(folder)  # again, with the seconds of all stages
     low, high = metrics["success_interval"]
     rate, episodes = metrics["success_rate"], metrics["episodes"]
     rows = {
