@@ -3,8 +3,8 @@
 A chunk file has its full size from the start (sparse), so that appending never changes what a reader sees of it:
 rows are written beyond the committed length, then the small `zarr.json` is replaced with the new shape.
 
-Reading goes past zarr, where one read costs 1 ms. Rows are taken from memory maps as long as all maps of the process
-stay within `MAPPED_BYTES`; beyond that, and for camera frames, single ranges are read into place (`preadv`, 1.5 µs).
+Reading goes past zarr, where one read costs 1 ms. Rows are taken from memory maps as long as all mapped arrays of the
+process stay within `MAPPED_BYTES`; beyond that, and for camera frames, ranges are read into place (`preadv`, 2 µs).
 Mapped pages count as memory of the process, so mapping a whole store would let it grow with the store, and a failing
 drive would kill the process by SIGBUS instead of raising an error.
 """
@@ -15,12 +15,13 @@ import itertools
 import json
 import mmap
 import os
+import resource
 import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,9 @@ from robot_rl.datasets.errors import StoreDamaged, StoreError
 
 ROW_CHUNK_BYTES = 4 << 20
 FRAME_CHUNK_BYTES = 64 << 20
-MAPPED_BYTES = 64 << 20
+MAPPED_BYTES = 192 << 20
 MAPPED_CHUNKS = 256
-CHUNKS_AT_ONCE = 8  # to visit a mapped chunk costs as much as some five single reads
-OPEN_FILES = 512
+OPEN_FILES = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, 4096)
 
 DTYPES = frozenset([
     "bool",
@@ -121,13 +121,22 @@ class ChunkedArray:
             self._read(chunk, inside, out[done : done + rows])
             row, done = row + rows, done + rows
 
-    def read_bytes(self, start: int, size: int) -> bytes:
-        """`size` bytes from row `start` of a one-dimensional uint8 array, all within one chunk: an encoded frame."""
-        chunk, inside = divmod(start, self.chunk_rows)
-        data = os.pread(self._file(chunk).descriptor, size, inside)
-        if len(data) != size:
-            raise self._short(chunk, start, start + size)
-        return data
+    def read_bytes(self, starts: np.ndarray, sizes: np.ndarray) -> list[bytes]:
+        """Pieces of a one-dimensional uint8 array: encoded frames.
+
+        Args:
+            starts, sizes: int [n]; piece i consists of `sizes[i]` bytes from `starts[i]` on, all within one chunk.
+        """
+        chunks, inside = np.divmod(starts, self.chunk_rows)
+        pieces, current = [], -1
+        for chunk, offset, size in zip(chunks.tolist(), inside.tolist(), np.asarray(sizes).tolist(), strict=True):
+            if chunk != current:
+                file, current = self._file(chunk), chunk
+            piece = os.pread(file.descriptor, size, offset)
+            if len(piece) != size:
+                raise self._short(chunk, chunk * self.chunk_rows + offset, chunk * self.chunk_rows + offset + size)
+            pieces.append(piece)
+        return pieces
 
     def gather(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Rows by number, in any order and with repetitions.
@@ -150,22 +159,31 @@ class ChunkedArray:
         rows = out.reshape(-1, *self.row_shape)
         if not np.shares_memory(rows, out):
             raise ValueError(f"{self.folder.name}: gather needs an output whose leading axes are contiguous")
-        maps = self._maps_of(first // self.chunk_rows, last // self.chunk_rows + 1)
-        if not maps:
+        if not self._may_map():
             self._gather_runs(flat, rows)
-        elif len(maps) == 1:
-            ((chunk, mapped),) = maps.items()
-            rows[...] = mapped[flat - chunk * self.chunk_rows]
+        elif first // self.chunk_rows == last // self.chunk_rows:
+            chunk = first // self.chunk_rows
+            rows[...] = self._map(chunk)[flat - chunk * self.chunk_rows]
         else:
-            chunks, inside = np.divmod(flat, self.chunk_rows)
-            for chunk, mapped in maps.items():
-                where = np.flatnonzero(chunks == chunk)
-                rows[where] = mapped[inside[where]]
+            self._gather_mapped(flat, rows)
         return out
 
     def chunk_path(self, chunk: int) -> Path:
         """Where a chunk lies."""
         return self.folder / f"c.{chunk}{self._suffix}"
+
+    def _gather_mapped(self, indices: np.ndarray, rows: np.ndarray) -> None:
+        """Take sorted rows chunk by chunk."""
+        order = np.argsort(indices)
+        ordered = indices[order]
+        found = np.empty(rows.shape, self.dtype)
+        chunks = range(int(ordered[0]) // self.chunk_rows, int(ordered[-1]) // self.chunk_rows + 1)
+        cuts = np.searchsorted(ordered, np.array([*chunks[1:]]) * self.chunk_rows).tolist()
+        for chunk, (start, stop) in zip(chunks, itertools.pairwise([0, *cuts, len(ordered)]), strict=True):
+            if start < stop:
+                inside = ordered[start:stop] - chunk * self.chunk_rows
+                np.take(self._map(chunk), inside, axis=0, out=found[start:stop], mode="clip")
+        rows[order] = found
 
     def _gather_runs(self, indices: np.ndarray, rows: np.ndarray) -> None:
         """Read every run of consecutive rows within a chunk by a call of its own."""
@@ -175,9 +193,11 @@ class ChunkedArray:
         starts = np.concatenate([[0], np.flatnonzero((np.diff(indices) != 1) | (np.diff(chunks) != 0)) + 1])
         bounds = itertools.pairwise([*(starts * self.row_bytes).tolist(), len(view)])
         places = zip(chunks[starts].tolist(), inside[starts].tolist(), bounds, strict=True)
+        current = -1
         for chunk, row, (start, stop) in places:
-            part = view[start:stop]
-            if os.preadv(self._file(chunk).descriptor, [part], row * self.row_bytes) != stop - start:
+            if chunk != current:
+                file, current = self._file(chunk), chunk
+            if os.preadv(file.descriptor, [view[start:stop]], row * self.row_bytes) != stop - start:
                 self._read(chunk, row, found[start // self.row_bytes : stop // self.row_bytes])
         if found is not rows:
             rows[...] = found
@@ -193,31 +213,20 @@ class ChunkedArray:
                 raise self._short(chunk, start, start + len(out))
             offset, view = offset + count, view[count:]
 
-    def _maps_of(self, first: int, stop: int) -> dict[int, np.ndarray]:
-        """Maps of some chunks, or none where single reads are cheaper or the maps of the process are used up."""
-        maps = {}
-        for chunk in range(first, stop if stop - first <= CHUNKS_AT_ONCE else first):
-            mapped = self._map(chunk)
-            if mapped is None:
-                return {}
-            maps[chunk] = mapped
-        return maps
+    def _may_map(self) -> bool:
+        """Whether the whole array fits, beside those mapped already, into what this process may map."""
+        used, chunks = self.length * self.row_bytes, -(-self.length // self.chunk_rows)
+        return _mapped.reserve(self._key, used, chunks)
 
-    def _map(self, chunk: int) -> np.ndarray | None:
+    def _map(self, chunk: int) -> np.ndarray:
         mapped = self._maps.get(chunk)
         if mapped is None:
-            used = (min(self.length, (chunk + 1) * self.chunk_rows) - chunk * self.chunk_rows) * self.row_bytes
-            with _lock:
-                if _mapped.bytes + used > MAPPED_BYTES or _mapped.chunks >= MAPPED_CHUNKS:
-                    return None
-                file = self._file(chunk)
-                size = self.chunk_rows * self.row_bytes
-                if os.fstat(file.descriptor).st_size < size:
-                    raise self._short(chunk, chunk * self.chunk_rows, (chunk + 1) * self.chunk_rows)
-                memory = mmap.mmap(file.descriptor, size, access=mmap.ACCESS_READ)
-                mapped = np.frombuffer(memory, self.dtype).reshape(self.chunk_rows, *self.row_shape)
-                self._maps[chunk] = mapped
-                _mapped.add(self._key, used)
+            file, size = self._file(chunk), self.chunk_rows * self.row_bytes
+            if os.fstat(file.descriptor).st_size < size:
+                raise self._short(chunk, chunk * self.chunk_rows, (chunk + 1) * self.chunk_rows)
+            memory = mmap.mmap(file.descriptor, size, access=mmap.ACCESS_READ)
+            mapped = np.frombuffer(memory, self.dtype).reshape(self.chunk_rows, *self.row_shape)
+            self._maps[chunk] = mapped
         return mapped
 
     def _file(self, chunk: int) -> _File:
@@ -395,26 +404,35 @@ class _File:
 
 
 class _Mapped:
-    """What all maps of the process hold together."""
+    """What all mapped arrays of the process hold together."""
 
     def __init__(self) -> None:
         self.bytes = 0
         self.chunks = 0
-        self._shares: dict[int, list[int]] = {}
+        self._shares: dict[int, tuple[int, int]] = {}
+        # Arrays are removed when they are collected, which may happen anywhere, also in here.
+        self._lock = RLock()
 
-    def add(self, key: int, size: int) -> None:
-        self._shares.setdefault(key, []).append(size)
-        self.bytes += size
-        self.chunks += 1
+    def reserve(self, key: int, size: int, chunks: int) -> bool:
+        """Whether an array of that many bytes and chunks may be mapped; once it may, it may until it is removed."""
+        if self._shares.get(key) == (size, chunks):
+            return True
+        with self._lock:
+            own_size, own_chunks = self._shares.get(key, (0, 0))
+            more, more_chunks = size - own_size, chunks - own_chunks
+            if self.bytes + more > MAPPED_BYTES or self.chunks + more_chunks > MAPPED_CHUNKS:
+                return False
+            self._shares[key] = (size, chunks)
+            self.bytes, self.chunks = self.bytes + more, self.chunks + more_chunks
+        return True
 
     def remove(self, key: int) -> None:
-        shares = self._shares.pop(key, [])
-        self.bytes -= sum(shares)
-        self.chunks -= len(shares)
+        with self._lock:
+            size, chunks = self._shares.pop(key, (0, 0))
+            self.bytes, self.chunks = self.bytes - size, self.chunks - chunks
 
 
 _serial = itertools.count()
-_lock = Lock()
 _mapped = _Mapped()
 _files: OrderedDict[tuple[int, int], _File] = OrderedDict()
 

@@ -97,8 +97,7 @@ class FrameReader:
 
     def read(self, rows: np.ndarray) -> list[bytes]:
         """The encoded frames of rows [n]."""
-        places = zip(self.offset.gather(rows).tolist(), self.size.gather(rows).tolist(), strict=True)
-        return [self.packed.read_bytes(offset, size) for offset, size in places]
+        return self.packed.read_bytes(self.offset.gather(rows), self.size.gather(rows))
 
     def decode(self, rows: np.ndarray, out: Sequence[np.ndarray] | np.ndarray) -> None:
         """Decode the frames of rows [n] into `out`: [n, H, W, C], or n arrays [H, W, C] anywhere in a batch."""
