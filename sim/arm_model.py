@@ -174,6 +174,9 @@ def load_arm_model(
         )
         environment.reset()
     model, data = environment.sim.model._model, environment.sim.data._data
+    for entry in environment.robots:
+        # A second model of the robot alone, 45 MB of meshes that nothing reads again.
+        entry.robot_model.mujoco_model = None
     # Sensors change nothing but cost a twentieth of the time; nothing here reads them.
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
     arms = tuple(

@@ -53,6 +53,7 @@ def test_tasks_keep_their_contract(task):
     assert json.loads(json.dumps(env.spec)) == env.spec
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_gymnasium_accepts_it():
     env = sim.make({"task": "lift", "horizon": 5})
     spec, env.spec = env.spec, None
@@ -177,7 +178,8 @@ def test_success_terminates_and_the_horizon_truncates():
     assert (reward, terminated, truncated, info["success"]) == (1.0, True, False, True)
 
 
-def test_a_simulation_that_diverges_is_truncated():
+def test_a_simulation_that_diverges_is_truncated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log file.
     env = sim.make({"task": "lift", "controller": "ee_delta"})
     env.reset(seed=0)
     env.step(np.zeros(7))
