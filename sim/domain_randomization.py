@@ -45,7 +45,7 @@ MODEL: dict[str, Options] = {
 
 STATE: dict[str, Options] = {
     "initial_joints": {"joints": "robots", "shift": None},
-    "initial_objects": {"bodies": "objects", "position": 0.0, "yaw": 0.0},
+    "initial_objects": {"bodies": "objects", "position": 0.0, "yaw": 0.0, "together": False},
 }
 """Entries that change the state after a reset."""
 
@@ -210,7 +210,7 @@ def _initial_joints(data: mujoco.MjData, parts: SceneParts, options: Options) ->
 
 def _initial_objects(data: mujoco.MjData, parts: SceneParts, options: Options) -> Recipe:
     bodies = parts.free_bodies(options["bodies"], "initial_objects")
-    return InitialObjects(data, bodies, options["position"], options["yaw"])
+    return InitialObjects(data, bodies, options["position"], options["yaw"], options["together"])
 
 
 def _gains(controller: Any, interval: Sequence[float]) -> Gains:

@@ -212,23 +212,33 @@ class InitialJoints:
 
 
 class InitialObjects:
-    """Moves free bodies of the initial state by up to ±`position` m horizontally and turns them by up to ±`yaw` rad."""
+    """Moves free bodies of the initial state by up to ±`position` m horizontally and turns them by up to ±`yaw` rad.
 
-    def __init__(self, data: mujoco.MjData, addresses: Mapping[str, int], position: float, yaw: float) -> None:
-        self._data, self._addresses = data, addresses
+    `together`: as one rigid arrangement, about its centre, so that what lies in or on another stays there.
+    """
+
+    def __init__(
+        self, data: mujoco.MjData, addresses: Mapping[str, int], position: float, yaw: float, together: bool
+    ) -> None:
+        self._data, self._addresses, self._together = data, addresses, together
         self._width = np.array([position, position, yaw])
 
     def draw(self, generator: np.random.Generator) -> Record:
-        offsets = generator.uniform(-self._width, self._width, (len(self._addresses), 3))
+        offsets = generator.uniform(-self._width, self._width, (1 if self._together else len(self._addresses), 3))
+        offsets = np.broadcast_to(offsets, (len(self._addresses), 3))
         return dict(zip(self._addresses, offsets.tolist(), strict=True))
 
     def apply(self, record: Record) -> None:
+        poses = {name: self._data.qpos[self._addresses[name] :][:7] for name in record}
+        centre = np.mean([pose[:2] for pose in poses.values()], axis=0) if self._together and poses else None
         for name, (x, y, yaw) in record.items():
-            pose = self._data.qpos[self._addresses[name] :][:7]
-            turned = np.empty(4)
-            mujoco.mju_mulQuat(turned, quaternion_of([0, 0, yaw]), pose[3:].copy())
-            pose[:2] += x, y
+            pose, turn, turned, across = poses[name], quaternion_of([0, 0, yaw]), np.empty(4), np.empty(3)
+            mujoco.mju_mulQuat(turned, turn, pose[3:].copy())
             pose[3:] = turned
+            if centre is not None:
+                mujoco.mju_rotVecQuat(across, np.append(pose[:2] - centre, 0.0), turn)
+                pose[:2] = centre + across[:2]
+            pose[:2] += x, y
 
 
 class Gains:

@@ -30,7 +30,7 @@ SCENE = """
     <body name="base" pos="-.5 0 0">
       <geom name="foot" size=".1" mass="3" group="1" material="steel"/>
       <body name="upper" pos="0 0 .3">
-        <joint name="shoulder" axis="0 1 0" range="-1 1" damping="2"/>
+        <joint name="robot0_shoulder" axis="0 1 0" range="-1 1" damping="2"/>
         <geom name="upper" type="capsule" fromto="0 0 0 .3 0 0" size=".04" mass="{upper}" group="1" material="steel"/>
         <body name="hand" pos=".3 0 0">
           <joint name="finger" type="slide" axis="1 0 0" range="0 .1" damping="5"/>
@@ -48,7 +48,7 @@ SCENE = """
       <geom name="ball" size=".05" mass=".2" group="1" rgba="1 0 0 1"/>
     </body>
   </worldbody>
-  <actuator><motor name="shoulder" joint="shoulder"/></actuator>
+  <actuator><motor name="shoulder" joint="robot0_shoulder"/></actuator>
 </mujoco>
 """
 
@@ -171,7 +171,7 @@ class TestModel:
         assert chosen("mass", "bodies", "objects", scale=[1, 2]) == {"cube"}
         assert chosen("mass", "bodies", "robots", scale=[1, 2]) == {"base", "upper", "hand"}
         assert chosen("mass", "bodies", "scene", scale=[1, 2]) == {"ball"}
-        assert chosen("joint_damping", "joints", "*er", scale=[1, 2]) == {"shoulder", "finger"}
+        assert chosen("joint_damping", "joints", "*er", scale=[1, 2]) == {"robot0_shoulder", "finger"}
         assert chosen("colour", "materials", "robots", shift=0.1) == {"steel"}
         assert chosen("geom_colour", "geoms", "robots", shift=0.1) == {"hand"}
         assert chosen("texture", "textures", "objects") == {"wood"}
@@ -260,6 +260,23 @@ class TestState:
         turned = data.xmat[body].reshape(3, 3)
         np.testing.assert_allclose(turned[:2, 0], [np.cos(0.5), np.sin(0.5)], atol=1e-12)
         assert set(varied.draw(np.random.default_rng(0))["initial_objects"]) == {"cube"}
+
+    def test_objects_together_keep_their_arrangement(self):
+        data = scene()
+        model = data.model
+        relative = data.xpos[model.body("ball").id] - data.xpos[model.body("cube").id]
+        config = {"bodies": ["cube", "ball"], "position": 0.1, "yaw": 1.0, "together": True}
+        varied = randomizer(data, {"initial_objects": config})
+        record = varied.draw(np.random.default_rng(0))
+        x, y, yaw = record["initial_objects"]["cube"]
+        assert record["initial_objects"]["ball"] == [x, y, yaw]
+        varied.place(record)
+        mujoco.mj_forward(model, data)
+        turned = data.xmat[model.body("cube").id].reshape(3, 3)
+        between = data.xpos[model.body("ball").id] - data.xpos[model.body("cube").id]
+        np.testing.assert_allclose(between, turned @ relative, atol=1e-12)
+        centre = (data.xpos[model.body("ball").id] + data.xpos[model.body("cube").id]) / 2
+        np.testing.assert_allclose(centre, [0.2 + x, 0.15 + y, 0.05], atol=1e-12)
 
     def test_gains(self):
         controller = SimpleNamespace(natural_frequency=50.0, damping_ratio=1.0, other=3.0)
