@@ -33,7 +33,8 @@ ROW_CHUNK_BYTES = 4 << 20
 FRAME_CHUNK_BYTES = 64 << 20
 MAPPED_BYTES = 192 << 20
 MAPPED_CHUNKS = 256
-OPEN_FILES = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, 4096)
+_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+OPEN_FILES = 4096 if _LIMIT == resource.RLIM_INFINITY else min(_LIMIT // 2, 4096)
 
 DTYPES = frozenset([
     "bool",
