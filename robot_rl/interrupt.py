@@ -12,8 +12,8 @@ from typing import Any
 class Interrupt:
     """Inside the `with` block, the first SIGINT or SIGTERM sets `requested` and lets the work end where it is safe.
 
-    A second one raises KeyboardInterrupt at once. Outside the main thread, where signals cannot be caught, it does
-    nothing.
+    The same signal again raises KeyboardInterrupt at once; the other one does not, because launchers of several
+    processes pass on Ctrl-C as SIGTERM. Outside the main thread, where signals cannot be caught, it does nothing.
     """
 
     def __init__(self, message: str = "Stopping after this step; press Ctrl-C again to stop at once.") -> None:
@@ -40,7 +40,9 @@ class Interrupt:
         return 128 + self.requested if self.requested else 0
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested == number:
             raise KeyboardInterrupt
+        if self.requested:
+            return
         self.requested = signal.Signals(number)
         print(f"\n{self._message}", file=sys.stderr, flush=True)

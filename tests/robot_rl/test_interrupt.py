@@ -8,13 +8,18 @@ from robot_rl.interrupt import Interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_first_signal_asks_and_second_insists(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+def test_first_signal_asks_and_the_same_again_insists(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = signal.getsignal(number)
     with Interrupt() as interrupt:
         os.kill(os.getpid(), number)
         assert interrupt.requested is number
         assert interrupt.exit_status == 128 + number
         assert "again" in capsys.readouterr().err
+        other = signal.SIGTERM if number == signal.SIGINT else signal.SIGINT
+        os.kill(os.getpid(), other)
+        assert interrupt.requested is number
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before

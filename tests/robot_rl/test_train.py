@@ -110,6 +110,15 @@ def test_accumulation_gives_the_losses_of_the_whole_batch(
     assert [parts[step][0] for step in parts] == pytest.approx([whole[step][0] for step in whole], rel=tolerance)
 
 
+@pytest.mark.slow
+def test_compiled_networks_have_the_losses_of_eager_ones(reach_store: MakeStore, tmp_path: Path) -> None:
+    store = reach_store()
+    _train(store, tmp_path / "eager", "training.steps=4")
+    _train(store, tmp_path / "compiled", "training.steps=4", "training.compile=true")
+    eager, compiled = _losses(tmp_path / "eager"), _losses(tmp_path / "compiled")
+    assert [compiled[step][0] for step in compiled] == pytest.approx([eager[step][0] for step in eager], rel=1e-4)
+
+
 def test_mixture_of_stores_samples_by_weight(reach_store: MakeStore, tmp_path: Path) -> None:
     from robot_rl.recordings import Recordings
 
