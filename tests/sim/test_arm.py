@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from robot_rl import sim
 from robot_rl.sim.arm import ActionError
 from robot_rl.sim.rotation import quaternion_to_6d
-from robot_rl.sim.spec import SpecError
+from robot_rl.sim.spec import SpecError, load
 
 TASKS = [
     "lift", "pick_place_can", "nut_assembly_square", "stack", "door", "tool_hang", "two_arm_transport", "two_arm_lift",
@@ -347,3 +347,12 @@ def test_scripted_experts_fare_alike_under_robosuites_own_step(task):
 def test_sensors_are_off_and_change_nothing():
     env = sim.make("lift")
     assert env.model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_SENSOR
+
+
+def test_a_specification_may_hold_the_contents_of_the_files():
+    spec = {"task": load("task", "door"), "robot": load("robot", "panda"), "controller": load("controller", "ee_delta")}
+    by_name = {"task": "door", "robot": "panda", "controller": "ee_delta"}
+    env, other = sim.make(spec), sim.make(by_name)
+    assert env.contract == other.contract
+    assert json.loads(json.dumps(env.spec)) == env.spec
+    np.testing.assert_array_equal(env.get_state(), other.get_state())
