@@ -44,8 +44,10 @@ class MLP(Denoiser):
         self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, shapes.horizon * shapes.action_dim))
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
-        condition = torch.cat([self.time(time), context.flatten(1)], dim=-1)
-        chunk = self.channels(x, known).flatten(1)
+        condition = torch.cat(
+            [self.time(time), context.reshape(-1, self.shapes.obs_horizon * self.shapes.context_dim)], dim=-1
+        )
+        chunk = self.channels(x, known).reshape(-1, self.shapes.horizon * self.shapes.input_dim)
         if self.condition is None:
             h = self.input(torch.cat([chunk, condition], dim=-1))
         else:
@@ -53,7 +55,7 @@ class MLP(Denoiser):
             h = self.input(chunk)
         for block in self.blocks:
             h = block(h, condition)
-        return self.output(h).unflatten(-1, (self.shapes.horizon, self.shapes.action_dim))
+        return self.output(h).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
 
 
 class _Block(nn.Module):

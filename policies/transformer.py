@@ -2,12 +2,14 @@
 
 The actions attend to each other, and to a memory of one token for time and one for each observation. Pre-norm blocks,
 learned positions.
+
+Between the layers all tokens of the batch are rows of one matrix, and attention is written out: an exported graph then
+has no shape arithmetic and one matrix product for each linear layer. With so few tokens a fused kernel gains nothing.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robot_rl.policies.denoiser import Denoiser, Shapes, SinusoidalEmbedding
@@ -37,13 +39,14 @@ class Transformer(Denoiser):
         super().__init__(shapes)
         if width % heads:
             raise ValueError(f"width must be a multiple of heads, got {width} and {heads}")
+        self.width = width
         self.action = nn.Linear(shapes.input_dim, width)
         self.action_position = nn.Parameter(torch.empty(shapes.horizon, width))
         self.time = SinusoidalEmbedding(width)
         self.observation = nn.Linear(shapes.context_dim, width)
         self.memory_position = nn.Parameter(torch.empty(1 + shapes.obs_horizon, width))
         self.memory = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
-        self.layers = nn.ModuleList(_Layer(width, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(_Layer(shapes, width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, shapes.action_dim)
         self.register_buffer("self_mask", _causal_mask(shapes.horizon) if causal else None, persistent=False)
@@ -57,19 +60,20 @@ class Transformer(Denoiser):
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
         tokens = torch.cat([self.time(time).unsqueeze(1), self.observation(context)], dim=1) + self.memory_position
-        memory = self.memory(tokens)
-        h = self.action(self.channels(x, known)) + self.action_position
+        memory = self.memory(tokens.reshape(-1, self.width))
+        h = (self.action(self.channels(x, known)) + self.action_position).reshape(-1, self.width)
         for layer in self.layers:
             h = layer(h, memory, self.self_mask, self.memory_mask)
-        return self.output(self.norm(h))
+        return self.output(self.norm(h)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
 
 
 class _Layer(nn.Module):
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, shapes: Shapes, width: int, heads: int, dropout: float) -> None:
         super().__init__()
+        actions, memory = shapes.horizon, 1 + shapes.obs_horizon
         self.self_norm, self.cross_norm, self.feed_norm = (nn.LayerNorm(width) for _ in range(3))
-        self.self_attention = _Attention(width, heads, dropout)
-        self.cross_attention = _Attention(width, heads, dropout)
+        self.self_attention = _Attention(actions, actions, width, heads, dropout)
+        self.cross_attention = _Attention(actions, memory, width, heads, dropout)
         self.feed = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
         )
@@ -83,26 +87,24 @@ class _Layer(nn.Module):
 
 
 class _Attention(nn.Module):
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, queries: int, keys: int, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.output = nn.Linear(width, width)
+        self.queries, self.keys, self.heads, self.size = queries, keys, heads, width // heads
+        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, queries: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, Q, width] attending to [B, M, width]; the mask [Q, M] is True where it may."""
-        split = (self.heads, -1)
-        query = self.query(queries).unflatten(-1, split).transpose(1, 2)
-        key, value = (part.unflatten(-1, split).transpose(1, 2) for part in self.key_value(memory).chunk(2, dim=-1))
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        """[B * queries, width] attending to [B * keys, width]; the mask [queries, keys] is added to the logits."""
+        query = self.query(queries).reshape(-1, self.queries, self.heads, self.size).transpose(1, 2)
+        key = self.key(memory).reshape(-1, self.keys, self.heads, self.size).permute(0, 2, 3, 1)
+        value = self.value(memory).reshape(-1, self.keys, self.heads, self.size).transpose(1, 2)
+        logits = (query @ key) * self.size**-0.5
+        weights = self.dropout((logits if mask is None else logits + mask).softmax(dim=-1))
+        return self.output((weights @ value).transpose(1, 2).reshape(-1, self.heads * self.size))
 
 
 def _causal_mask(horizon: int) -> Tensor:
-    return torch.ones(horizon, horizon, dtype=torch.bool).tril()
+    return _hide(torch.ones(horizon, horizon, dtype=torch.bool).tril())
 
 
 def _memory_mask(shapes: Shapes) -> Tensor | None:
@@ -110,4 +112,9 @@ def _memory_mask(shapes: Shapes) -> Tensor | None:
     action = torch.arange(shapes.horizon)[:, None] + shapes.action_offset
     observation = torch.arange(shapes.obs_horizon)[None] - (shapes.obs_horizon - 1)
     visible = torch.cat([torch.ones(shapes.horizon, 1, dtype=torch.bool), observation <= action], dim=1)
-    return None if bool(visible.all()) else visible
+    return None if bool(visible.all()) else _hide(visible)
+
+
+def _hide(visible: Tensor) -> Tensor:
+    """0 where visible, minus infinity elsewhere."""
+    return torch.zeros(visible.shape).masked_fill(~visible, -torch.inf)

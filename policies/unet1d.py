@@ -67,7 +67,9 @@ class UNet1D(Denoiser):
         )
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
-        condition = torch.cat([self.time(time), context.flatten(1)], dim=-1)
+        condition = torch.cat(
+            [self.time(time), context.reshape(-1, self.shapes.obs_horizon * self.shapes.context_dim)], dim=-1
+        )
         h = self.channels(x, known).transpose(1, 2)
         skips = []
         for level, blocks in enumerate(self.down):

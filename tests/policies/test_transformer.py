@@ -38,14 +38,16 @@ def test_attention_against_torch() -> None:
     layer = Transformer(Shapes(4, 2, 1, 3), width=16, layers=1, heads=4, dropout=0.0).layers[0].self_attention
     peer = torch.nn.MultiheadAttention(16, 4, batch_first=True)
     weights = {
-        "in_proj_weight": torch.cat([layer.query.weight, layer.key_value.weight]),
-        "in_proj_bias": torch.cat([layer.query.bias, layer.key_value.bias]),
+        "in_proj_weight": torch.cat([layer.query.weight, layer.key.weight, layer.value.weight]),
+        "in_proj_bias": torch.cat([layer.query.bias, layer.key.bias, layer.value.bias]),
         "out_proj.weight": layer.output.weight,
         "out_proj.bias": layer.output.bias,
     }
     peer.load_state_dict(weights)
-    x, mask = torch.randn(2, 4, 16), torch.ones(4, 4, dtype=torch.bool).tril()
-    torch.testing.assert_close(layer(x, x, mask), peer(x, x, x, attn_mask=~mask)[0])
+    x, hidden = torch.randn(2, 4, 16), torch.ones(4, 4, dtype=torch.bool).triu(1)
+    mask = torch.zeros(4, 4).masked_fill(hidden, -torch.inf)
+    rows = x.reshape(-1, 16)
+    torch.testing.assert_close(layer(rows, rows, mask), peer(x, x, x, attn_mask=hidden)[0].reshape(-1, 16))
 
 
 def test_dropout_acts_in_training_only() -> None:
