@@ -113,7 +113,7 @@ class Windows:
         self._workers = workers
         self._pin_memory = pin_memory
         self._memory = RecycledMemory(len(self.contract.cameras) * (BATCHES_AHEAD * workers + 2))
-        self._shard = slice(rank * batch_size // count, (rank + 1) * batch_size // count)
+        self._shard = shard
 
     def __len__(self) -> int:
         """Batches in one pass over all windows; the last one may be smaller in `epoch`."""
@@ -168,17 +168,21 @@ class Windows:
         self.position = int(state["position"])
 
     def _endless_batch(self, position: int) -> Batch:
-        samples = np.arange(position, position + self.batch_size, dtype=np.int64)[self._shard]
+        samples = self._own_part(np.arange(position, position + self.batch_size, dtype=np.int64))
         return self._read(self._draw(samples), len(samples))
 
     def _ordered_batch(self, start: int) -> Batch:
-        samples = np.arange(start, min(start + self.batch_size, self.num_windows), dtype=np.int64)[self._shard]
+        samples = self._own_part(np.arange(start, min(start + self.batch_size, self.num_windows), dtype=np.int64))
         picks, first = [], 0
         for source in self._sources:
             slots = np.flatnonzero((samples >= first) & (samples < first + source.num_windows))
             picks.append((slots, samples[slots] - first))
             first += source.num_windows
         return self._read(picks, len(samples))
+
+    def _own_part(self, samples: np.ndarray) -> np.ndarray:
+        rank, count = self._shard
+        return np.array_split(samples, count)[rank]
 
     def _draw(self, samples: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each source the slots of the batch that it fills, and its windows there."""

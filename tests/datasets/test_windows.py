@@ -216,6 +216,9 @@ def test_shards_are_the_parts_of_the_whole_batch(store):
     for number, batch in enumerate(whole):
         assert origins(batch) == [origin for shard in shards for origin in origins(shard[number])]
     assert len(next(iter(store.windows(2, 3, batch_size=6, shard=(1, 2))))["action"]) == 3
+    passes = [list(store.windows(2, 3, batch_size=10, shard=(rank, 2)).epoch()) for rank in range(2)]
+    assert [len(batch["action"]) for batch in passes[0]] == [5, 5, 5, 5, 5, 5, 2]
+    assert sum(len(batch["action"]) for part in passes for batch in part) == windows_size(store)
 
 
 def test_only_successful_episodes_unless_others_are_named(store):
