@@ -12,6 +12,7 @@ from robot_rl.datasets.errors import (
 )
 from robot_rl.datasets.statistics import Statistics
 from robot_rl.datasets.store import Episode, EpisodeStore
+from robot_rl.datasets.windows import Mixture, Windows
 
 __all__ = [
     "Contract",
@@ -19,6 +20,7 @@ __all__ = [
     "Episode",
     "EpisodeStore",
     "Feature",
+    "Mixture",
     "NotAStore",
     "Statistics",
     "StepError",
@@ -27,6 +29,7 @@ __all__ = [
     "StoreLocked",
     "StoreVersionError",
     "StoreWriteError",
+    "Windows",
     "equal",
     "satisfies",
 ]
