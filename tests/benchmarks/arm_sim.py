@@ -4,7 +4,7 @@
 
 robosuite runs OSC_POSE with its object observations, as by default. It and the three controllers of this package take
 turns of some steps each, from the same seeds, so that all see the same load of the machine; with `ee_delta` the actions
-are the same too, the others follow random targets nearby. Times are CPU seconds of the process. Prints a line for each
+are the same too (random), the others follow smooth targets as from a policy. Times are CPU seconds of the process. Prints a line for each
 task and controller, and one line of JSON last. See vector.py for many processes and rendering.py for pictures.
 """
 
@@ -28,8 +28,8 @@ from robot_rl.sim.arm_model import import_robosuite
 from robot_rl.sim.spec import load
 
 CONTROLLERS = ("ee_delta", "joint_position", "ee_pose")
-TARGET_STEP = 0.02
-"""How far random targets move in a step, at most [rad or m]."""
+AMPLITUDE, FREQUENCY = 0.1, (0.2, 0.6)
+"""Of the sines that targets follow [rad or m] and [Hz]."""
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def measure(task: str, robot: str, controllers: list[str], rounds: int, steps: i
         taken = {"robosuite": _seconds(theirs.step, deltas[:steps])}
         for name, env in envs.items():
             env.reset(seed=turn)
-            actions = deltas if name == "ee_delta" else _random_walk(env.rest_action(), 5 * steps, generator)
+            actions = deltas if name == "ee_delta" else _sines(env.rest_action(), 5 * steps, generator)
             taken[name] = _seconds(env.step, actions)
         physics.reset(seed=turn)
         taken["physics"] = _seconds(lambda _: mujoco.mj_step(physics.model, physics.data, 25), deltas)
@@ -119,8 +119,9 @@ def _seconds(step: Any, actions: np.ndarray) -> float:
     return (time.process_time() - started) / len(actions)
 
 
-def _random_walk(rest: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    return rest + np.cumsum(generator.uniform(-TARGET_STEP, TARGET_STEP, (count, len(rest))), axis=0)
+def _sines(rest: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    frequency = generator.uniform(*FREQUENCY, len(rest))
+    return rest + AMPLITUDE * np.sin(2 * np.pi * frequency * np.arange(count)[:, None] / 20)
 
 
 if __name__ == "__main__":
