@@ -4,8 +4,10 @@
 
 robosuite runs OSC_POSE with its object observations, as by default. It and the three controllers of this package take
 turns of some steps each, from the same seeds, so that all see the same load of the machine; with `ee_delta` the actions
-are the same too (random), the others follow smooth targets as from a policy. Times are CPU seconds of the process. Prints a line for each
-task and controller, and one line of JSON last. See vector.py for many processes and rendering.py for pictures.
+are the same too (random), the others follow smooth targets as from a policy. Times are CPU seconds of the process.
+
+Prints a line for each task and controller, and one line of JSON last. See vector.py for many processes and rendering.py
+for pictures.
 """
 
 from __future__ import annotations
