@@ -45,7 +45,8 @@ def choose_turn(scene: Scene, heading: float, held: bool) -> tuple[float, float]
     Of the two ways to grasp the handle and the four ways to fit the peg, the one with the least turning that keeps the
     wrist and the reach within their range; a nut in the hand has its grasp already.
     """
-    peg, reach = scene.object_position("peg"), float(np.linalg.norm((scene.objects["nut_handle"] - scene.objects["nut"])[:2]))
+    peg = scene.object_position("peg")
+    reach = float(np.linalg.norm((scene.object_position("nut_handle") - scene.object_position("nut"))[:2]))
     best, choice = np.inf, (0.0, 0.0)
     now = _wrapped(scene.yaw - scene.home_yaw)
     for side in (0.5 * np.pi, -0.5 * np.pi):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import mujoco
 import numpy as np
 
 
@@ -66,6 +67,13 @@ class Goal:
 def raised(position: np.ndarray, height: float) -> np.ndarray:
     """The point [3] above a position [m]."""
     return position + np.array([0.0, 0.0, height])
+
+
+def rotation_of(pose: np.ndarray) -> np.ndarray:
+    """Rotation matrix [3, 3] of a pose [7]."""
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, pose[3:])
+    return matrix.reshape(3, 3)
 
 
 def downwards(yaw: float) -> np.ndarray:

@@ -13,9 +13,10 @@ import mujoco
 import numpy as np
 
 from robot_rl.sim.arm import ArmEnv
-from robot_rl.sim.expert.scene import Goal, Scene
+from robot_rl.sim.expert.scene import Goal, Scene, rotation_of
 from robot_rl.sim.kinematics import Kinematics
 from robot_rl.sim.rotation import quaternion_from_matrix
+from robot_rl.sim.spec import load
 
 ACCELERATION = 1.0
 """Of the gripper [m/s²]."""
@@ -25,8 +26,10 @@ BRAKING = 0.6
 """Part of the acceleration that braking counts on; the rest corrects."""
 NOISE_FULL_STEP = 0.01
 """Steps shorter than this are disturbed in proportion to their length, so that a grasp still succeeds [m]."""
-OSC_LEAD = 24.5 / 150.0
-"""Time by which the goal of robosuite's OSC runs ahead in steady motion: damping over stiffness [s]."""
+OSC_LAG = 24.5 / 150.0
+"""Of robosuite's OSC behind its goal in steady motion: damping over stiffness [s]."""
+GRASPING = 0.01
+"""Below this, an opening means to close, for a gripper that only opens and closes [m]."""
 REACH = 0.95
 """Objects further than this from the base are given up [m]."""
 
@@ -69,9 +72,10 @@ class ScriptedExpert:
             model.body(arm.base).name, arm.home, lower, upper,
         )  # fmt: skip
         self._reach = np.asarray(arm.limits["velocity"], float) / env.contract.rate_hz
-        home = self._kinematics.forward(arm.home)
-        self._home_yaw = _yaw(home)
+        home = rotation_of(self._kinematics.forward(arm.home))
+        self._home_yaw = float(np.arctan2(home[1, 0], home[0, 0]))
         self._period = 1.0 / env.contract.rate_hz
+        self._osc = load("controller", env.spec["controller"])
         encodings = {
             "servo_joint_position": self._joint_action,
             "servo_ee_pose": self._pose_action,
@@ -92,7 +96,7 @@ class ScriptedExpert:
         motion = self._kinematics.jacobian(joints) @ self._env.data.qvel[self._env.model.jnt_dofadr[self._arm.joints]]
         gripper = self._arm.gripper
         return Scene(
-            pose[:3], _matrix(pose[3:]), motion[:3], motion[3:], gripper.opening_of(self._env.data.qpos),
+            pose[:3], rotation_of(pose), motion[:3], motion[3:], gripper.opening_of(self._env.data.qpos),
             gripper.max_opening, self._home_yaw, self._env.object_poses(),
         )  # fmt: skip
 
@@ -101,14 +105,17 @@ class ScriptedExpert:
         scene = self.scene()
         self.failed = self.failed or any(np.linalg.norm(pose[:2]) > REACH for pose in scene.objects.values())
         goal = self._decide(scene)
-        way = goal.position - scene.position
-        # Along and down apart, so that each comes to a stop in time when the other is still far.
-        shift = np.concatenate([
-            advance(way[part], scene.velocity[part], goal.speed, ACCELERATION, self._period)
-            for part in (slice(0, 2), slice(2, 3))
-        ])
-        turn_error = _rotation_vector(goal.rotation @ scene.rotation.T)
-        turn = advance(turn_error, scene.turning, TURN_SPEED, TURN_ACCELERATION, self._period)
+        way, turn = goal.position - scene.position, _rotation_vector(goal.rotation @ scene.rotation.T)
+        if self._env.contract.controller == "osc_pose":
+            shift, turn = self._osc_lead(way, turn, goal.speed)
+        else:
+            # Along and down apart, so that each comes to a stop in time when the other is still far.
+            along, down = slice(0, 2), slice(2, 3)
+            shift = np.concatenate([
+                advance(way[part], scene.velocity[part], goal.speed, ACCELERATION, self._period)
+                for part in (along, down)
+            ])
+            turn = advance(turn, scene.turning, TURN_SPEED, TURN_ACCELERATION, self._period)
         self.intended = self._encode(scene, goal, shift, turn)
         if self._generator is None or self._noise == 0:
             return self.intended
@@ -116,6 +123,12 @@ class ScriptedExpert:
         kicks = self._noise * calm * self._period**2 * self._generator.standard_normal((2, 3))
         shift, turn = shift + ACCELERATION * kicks[0], turn + TURN_ACCELERATION * kicks[1]
         return self._encode(scene, goal, shift, turn)
+
+    def _osc_lead(self, way: np.ndarray, turn: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:
+        """OSC approaches a goal like a spring: the way itself, as far as its range and the wanted speed allow."""
+        reach = min(self._osc["translation"], speed * OSC_LAG)
+        shift = way * min(1.0, reach / max(float(np.linalg.norm(way)), 1e-9))
+        return shift, turn * min(1.0, TURN_SPEED * OSC_LAG / max(float(np.linalg.norm(turn)), 1e-9))
 
     def _joint_position(self) -> np.ndarray:
         return self._env.data.qpos[self._env.model.jnt_qposadr[self._arm.joints]]
@@ -130,8 +143,8 @@ class ScriptedExpert:
         return np.concatenate([scene.position + shift, columns, [goal.opening]]).astype(np.float32)
 
     def _delta_action(self, scene: Scene, goal: Goal, shift: np.ndarray, turn: np.ndarray) -> np.ndarray:
-        del goal, shift, turn
-        return np.zeros(7, np.float32)
+        delta = np.concatenate([shift / self._osc["translation"], turn / self._osc["rotation"]])
+        return np.append(np.clip(delta, -1.0, 1.0), 1.0 if goal.opening < GRASPING else -1.0).astype(np.float32)
 
 
 def advance(error: np.ndarray, velocity: np.ndarray, speed: float, acceleration: float, period: float) -> np.ndarray:
@@ -163,14 +176,3 @@ def _rotation_vector(rotation: np.ndarray) -> np.ndarray:
     vector = np.empty(3)
     mujoco.mju_quat2Vel(vector, quaternion_from_matrix(rotation), 1.0)
     return vector
-
-
-def _matrix(quaternion: np.ndarray) -> np.ndarray:
-    matrix = np.empty(9)
-    mujoco.mju_quat2Mat(matrix, quaternion)
-    return matrix.reshape(3, 3)
-
-
-def _yaw(pose: np.ndarray) -> float:
-    matrix = _matrix(pose[3:])
-    return float(np.arctan2(matrix[1, 0], matrix[0, 0]))
