@@ -4,8 +4,8 @@
 
 The workload: 50 episodes of 200 steps of Lift with two cameras of 84×84, rendered once by robosuite (ten minutes, kept
 in `--cache`). A window is two observations and 16 actions; batches of 64, shuffled; one process and one thread on each
-side, taking turns. The large store holds the same episodes 200 times: 10 000 episodes and 2 million steps, its rows
-written out, its frame files linked to the same bytes. Every measurement runs in a fresh process.
+side, taking short turns. The large store holds the same episodes 200 times: 10 000 episodes and 2 million steps, its
+rows written out, its frame files linked to the same bytes.
 
 `--peer` is the Python of an environment that holds LeRobot, which cannot share one with this package:
 
@@ -44,13 +44,13 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="Python of an environment with LeRobot")
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5, help="turns that every loader takes")
-    parser.add_argument("--seconds", type=float, default=4.0, help="per turn")
+    parser.add_argument("--rounds", type=int, default=15, help="turns that every loader takes")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per turn")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(options.measure, options.workers, options.seconds)))
+        measure(options.measure, options.workers)
         return
 
     cache = options.cache.absolute()
@@ -67,27 +67,25 @@ def main() -> None:
         enlarge(stores[encoding], path)
     peers = lerobot_datasets(options.peer.absolute(), frames, cache) if options.peer else {}
 
-    turns: dict[str, list[dict[str, Any]]] = {}
+    commands: dict[str, list[Any]] = {}
+    for encoding in ENCODINGS:
+        commands[encoding] = [SCRIPT, "--measure", stores[encoding]]
+        if encoding in large:
+            commands[f"{encoding} large"] = [SCRIPT, "--measure", large[encoding]]
+    commands["jpeg, 2 workers"] = [*commands["jpeg"], "--workers", 2]
+    commands["jpeg large, 2 workers"] = [*commands["jpeg large"], "--workers", 2]
+    loaders = {name: Loader([sys.executable, *command]) for name, command in commands.items()}
+    for kind, dataset in peers.items():
+        loaders[f"LeRobot {kind}"] = Loader([options.peer.absolute(), PEERS / "lerobot_loader.py", "read", dataset])
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in loaders}
     for number in range(options.rounds):
-        for encoding in ENCODINGS:
-            turns.setdefault(encoding, []).append(measured(stores[encoding], 0, options.seconds))
-            if encoding in large:
-                turns.setdefault(f"{encoding} large", []).append(measured(large[encoding], 0, options.seconds))
-        turns.setdefault("jpeg, 2 workers", []).append(measured(stores["jpeg"], 2, options.seconds))
-        turns.setdefault("jpeg large, 2 workers", []).append(measured(large["jpeg"], 2, options.seconds))
-        for kind, dataset in peers.items():
-            command = [
-                options.peer.absolute(),
-                PEERS / "lerobot_loader.py",
-                "read",
-                dataset,
-                "--seconds",
-                options.seconds,
-            ]
-            turns.setdefault(f"LeRobot {kind}", []).append(run(command))
-        print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
+        for name, loader in loaders.items():
+            turns[name].append(loader.turn(options.seconds))
+        print(f"\rround {number + 1} of {options.rounds}", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    totals = {name: loader.finish() for name, loader in loaders.items()}
 
-    figures = {name: summary(rounds) for name, rounds in turns.items()}
+    figures = {name: {**totals[name], **summary(rounds)} for name, rounds in turns.items()}
     for encoding in ENCODINGS:
         figures[encoding]["percent_of_raw"] = 100 * frame_bytes(stores[encoding]) / raw_bytes
     for encoding in large:
@@ -96,22 +94,25 @@ def main() -> None:
             big["windows_per_cpu_second"] / small["windows_per_cpu_second"] for big, small in pairs
         )
     report(figures)
-    ratios = {
-        kind: statistics.median(
-            own["windows_per_second"] / peer["windows_per_second"]
-            for own, peer in zip(turns["jpeg"], turns[f"LeRobot {kind}"], strict=True)
-        )
-        for kind in peers
-    }
-    for kind, ratio in ratios.items():
-        print(f"jpeg against LeRobot {kind}: {ratio:.0f} ×, each in one process with one thread")
+    ratios = {}
+    for kind in peers:
+        pairs = list(zip(turns["jpeg"], turns[f"LeRobot {kind}"], strict=True))
+        ratios[kind] = {
+            unit: statistics.median(own[unit] / peer[unit] for own, peer in pairs)
+            for unit in ("windows_per_second", "windows_per_cpu_second")
+        }
+        wall, cpu = ratios[kind].values()
+        print(f"jpeg against LeRobot {kind}: {wall:.0f} × in windows/s, {cpu:.0f} × per CPU second")
     if not peers:
         print("LeRobot was not measured: --peer names the Python of an environment that holds it, see --help")
     print(json.dumps({"figures": figures, "ratio_to_lerobot": ratios, "machine": machine()}))
 
 
-def measure(path: Path, workers: int, seconds: float) -> dict[str, float]:
-    """Time to open a store, the rate of its windows, and the peak of memory beyond that of the imported libraries."""
+def measure(path: Path, workers: int) -> None:
+    """Read windows for as many seconds as each line of the standard input says, and print what that gave.
+
+    At the end: the time to open the store, and the peak of memory beyond that of the imported libraries.
+    """
     import torch
 
     from robot_rl.datasets.prefetch import BATCHES_AHEAD
@@ -121,34 +122,31 @@ def measure(path: Path, workers: int, seconds: float) -> dict[str, float]:
     torch.set_num_threads(1)
     torch.empty(1).numpy()
     imported = memory("VmRSS")
-    started = time.perf_counter()
-    windows = Windows(
-        [EpisodeStore.open(path)], OBS_HORIZON, ACTION_HORIZON, batch_size=BATCH_SIZE, workers=workers, seed=os.getpid()
-    )
-    opened = time.perf_counter() - started
+    started, busy = time.perf_counter(), time.process_time()
+    windows = Windows([EpisodeStore.open(path)], OBS_HORIZON, ACTION_HORIZON, batch_size=BATCH_SIZE, workers=workers)
+    opened = {"open_seconds": time.perf_counter() - started, "open_cpu_seconds": time.process_time() - busy}
     stream = iter(windows)
     first = next(stream)
-    first_batch = time.perf_counter() - started
-    for _ in range(9):
-        next(stream)
-    number, started, busy = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - started < seconds:
-        next(stream)
-        number += BATCH_SIZE
-    elapsed, busy = time.perf_counter() - started, time.process_time() - busy
     tensors = [*first.pop("observation").values(), *first.values()]
     batch_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    # Beside the queue there are the batch that the consumer holds and the first one, which is kept here.
+    del first, tensors
+    for _ in range(100):
+        next(stream)
+    print(json.dumps({}), flush=True)
+    for line in sys.stdin:
+        # What workers prepared while the other loaders had their turns does not count.
+        for _ in range(BATCHES_AHEAD * workers):
+            next(stream)
+        number, started, busy = 0, time.perf_counter(), time.process_time()
+        while time.perf_counter() - started < float(line):
+            next(stream)
+            number += BATCH_SIZE
+        elapsed, busy = time.perf_counter() - started, time.process_time() - busy
+        print(json.dumps({"windows_per_second": number / elapsed, "windows_per_cpu_second": number / busy}), flush=True)
+    # Beside the queue there are the batch that the consumer holds and the one that is being made for it.
     queue = batch_bytes * (workers * BATCHES_AHEAD + 2) / 1e6
-    return {
-        "windows_per_second": number / elapsed,
-        "windows_per_cpu_second": number / busy,
-        "open_seconds": opened,
-        "first_batch_seconds": first_batch,
-        "queue_mb": queue,
-        "memory_above_queue_mb": memory("VmHWM") - imported - queue,
-        "peak_mb": memory("VmHWM"),
-    }
+    peak = memory("VmHWM")
+    print(json.dumps({**opened, "queue_mb": queue, "memory_above_queue_mb": peak - imported - queue, "peak_mb": peak}))
 
 
 def memory(field: str) -> float:
@@ -157,18 +155,36 @@ def memory(field: str) -> float:
     return int(line.split()[1]) / 1e3
 
 
-def measured(path: Path, workers: int, seconds: float) -> dict[str, Any]:
-    return run([sys.executable, SCRIPT, "--measure", path, "--workers", workers, "--seconds", seconds])
+class Loader:
+    """A process that reads windows when told to, from elsewhere: here `import datasets` would find our folder."""
 
+    def __init__(self, command: list[Any]) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=environment, cwd="/", text=True,
+        )  # fmt: skip
+        self._answer()
 
-def run(command: list[Any]) -> dict[str, Any]:
-    """The JSON that a program prints last. Peers run from elsewhere: here `import datasets` would find our folder."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    parts = [str(part) for part in command]
-    result = subprocess.run(parts, capture_output=True, env=environment, cwd="/", text=True, check=False)
-    if result.returncode:
-        raise RuntimeError(f"{' '.join(parts)}\n{result.stderr[-2000:]}")
-    return dict(json.loads(result.stdout.strip().splitlines()[-1]))
+    def turn(self, seconds: float) -> dict[str, Any]:
+        assert self._process.stdin
+        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def finish(self) -> dict[str, Any]:
+        assert self._process.stdin
+        self._process.stdin.close()
+        totals = self._answer()
+        self._process.wait()
+        return totals
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"this failed, run it by hand to see why: {' '.join(map(str, self._process.args))}")
+        return dict(json.loads(line))
 
 
 def contract() -> dict[str, Any]:
@@ -270,11 +286,9 @@ def frame_bytes(store: Path) -> int:
     return int(sum(np.sum(size.slice(0, len(size)), dtype=np.int64) for size in sizes))
 
 
-def summary(rounds: list[dict[str, Any]]) -> dict[str, float]:
-    """The median over the rounds; of memory and times to open the worst."""
-    worst = ("open_seconds", "first_batch_seconds", "memory_above_queue_mb", "peak_mb")
-    numbers = {key: [turn[key] for turn in rounds] for key in rounds[0] if not isinstance(rounds[0][key], str)}
-    return {key: max(values) if key in worst else statistics.median(values) for key, values in numbers.items()}
+def summary(turns: list[dict[str, Any]]) -> dict[str, float]:
+    """The median over the turns."""
+    return {key: statistics.median(turn[key] for turn in turns) for key in turns[0]}
 
 
 def report(figures: dict[str, dict[str, float]]) -> None:

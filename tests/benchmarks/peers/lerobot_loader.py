@@ -3,9 +3,9 @@
     python -m venv peer
     peer/bin/pip install lerobot==0.4.4
     peer/bin/python tests/benchmarks/peers/lerobot_loader.py write FRAMES DATASET video
-    peer/bin/python tests/benchmarks/peers/lerobot_loader.py read DATASET --seconds 20
+    peer/bin/python tests/benchmarks/peers/lerobot_loader.py read DATASET <<< 20
 
-`read` prints one JSON line. Where only a CPU build of torch is at hand, this set of versions works:
+Where only a CPU build of torch is at hand, this set of versions works:
 
     peer/bin/pip install --no-deps torch==2.13.0 torchvision==0.25.0 lerobot==0.4.4
     peer/bin/pip install "datasets>=4,<5" "huggingface-hub>=0.34.2,<0.36" "av>=15,<16" "accelerate>=1.10,<2" einops \\
@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -71,32 +72,27 @@ def write(frames: Path, folder: Path, kind: str) -> None:
     dataset.finalize()
 
 
-def read(folder: Path, batch_size: int, workers: int, seconds: float) -> dict[str, float]:
-    """Time shuffled batches of the same windows for some seconds, after three batches of warm-up."""
+def read(folder: Path, batch_size: int, workers: int) -> None:
+    """Read shuffled batches of the same windows for as many seconds as each line of the standard input says."""
+    import lerobot
+
     observed = [(index + 1 - OBS_HORIZON) / FPS for index in range(OBS_HORIZON)]
     deltas = dict.fromkeys((*STATES, *(f"observation.images.{camera}" for camera in CAMERAS)), observed)
     deltas["action"] = [index / FPS for index in range(ACTION_HORIZON)]
     dataset = lerobot_dataset()("benchmark/lift", folder, delta_timestamps=deltas)
     loader = torch.utils.data.DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=workers)
-    batches, number = iter(loader), 0
-    for _ in range(3):
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    for _ in range(2):
         next(batches)
-    started, busy = time.perf_counter(), time.process_time()
-    while time.perf_counter() - started < seconds:
-        batch = next(batches, None)
-        if batch is None:
-            batches = iter(loader)
-            continue
-        number += len(batch["action"])
-    elapsed, busy = time.perf_counter() - started, time.process_time() - busy
+    print(json.dumps({}), flush=True)
+    for line in sys.stdin:
+        number, started, busy = 0, time.perf_counter(), time.process_time()
+        while time.perf_counter() - started < float(line):
+            number += len(next(batches)["action"])
+        elapsed, busy = time.perf_counter() - started, time.process_time() - busy
+        print(json.dumps({"windows_per_second": number / elapsed, "windows_per_cpu_second": number / busy}), flush=True)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return {
-        "windows": number,
-        "windows_per_second": number / elapsed,
-        # The time of worker processes is not counted here: the figure holds only without them.
-        "windows_per_cpu_second": number / busy if not workers else float("nan"),
-        "bytes": size,
-    }
+    print(json.dumps({"bytes": size, "version": lerobot.__version__}))
 
 
 def main() -> None:
@@ -110,17 +106,13 @@ def main() -> None:
     reading.add_argument("dataset", type=Path)
     reading.add_argument("--batch-size", type=int, default=64)
     reading.add_argument("--workers", type=int, default=0)
-    reading.add_argument("--seconds", type=float, default=20)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     if options.command == "write":
         write(options.frames, options.dataset, options.kind)
     else:
-        import lerobot
-
-        figures = read(options.dataset, options.batch_size, options.workers, options.seconds)
-        print(json.dumps({**figures, "version": lerobot.__version__}))
+        read(options.dataset, options.batch_size, options.workers)
 
 
 if __name__ == "__main__":
