@@ -19,8 +19,10 @@ TILT, PITCH = 0.3, 0.45
 """Of the hand away from the door, and at most forwards as the lever goes down: else palm or wrist would touch [rad]."""
 CLEARANCE = 0.03
 """Height over that point at which the gripper comes along [m]."""
-FREE, STOP = 1.3, 1.5
-"""Angles of the lever at which the latch is free, and near its stop [rad]."""
+FREE, STOP = 1.2, 1.6
+"""Angles of the lever at which the latch begins to be free, and beyond its stop [rad]."""
+PUSH = 0.0015
+"""Into the lever, against its spring [m]."""
 PRESS_LEAD, PULL_LEAD = 0.25, 0.2
 """How far the goal runs ahead of lever and door [rad]."""
 
@@ -30,8 +32,6 @@ def decide(scene: Scene) -> Goal:
     door, lever = rotation_of(scene.objects["door"]), rotation_of(scene.objects["handle"])
     along, outwards = door[:, 0], -door[:, 1]
     pressed = float(np.arctan2(-lever[2, 0], lever[:, 0] @ along))
-    opened = scene.object_yaw("door") - scene.object_yaw("door_frame")
-    opened = float((opened + np.pi) % (2 * np.pi) - np.pi)
     pivot, hinge = (scene.object_position("door") + door @ point for point in (PIVOT, HINGE))
 
     def touch(angle: float) -> tuple[np.ndarray, np.ndarray]:
@@ -50,12 +50,11 @@ def decide(scene: Scene) -> Goal:
         aside = float(np.linalg.norm(off[:2]))
         height = CLEARANCE * float(np.clip((aside - 0.003) / 0.02, 0.0, 1.0))
         return Goal(raised(here, height), rotation, 0.0)
-    if pressed < FREE and opened < 0.1:
-        return Goal(*touch(pressed + PRESS_LEAD), 0.0, speed=0.3)
-    position, rotation = touch(min(pressed + 0.1, STOP))
-    c, s = np.cos(PULL_LEAD), np.sin(PULL_LEAD)
+    position, rotation = touch(min(pressed + PRESS_LEAD, STOP))
+    pull = PULL_LEAD * float(np.clip((pressed - FREE) / 0.1, 0.0, 1.0))
+    c, s = np.cos(pull), np.sin(pull)
     swing = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-    return Goal(hinge + swing @ (position - hinge), swing @ rotation, 0.0, speed=0.2)
+    return Goal(hinge + swing @ (position - hinge), swing @ rotation, 0.0, speed=0.25, push=-PUSH * normal)
 
 
 def _turned(along: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:

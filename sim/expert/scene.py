@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mujoco
 import numpy as np
@@ -56,12 +56,14 @@ class Goal:
         position, rotation: of the gripper, [3] and [3, 3].
         opening: of the gripper [m]; 0 grasps.
         speed: [m/s].
+        push: added to every displacement [3] m, into what the gripper leans on: a force, as the arm is stiff.
     """
 
     position: np.ndarray
     rotation: np.ndarray
     opening: float
     speed: float = 0.6
+    push: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 
 def raised(position: np.ndarray, height: float) -> np.ndarray:

@@ -28,6 +28,8 @@ NOISE_FULL_STEP = 0.01
 """Steps shorter than this are disturbed in proportion to their length, so that a grasp still succeeds [m]."""
 OSC_LAG = 24.5 / 150.0
 """Of robosuite's OSC behind its goal in steady motion: damping over stiffness [s]."""
+OSC_COMPLIANCE = 2500.0 / 150.0
+"""How much further than the Servo's stiffer loop OSC must be led for the same force."""
 GRASPING = 0.01
 """Below this, an opening means to close, for a gripper that only opens and closes [m]."""
 REACH = 0.95
@@ -108,6 +110,7 @@ class ScriptedExpert:
         way, turn = goal.position - scene.position, _rotation_vector(goal.rotation @ scene.rotation.T)
         if self._env.contract.controller == "osc_pose":
             shift, turn = self._osc_lead(way, turn, goal.speed)
+            shift = shift + (OSC_COMPLIANCE - 1.0) * goal.push
         else:
             # Along and down apart, so that each comes to a stop in time when the other is still far.
             along, down = slice(0, 2), slice(2, 3)
@@ -116,6 +119,7 @@ class ScriptedExpert:
                 for part in (along, down)
             ])
             turn = advance(turn, scene.turning, TURN_SPEED, TURN_ACCELERATION, self._period)
+        shift = shift + goal.push
         self.intended = self._encode(scene, goal, shift, turn)
         if self._generator is None or self._noise == 0:
             return self.intended
