@@ -28,7 +28,8 @@ def main() -> None:
     runs = []
     for seed in range(options.runs):
         folder = options.output / f"seed{seed}"
-        command = [sys.executable, "-m", "robot_rl.cli", "demo", f"output={folder}", f"first_seed={1000 * seed}", f"seed={seed}"]
+        keys = [f"output={folder}", f"first_seed={1000 * seed}", f"seed={seed}"]
+        command = [sys.executable, "-m", "robot_rl.cli", "demo", *keys]
         started = time.perf_counter()
         subprocess.run(command, check=True)
         wall = time.perf_counter() - started
