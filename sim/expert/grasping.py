@@ -10,13 +10,14 @@ CLEARANCE = 0.06
 """Height above the grasp at which the gripper comes along before it goes down [m]."""
 PRELOAD = 0.022
 """How much wider than the object the gripper opens [m]."""
-SLACK = 0.004
-"""An opening within this of the object's width may be a grasp; below, the gripper closed on nothing [m]."""
+EMPTY = 0.005
+"""An opening below this means that the gripper closed on nothing [m]. Between this and the object's width it may hold it:
+soft fingers give way, so that their opening tells little."""
 
 
 def holds(scene: Scene, grasp: np.ndarray, width: float, reach: float = 0.015) -> bool:
     """Whether the fingers are closed on an object of this width [m] whose grasp point [3] lies between them."""
-    return bool(width - SLACK < scene.opening < width + 0.0015 and np.linalg.norm(grasp - scene.position) < reach)
+    return bool(EMPTY < scene.opening < width + 0.0015 and np.linalg.norm(grasp - scene.position) < reach)
 
 
 def pick(scene: Scene, grasp: np.ndarray, yaw: float, width: float) -> Goal:
@@ -33,7 +34,7 @@ def pick(scene: Scene, grasp: np.ndarray, yaw: float, width: float) -> Goal:
     twist = abs((scene.yaw - yaw + np.pi) % (2 * np.pi) - np.pi)
     open_ = min(width + PRELOAD, scene.max_opening)
     inside = aside < 0.006 and abs(above) < 0.008 and twist < 0.1
-    if inside and scene.opening > width - SLACK:
+    if inside and scene.opening > EMPTY:
         return Goal(grasp, rotation, 0.0)
     # Down as far as position, direction and opening fit: a funnel, so that motion goes on while they still settle.
     misfit = max((aside - 0.004) / 0.04, (twist - 0.05) / 0.4, (width + 0.3 * PRELOAD - scene.opening) / 0.01)

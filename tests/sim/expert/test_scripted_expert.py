@@ -69,6 +69,17 @@ def test_an_episode_of_lift_is_short_smooth_and_reachable(lift):
     assert np.abs(np.diff(targets, 3, axis=0)[:, :7]).max() < 0.05
 
 
+def test_the_arm_settles_within_a_millimetre_of_its_target(lift):
+    expert = make_expert(lift)
+    observation, _ = lift.reset(seed=1)
+    target = np.append(observation["joint_position"] + [0.2, 0.1, -0.2, 0.2, 0.1, -0.1, 0.3], 0.04)
+    for _ in range(25):
+        observation, *_ = lift.step(target)
+    assert np.abs(observation["joint_position"] - target[:7]).max() < 5e-4
+    error = expert._kinematics.forward(target[:7])[:3] - expert.scene().position
+    assert np.linalg.norm(error) < 1e-3
+
+
 def test_actions_are_a_function_of_the_state(lift):
     expert, other = make_expert(lift), make_expert(lift)
     lift.reset(seed=2)
