@@ -8,11 +8,10 @@ from robot_rl.sim.expert.scene import Goal, Scene, downwards, raised
 
 CLEARANCE = 0.06
 """Height above the grasp at which the gripper comes along before it goes down [m]."""
-PRELOAD = 0.022
+MARGIN = 0.022
 """How much wider than the object the gripper opens [m]."""
 EMPTY = 0.005
-"""An opening below this means that the gripper closed on nothing [m]. Between this and the object's width it may hold it:
-soft fingers give way, so that their opening tells little."""
+"""An opening below this means that the gripper closed on nothing [m]."""
 
 
 def holds(scene: Scene, grasp: np.ndarray, width: float, reach: float = 0.015) -> bool:
@@ -32,12 +31,12 @@ def pick(scene: Scene, grasp: np.ndarray, yaw: float, width: float) -> Goal:
     aside = float(np.linalg.norm(grasp[:2] - scene.position[:2]))
     above = float(scene.position[2] - grasp[2])
     twist = abs((scene.yaw - yaw + np.pi) % (2 * np.pi) - np.pi)
-    open_ = min(width + PRELOAD, scene.max_opening)
+    open_ = min(width + MARGIN, scene.max_opening)
     inside = aside < 0.006 and abs(above) < 0.008 and twist < 0.1
     if inside and scene.opening > EMPTY:
         return Goal(grasp, rotation, 0.0)
     # Down as far as position, direction and opening fit: a funnel, so that motion goes on while they still settle.
-    misfit = max((aside - 0.004) / 0.04, (twist - 0.05) / 0.4, (width + 0.3 * PRELOAD - scene.opening) / 0.01)
+    misfit = max((aside - 0.004) / 0.04, (twist - 0.05) / 0.4, (width + 0.3 * MARGIN - scene.opening) / 0.01)
     height = CLEARANCE * float(np.clip(misfit, 0.0, 1.0))
     return Goal(raised(grasp, height), rotation, open_)
 
@@ -65,7 +64,7 @@ def carry(
 
 def release(scene: Scene, grasp: np.ndarray, width: float) -> Goal:
     """Open, and go up once the fingers are clear of the object."""
-    open_ = min(width + PRELOAD, scene.max_opening)
-    clear = scene.opening > width + 0.3 * PRELOAD
+    open_ = min(width + MARGIN, scene.max_opening)
+    clear = scene.opening > width + 0.3 * MARGIN
     up = CLEARANCE + 0.04 if clear else 0.0
     return Goal(raised(np.where(clear, grasp, scene.position), up), downwards(scene.yaw), open_)
