@@ -352,16 +352,18 @@ class _Quintic:
         points = _BEZIER @ self.ends
         if (points < low - _TOLERANCE).any() or (points > high + _TOLERANCE).any():
             return False
-        rates = (_HULLS @ points) / (self.duration**_ORDERS)[:, None]
-        bounds = np.stack((limits.velocity, limits.acceleration, limits.jerk))[_ORDERS - 1]
-        return bool((np.abs(rates) <= bounds * (1 + _TOLERANCE)).all())
+        peaks = np.maximum.reduceat(np.abs(_HULLS @ points), _FIRST_ROWS)
+        scale, bounds = 1.0 + _TOLERANCE, (limits.velocity, limits.acceleration, limits.jerk)
+        for peak, bound in zip(peaks, bounds, strict=True):
+            scale *= self.duration
+            if not (peak <= bound * scale).all():
+                return False
+        return True
 
     def sample(self, times: np.ndarray) -> References:
-        powers = (times / self.duration)[:, None] ** np.arange(6)
-        coefficients = _MONOMIAL @ self.ends
-        rate = coefficients[1:] * (np.arange(1, 6)[:, None] / self.duration)
-        curvature = rate[1:] * (np.arange(1, 5)[:, None] / self.duration)
-        return References(powers @ coefficients, powers[:, :5] @ rate, powers[:, :4] @ curvature)
+        powers = np.vander(times / self.duration, 6, increasing=True)
+        scale = np.array([1.0, 1.0 / self.duration, 1.0 / self.duration**2])
+        return References(*(powers @ (_MONOMIALS @ self.ends) * scale[:, None, None]))
 
 
 _BEZIER = np.array([
@@ -374,27 +376,28 @@ _BEZIER = np.array([
 ])
 """Control points of a quintic from its ends: position, velocity · T, acceleration · T² at the start and at the end."""
 _MONOMIAL = np.array([[comb(5, k) * comb(k, i) * (-1) ** (k - i) for i in range(6)] for k in range(6)]) @ _BEZIER
-"""Coefficients of (t / T)^k from the ends."""
+_DERIVATIVE = np.diag(np.arange(1.0, 6.0), 1)
+_MONOMIALS = np.stack([_MONOMIAL, _DERIVATIVE @ _MONOMIAL, _DERIVATIVE @ _DERIVATIVE @ _MONOMIAL])
+"""[3, 6, 6]: coefficients of (t / T)^k from the ends, of the curve and of two derivatives (times T^order)."""
 
 
 def _derivative_hulls(pieces: int) -> tuple[np.ndarray, np.ndarray]:
-    """Control points of three derivatives (times T^order) from those of the curve, and the order of each row.
+    """Control points of three derivatives (times T^order) from those of the curve, and the first row of each.
 
     The curve is cut in pieces, as the hull of a piece is that much tighter.
     """
-    rows, orders = [], []
+    rows, first = [], []
     left = np.array([[comb(k, i) / 2**k if i <= k else 0.0 for i in range(6)] for k in range(6)])
     parts = [np.eye(6)]
     while len(parts) < pieces:
         parts = [half @ part for part in parts for half in (left, left[::-1, ::-1])]
     for order, scale in ((1, 5), (2, 20), (3, 60)):
-        for part in parts:
-            rows.append(scale * len(parts) ** order * np.diff(part, order, axis=0))
-            orders += [order] * (6 - order)
-    return np.concatenate(rows), np.array(orders)
+        first.append(sum(len(row) for row in rows))
+        rows += [scale * len(parts) ** order * np.diff(part, order, axis=0) for part in parts]
+    return np.concatenate(rows), np.array(first)
 
 
-_HULLS, _ORDERS = _derivative_hulls(pieces=4)
+_HULLS, _FIRST_ROWS = _derivative_hulls(pieces=4)
 
 
 class _TimeOptimal:
