@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class StoreError(Exception):
+class StoreError(RuntimeError):
     """Anything a store refuses or cannot do. What was committed is never touched by it."""
 
 

@@ -76,9 +76,9 @@ def _check(options: argparse.Namespace) -> int:
     from robot_rl.datasets.check import check, repair
 
     if options.repair:
-        for line in repair(options.store):
-            print(line)
-    with tqdm(desc="checking", unit="episode", leave=False) as bar:
+        done = repair(options.store)
+        print("\n".join(done or ["nothing to repair"]))
+    with tqdm(desc="checking", unit="episode", leave=False, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -89,7 +89,9 @@ def _check(options: argparse.Namespace) -> int:
         print(finding)
     if findings:
         print(f"{len(findings)} findings in {options.store}")
-        if not options.repair:
+        if options.repair:
+            print("what remains is lost; these episodes are marked as damaged, which leaves them out of training")
+        else:
             print("`robot-rl data check --repair` restores the last committed state; nothing is deleted")
         return 1
     print(f"{options.store}: all episodes are whole")
@@ -109,6 +111,8 @@ def _tag(options: argparse.Namespace) -> int:
             facts[key] = json.loads(value)
         except json.JSONDecodeError:
             facts[key] = value
+    if facts.get("success") not in (True, False, None):
+        raise ValueError(f"success={facts['success']}: expected true, false or null")
     episodes = _episodes(options.episodes, len(store))
     for index in episodes:
         store.annotate(index, **facts)
@@ -122,9 +126,12 @@ def _episodes(text: str, count: int) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.partition("-")
         try:
-            chosen += range(int(first), int(last if dash else first) + 1)
+            numbers = range(int(first), int(last if dash else first) + 1)
         except ValueError:
-            raise ValueError(f"--episodes {text}: expected indices such as 0,3,7-9") from None
-    if wrong := [index for index in chosen if not 0 <= index < count]:
-        raise ValueError(f"--episodes {text}: the store has episodes 0 to {count - 1}, not {wrong}")
+            numbers = range(0)
+        if not numbers:
+            raise ValueError(f"--episodes {text}: expected indices such as 0,3,7-9")
+        if not 0 <= numbers[0] <= numbers[-1] < count:
+            raise ValueError(f"--episodes {text}: {part} is not among the {count} episodes, numbered from 0")
+        chosen += numbers
     return chosen
