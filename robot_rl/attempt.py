@@ -108,23 +108,34 @@ def attempt(env: Any, start: Callable[[int], Acting], seed: int) -> Attempt:
     )
 
 
+_failure = ""
 _env: Any = None
 _start: Callable[[int], Acting]
 
 
 def start_worker(spec: dict[str, Any], actor: Actor) -> None:
     """Build the environment and the actor of this process, once."""
-    global _env, _start
+    global _env, _start, _failure
     # Ctrl-C reaches every process of the terminal; only the writing process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from robot_rl import sim
+    try:
+        from robot_rl import sim
 
-    _env = sim.make(spec)
-    _start = _expert(_env, actor) if actor.source == "expert" else _policy(_env, actor)
+        _env = sim.make(spec)
+        _start = _expert(_env, actor) if actor.source == "expert" else _policy(_env, actor)
+    except Exception as error:
+        # An error here would break the pool with a traceback; `describe` hands it over in one piece.
+        _failure = str(error) or type(error).__name__
 
 
 def describe() -> tuple[dict[str, Any], int]:
-    """Contract and size of the simulator's state, of this process' environment."""
+    """Contract and size of the simulator's state, of this process' environment.
+
+    Raises:
+        RuntimeError: the environment or the actor could not be made.
+    """
+    if _failure:
+        raise RuntimeError(_failure)
     _env.reset(seed=0)
     return _env.contract.to_dict(), len(_env.get_state())
 
@@ -155,11 +166,11 @@ def _policy(env: Any, actor: Actor) -> Callable[[int], Acting]:
     import torch
 
     from robot_rl.datasets import satisfies
-    from robot_rl.policies import load_policy
     from robot_rl.policies.chunk_runner import ChunkRunner
+    from robot_rl.prediction import load, new_generator, predict
 
     torch.set_num_threads(1)
-    policy = load_policy(actor.policy)
+    policy, _, _ = load(actor.policy)
     satisfies(policy.contract, env.contract)
 
     class ActingPolicy:
@@ -167,14 +178,12 @@ def _policy(env: Any, actor: Actor) -> Callable[[int], Acting]:
 
         def __init__(self, seed: int) -> None:
             self._runner = ChunkRunner(policy, 1, execute=actor.execute)
-            self._generator = torch.Generator().manual_seed(seed)
+            self._generator = new_generator(policy, seed)
 
         def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
             self._runner.observe({name: observation[name][None] for name in policy.contract.observation})
             if (request := self._runner.request()) is not None:
-                with torch.inference_mode():
-                    chunk = policy.sample(policy.encode(request.observation), generator=self._generator)
-                self._runner.deliver(request.id, chunk[:, 0].numpy())
+                self._runner.deliver(request.id, predict(policy, request.observation, [self._generator]))
             action = self._runner.next_action()[0].copy()
             return action, action
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from robot_rl import prediction
 from robot_rl.datasets import EpisodeStore
 from robot_rl.intervals import mcnemar, wilson
 from robot_rl.metric_log import read_results, write_results
@@ -37,7 +39,7 @@ from robot_rl.provenance import provenance
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from robot_rl.policies import Policy
+    from robot_rl.prediction import AnyPolicy
     from robot_rl.rollout import Outcome
 
 FIRST_SEED = 100_000
@@ -52,22 +54,15 @@ class Candidate:
     """A policy and where it came from; `trained_on` sums up the observations of its training data, where it has any."""
 
     path: Path
-    policy: Policy
+    policy: AnyPolicy
     provenance: dict[str, Any]
     trained_on: Reference | None = None
 
     @staticmethod
-    def load(path: str | Path, device: str = "cpu") -> Candidate:
-        """Read a checkpoint or run folder onto a device (`auto`: CUDA where there is one)."""
-        import torch
-
-        from robot_rl.policies import load_policy
-        from robot_rl.policies.checkpoint import checkpoint_folder, load_provenance
-
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        trained_on = Reference.read(checkpoint_folder(path))
-        return Candidate(Path(path), load_policy(path, device), load_provenance(path), trained_on)
+    def load(path: str | Path, device: str = "cpu", threads: int = 1) -> Candidate:
+        """Read a run folder, a checkpoint or an exported policy, see `robot_rl.prediction.load`."""
+        policy, folder, made_by = prediction.load(path, device, threads)
+        return Candidate(Path(path), policy, made_by, Reference.read(folder))
 
     @property
     def name(self) -> str:
@@ -95,6 +90,7 @@ def main(config: DictConfig) -> int:
     import torch
     from omegaconf import OmegaConf
 
+    from robot_rl.processes import find_device
     from robot_rl.report import write_report
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -102,11 +98,13 @@ def main(config: DictConfig) -> int:
     if plain["policy"] is None:
         raise EvaluateError("policy= is missing: give a run folder of `robot-rl train`, or a checkpoint folder")
     torch.set_num_threads(plain["threads"])
-    candidate = Candidate.load(plain["policy"], plain["device"])
-    other = Candidate.load(plain["compare"], plain["device"]) if plain["compare"] else None
+    device, threads = str(find_device(plain["device"])), plain["threads"]
+    candidate = Candidate.load(str(plain["policy"]), device, threads)
+    other = Candidate.load(str(plain["compare"]), device, threads) if plain["compare"] else None
     simulated = plain["dataset"] is None or plain["task"] is not None
-    changes = {key: plain[key] for key in ("task", "robot", "controller", "randomization")} | plain["environment"]
-    subject = candidate.environment(changes)["task"] if simulated else Path(plain["dataset"]).stem
+    changes = {key: plain[key] for key in ("task", "robot", "controller", "randomization")}
+    changes |= plain["environment"] or {}
+    subject = candidate.environment(changes)["task"] if simulated else Path(str(plain["dataset"])).stem
     folder = Path(plain["output"] or f"runs/evaluate/{candidate.name.replace('/', '-')}-{subject}")
     if simulated:
         seeds = range(plain["first_seed"], plain["first_seed"] + plain["episodes"])
@@ -119,7 +117,7 @@ def main(config: DictConfig) -> int:
         print(_say_simulated(results))
     if plain["dataset"] is not None:
         execute = plain["execute"] or max(1, candidate.policy.action_horizon // 2)
-        results = offline(folder, candidate, plain["dataset"], plain["dataset_episodes"], execute, plain["seed"])
+        results = offline(folder, candidate, str(plain["dataset"]), plain["dataset_episodes"], execute, plain["seed"])
         _write_config(folder / "offline", plain)
         print(_say_offline(results))
     print(f"Report: {write_report(folder)}")
@@ -150,10 +148,11 @@ def simulate(
     from robot_rl.replay import film
     from robot_rl.rollout import run_episodes, without_unseen_cameras
 
-    if not seeds:
-        raise EvaluateError("episodes: expected at least 1")
+    if not seeds or min(seeds) < 0:
+        raise EvaluateError("episodes: expected at least 1, and first_seed at least 0")
     if record is not None and Path(record).exists():
         raise EvaluateError(f"record={record}: exists already; choose another path")
+    _try_to_write(folder)
     options = {"execute": execute, "mode": mode, "num_envs": num_envs, "processes": processes}
     spec = _resolved(candidate.environment(changes))
     began = time.perf_counter()
@@ -232,10 +231,14 @@ def offline(
 
     began = time.perf_counter()
     store, policy = EpisodeStore.open(dataset), candidate.policy
+    if not len(store):
+        raise EvaluateError(f"{dataset} holds no episode; record some with `robot-rl collect output={dataset}`")
     if episodes is None:
         chosen, described = unseen_episodes(store, candidate.provenance)
     else:
-        chosen = np.arange(len(store)) if episodes == "all" else np.asarray(episodes, np.int64)
+        if isinstance(episodes, str) and episodes != "all":
+            raise EvaluateError(f"dataset_episodes={episodes}: expected numbers as in [0, 3], or all")
+        chosen = np.arange(len(store)) if episodes == "all" else np.asarray(episodes, np.int64).reshape(-1)
         described = f"all {len(store)} episodes" if episodes == "all" else f"{len(chosen)} chosen episodes"
     if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(store):
         raise EvaluateError(f"dataset_episodes={episodes}: expected numbers from 0 to {len(store) - 1}, or all")
@@ -329,6 +332,15 @@ def _merge_metrics(folder: Path, stage: str, seconds: float, values: Mapping[str
     known = read_results(folder).get("seconds")
     stages = dict(known) if isinstance(known, Mapping) else {}
     write_results(folder, {**values, "seconds": {**stages, stage: round(seconds, 2)}})
+
+
+def _try_to_write(folder: Path) -> None:
+    """A folder that cannot be written is an error now, not when there are results to lose."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise EvaluateError(f"{folder} cannot be written ({error.strerror}); choose another output=") from error
 
 
 def _fresh(place: Path) -> Path:

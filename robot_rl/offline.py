@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.datasets.contract import Contract, satisfies
+from robot_rl.prediction import AnyPolicy, new_generator, predict
 
 if TYPE_CHECKING:
     from robot_rl.datasets import EpisodeStore
-    from robot_rl.policies import Policy
 
 WINDOWS = 4096
 CONSTANT = 1e-4
@@ -81,7 +81,7 @@ class ActionErrors:
 
 
 def action_errors(
-    policy: Policy, store: EpisodeStore, episodes: Sequence[int] | NDArray[np.int64], *, seed: int = 0,
+    policy: AnyPolicy, store: EpisodeStore, episodes: Sequence[int] | NDArray[np.int64], *, seed: int = 0,
     batch_size: int = 256, limit: int = WINDOWS,
 ) -> ActionErrors:  # fmt: skip
     """Errors over the windows of some episodes; over `limit` of them, drawn at random, where there are more.
@@ -89,7 +89,6 @@ def action_errors(
     Raises:
         ContractError: the store does not offer what the policy needs.
     """
-    import torch
     from tqdm import tqdm
 
     satisfies(policy.contract, store.contract)
@@ -104,11 +103,11 @@ def action_errors(
     batches = itertools.islice(windows, -(-limit // batch_size)) if some else windows.epoch()
     steps, dims = policy.action_horizon + policy.action_offset, policy.contract.action_dim
     sums, count = np.zeros((2, steps, dims)), np.zeros(steps, np.int64)
-    generator = torch.Generator().manual_seed(seed)
+    generator = new_generator(policy, seed)
     total = min(limit, windows.num_windows)
     with tqdm(total=total, desc="offline", unit="window", disable=None) as bar:
         for batch in batches:
-            predicted = _predict(policy, batch["observation"], generator)[:, -steps:]
+            predicted = predict(policy, batch["observation"], [generator])[:, -steps:]
             recorded, valid = batch["action"].numpy(), batch["action_valid"].numpy()
             last, now = -1 - offset, -offset
             counted = valid[:, now:] & valid[:, last, None]
@@ -141,22 +140,20 @@ class Trace:
     chunks: NDArray[np.float32]
 
 
-def trace(policy: Policy, store: EpisodeStore, episode: int, every: int, seed: int = 0) -> Trace:
+def trace(policy: AnyPolicy, store: EpisodeStore, episode: int, every: int, seed: int = 0) -> Trace:
     """Predict a chunk at every `every`-th step of an episode."""
-    import torch
-
     windows = store.windows(
         policy.obs_horizon, 1, episodes=[episode], batch_size=64, shuffle=False,
         observation=list(policy.contract.observation),
     )  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
+    generator = new_generator(policy, seed)
     steps, chunks = [], []
     for batch in windows.epoch():
         chosen = batch["step"] % every == 0
         if chosen.any():
             observation = {name: value[chosen] for name, value in batch["observation"].items()}
             steps.append(batch["step"][chosen].numpy())
-            chunks.append(_predict(policy, observation, generator)[:, -policy.action_offset :])
+            chunks.append(predict(policy, observation, [generator])[:, -policy.action_offset :])
     return Trace(episode, store[episode].action, np.concatenate(steps), np.concatenate(chunks))
 
 
@@ -201,11 +198,3 @@ def _split_again(
     fingerprint = hashlib.sha256(np.asarray(trained, np.int64).tobytes()).hexdigest()[:16]
     rows = int(store.statistics(trained)["action"].count)
     return held if (fingerprint, rows) == (part["split"], part["training_rows"]) else None
-
-
-def _predict(policy: Policy, observation: Mapping[str, Any], generator: Any) -> NDArray[np.float32]:
-    import torch
-
-    with torch.inference_mode():
-        chunk = policy.sample(policy.encode(observation), generator=generator)
-    return np.asarray(chunk[:, 0].cpu().numpy(), np.float32)

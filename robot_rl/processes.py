@@ -39,9 +39,7 @@ class Processes:
             ValueError: the device is not there.
         """
         size, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        chosen = _device(device)
+        chosen = find_device(device)
         if size == 1:
             return Processes(0, 1, chosen)
         if chosen.type == "cuda":
@@ -94,7 +92,14 @@ def idle_cores(seconds: float = 0.2) -> int:
     return max(1, round(idle / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name; `auto` is CUDA where there is one.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:

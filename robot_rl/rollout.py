@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_rl.policies.chunk_runner import ChunkRunner, Mode, Request
+from robot_rl.policies.chunk_runner import ChunkRunner, Mode
+from robot_rl.prediction import AnyPolicy, new_generator, predict
 
 if TYPE_CHECKING:
-    from robot_rl.policies import Policy
     from robot_rl.sim.vector import VectorEnv
     from robot_rl.training import Settings
 
@@ -62,7 +62,7 @@ class Outcome:
 
 
 def rollout(
-    policy: Policy,
+    policy: AnyPolicy,
     venv: VectorEnv,
     seeds: Iterable[int],
     *,
@@ -80,14 +80,17 @@ def rollout(
     """
     names = list(policy.contract.observation)
     runner = ChunkRunner(policy, venv.num_envs, execute=execute, mode=mode)
-    predict = _Predictor(policy)
+    generators: dict[int, Any] = {}
     observation, info = venv.reset(seed=[int(seed) for seed in seeds])
     active, seed = info["active"].copy(), info["seed"].copy()
     logs = [_Log(int(seed[env])) for env in range(venv.num_envs)]
     while active.any():
         runner.observe({name: observation[name] for name in names}, active)
         if (request := runner.request()) is not None:
-            runner.deliver(request.id, predict(request, seed))
+            asking = seed[request.envs].tolist()
+            generators |= {one: new_generator(policy, one) for one in asking if one not in generators}
+            rows = [generators[one] for one in asking]
+            runner.deliver(request.id, predict(policy, request.observation, rows, request.prefix))
         actions = runner.next_action(active)
         before = observation
         observation, reward, terminated, truncated, info = venv.step(actions)
@@ -98,7 +101,7 @@ def rollout(
             if ended[env]:
                 final = dict(info["final_obs"][env]) if keep_observations else None
                 yield logs[env].outcome(bool(terminated[env]), bool(truncated[env]), final)
-                predict.forget(int(seed[env]))
+                del generators[int(seed[env])]
         runner.flush(np.flatnonzero(ended & active))
         active = info["active"].copy()
         for env in np.flatnonzero(ended & active):
@@ -107,7 +110,7 @@ def rollout(
 
 
 def run_episodes(
-    policy: Policy,
+    policy: AnyPolicy,
     spec: Mapping[str, Any],
     seeds: Sequence[int],
     *,
@@ -154,7 +157,7 @@ def run_episodes(
     return [outcomes[seed] for seed in seeds]
 
 
-def success_rate(policy: Policy, environment: Mapping[str, Any] | None, settings: Settings) -> float:
+def success_rate(policy: AnyPolicy, environment: Mapping[str, Any] | None, settings: Settings) -> float:
     """Share of `settings.evaluate_episodes` episodes that succeed, for choosing between checkpoints during training."""
     if environment is None:
         raise ValueError(
@@ -166,40 +169,10 @@ def success_rate(policy: Policy, environment: Mapping[str, Any] | None, settings
     return sum(outcome.success for outcome in outcomes) / len(outcomes)
 
 
-def without_unseen_cameras(spec: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
+def without_unseen_cameras(spec: Mapping[str, Any], policy: AnyPolicy) -> dict[str, Any]:
     """The specification with only those cameras that the policy observes: the others would be rendered for nobody."""
     cameras = {name: size for name, size in (spec.get("cameras") or {}).items() if name in policy.contract.observation}
     return {**spec, "cameras": cameras}
-
-
-class _Predictor:
-    """Asks the policy for chunks, with a generator for each episode."""
-
-    def __init__(self, policy: Policy) -> None:
-        import torch
-
-        self._policy = policy
-        self._torch = torch
-        self._generators: dict[int, torch.Generator] = {}
-
-    def __call__(self, request: Request, seeds: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The chunk [n, H, A] of each environment that asked; `seeds` [N] are of all environments."""
-        from robot_rl.policies.draw import RowGenerators
-
-        generators = [self._generator(int(seed)) for seed in seeds[request.envs]]
-        with self._torch.inference_mode():
-            context = self._policy.encode(request.observation)
-            chunk = self._policy.sample(context, prefix=request.prefix, generator=RowGenerators(generators))
-        return np.asarray(chunk[:, 0].cpu().numpy())
-
-    def forget(self, seed: int) -> None:
-        """The episode is over."""
-        self._generators.pop(seed, None)
-
-    def _generator(self, seed: int) -> Any:
-        if seed not in self._generators:
-            self._generators[seed] = self._torch.Generator().manual_seed(seed)
-        return self._generators[seed]
 
 
 class _Log:

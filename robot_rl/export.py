@@ -1,0 +1,44 @@
+"""`robot-rl export`: a trained policy as ONNX, which onnxruntime runs without torch.
+
+The folder holds the encoder and one denoising step as two graphs, and beside them the policy's contract and where it
+came from. `robot-rl evaluate policy=<folder>` measures it like any other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+FILES = ("encoder.onnx", "denoiser.onnx", "export.json", "contract.json", "provenance.json", "observations.json")
+
+
+def main(arguments: list[str]) -> int:
+    """Export one policy. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="robot-rl export", description=__doc__.splitlines()[0])
+    parser.add_argument("policy", type=Path, help="run folder of `robot-rl train`, or checkpoint folder")
+    parser.add_argument("output", type=Path, nargs="?", help="folder to write; by default <policy>/onnx")
+    options = parser.parse_args(arguments)
+
+    from robot_rl.atomic_folder import replace_folder
+    from robot_rl.policies import load_policy
+    from robot_rl.policies.checkpoint import PROVENANCE, checkpoint_folder
+    from robot_rl.policies.export import export_policy
+
+    policy, source = load_policy(options.policy), checkpoint_folder(options.policy)
+    output = options.output or options.policy / "onnx"
+    if output.exists() and (other := {path.name for path in output.iterdir()} - set(FILES)):
+        raise ValueError(f"{output} holds {', '.join(sorted(other))}, no exported policy; choose another folder")
+
+    def write(folder: Path) -> None:
+        export_policy(policy, folder)
+        for name in (PROVENANCE, "observations.json"):
+            if (source / name).is_file():
+                shutil.copy(source / name, folder)
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    replace_folder(output, write)
+    size = sum(path.stat().st_size for path in output.iterdir())
+    print(f"{output}: {policy.contract.name}, {size / 1e6:.1f} MB")
+    print(f"Evaluate it: robot-rl evaluate policy={output}")
+    return 0
