@@ -1,7 +1,7 @@
 """The `robot-rl` command: finds the subcommand, composes its Hydra configuration, and runs it.
 
 Every configured command is `robot_rl/<command>.py` with `main(config)`, beside `configs/<command>.yaml`, whose comments
-are its help. `data` and `doctor` take ordinary arguments instead and have `main(arguments)`.
+are its help. `data`, `doctor` and `export` take ordinary arguments instead and have `main(arguments)`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import difflib
 import functools
 import importlib
 import itertools
+import re
 import sys
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ CONFIGURED = {
     "evaluate": "measure a policy in simulation or on recorded data",
 }
 PLAIN = {
+    "export": "write a policy as ONNX, for deployment without torch",
     "data": "inspect, check, repair and annotate episode stores",
     "doctor": "say what works on this machine, and the command that mends what does not",
 }
@@ -42,6 +45,10 @@ options of demo, collect, train and evaluate:
 Start with `robot-rl demo`. `robot-rl <command> --help` explains a command."""
 
 
+INTERRUPTED = 128
+"""Exit statuses from here on mean: ended by a signal."""
+
+
 class UsageError(ValueError):
     """The command line cannot be understood; the message says what exists."""
 
@@ -58,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(_version())
             return 0
         if command in PLAIN:
-            return int(importlib.import_module(f"robot_rl.{command}").main(rest) or 0)
+            plain = [item for item in rest if item != "--traceback"]
+            return int(importlib.import_module(f"robot_rl.{command}").main(plain) or 0)
         if command in CONFIGURED:
             return _run_configured(command, rest)
         raise UsageError(f"no command {command!r}{_closest(command, [*CONFIGURED, *PLAIN])}\n\n{_usage()}")
@@ -70,10 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except Exception as error:
         if "--traceback" in rest:
             raise
-        print(f"robot-rl {command}: {error}", file=sys.stderr)
+        print(f"robot-rl {command}: {_say(error)}", file=sys.stderr)
         print(f"(add --traceback to see where, `robot-rl {command} --help` for the keys)", file=sys.stderr)
         return 1
 
@@ -127,13 +135,14 @@ def _run_configured(command: str, rest: list[str]) -> int:
 
 
 def _sweep(command: str, overrides: list[str], show: bool) -> int:
-    """Run every combination in turn, each in its own folder below `output`, and print one table over the runs."""
-    jobs = list(_combinations(overrides))
+    """Run every combination in turn, each in its own folder below `output`, and leave one table over the runs there."""
     configs = []
-    for job in jobs:
+    for job in _combinations(overrides):
         config = compose(command, job)
+        folder = Path(config.output or f"runs/{command}")
         varied = [item for item in job if item not in overrides]
-        config.output = f"{config.output or f'runs/{command}'}/{','.join(varied).replace('/', '_') or 'run'}"
+        # Only what the grammar of overrides takes without quotes: the next command is given this path.
+        config.output = str(folder / (re.sub(r"[^\w.-]+", "_", "_".join(varied)) or "run"))
         configs.append(config)
     if show:
         for config in configs:
@@ -144,12 +153,14 @@ def _sweep(command: str, overrides: list[str], show: bool) -> int:
         print(f"[{number}/{len(configs)}] {config.output}", flush=True)
         try:
             status = max(status, int(module.main(config) or 0))
-        except (ValueError, OSError, RuntimeError) as error:
-            print(f"robot-rl {command}: {config.output}: {error}", file=sys.stderr)
-            status = 1
-    from robot_rl.sweep import sweep_table
+        except Exception as error:
+            print(f"robot-rl {command}: {config.output}: {_say(error)}", file=sys.stderr)
+            status = max(status, 1)
+        if status >= INTERRUPTED:
+            break
+    from robot_rl.sweep import write_tables
 
-    print(sweep_table([config.output for config in configs]))
+    print(write_tables(folder, [config.output for config in configs]))
     return status
 
 
@@ -163,6 +174,11 @@ def _combinations(overrides: list[str]) -> Any:
         for original, parsed in zip(overrides, OverridesParser.create().parse_overrides(overrides), strict=True)
     ]
     return (list(job) for job in itertools.product(*choices))
+
+
+def _say(error: Exception) -> str:
+    expected = (ValueError, OSError, ImportError, RuntimeError)
+    return str(error) if isinstance(error, expected) else f"{type(error).__name__}: {error}"
 
 
 def _explain_choice(command: str, chosen: list[str], error: Exception) -> str:
@@ -197,12 +213,15 @@ def _explain(command: str, defaults: DictConfig, overrides: list[str], error: Ex
 
 def _check_types(command: str, defaults: DictConfig, config: DictConfig, overrides: list[str]) -> None:
     """A number stays a number: `steps=many` is an error here, not hours later."""
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, ListConfig, OmegaConf
 
     for item in overrides:
         if item.startswith(("+", "~")) or _key(item) in _groups(command):
             continue
         default, value = OmegaConf.select(defaults, _key(item)), OmegaConf.select(config, _key(item))
+        for kind, wanted in ((DictConfig, "keys and values"), (ListConfig, "a list")):
+            if isinstance(default, kind) and not isinstance(value, kind):
+                raise UsageError(f"{item}: expected {wanted} such as {OmegaConf.to_container(default, resolve=True)}")
         if value is None or not isinstance(default, bool | int | float):
             continue
         kinds = (bool,) if isinstance(default, bool) else (int,) if isinstance(default, int) else (int, float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,27 +19,36 @@ COLUMNS = {
 }
 
 
-def sweep_table(folders: Sequence[str | Path]) -> str:
-    """The results of run folders, from their `metrics.json`: one line each, best first; only columns with a value.
-
-    Runs with a success rate are ordered by it, the others by their held-out loss. A run without results says so.
-    """
-    runs = [(str(folder), read_results(Path(folder))) for folder in folders]
-    runs.sort(key=lambda run: _rank(run[1]))
-    names = [name for name, keys in COLUMNS.items() if any(_find(results, keys) is not None for _, results in runs)]
-    header = ["run", *names]
-    rows = [
-        [folder, *(_show(_find(results, COLUMNS[name])) for name in names)] if results else [folder, "no results"]
-        for folder, results in runs
-    ]
-    widths = [max(len(row[column]) for row in [header, *rows] if column < len(row)) for column in range(len(header))]
-    return "\n".join(
+def write_tables(folder: str | Path, runs: Sequence[str | Path]) -> str:
+    """Leave the table over the runs in a folder, as `sweep.csv` (full precision) and `sweep.md`; returns it as text."""
+    table = _table(runs)
+    texts = [[cell if isinstance(cell, str) else _show(cell) for cell in row] for row in table]
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "sweep.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([_show(cell) if isinstance(cell, list) else cell for cell in row] for row in table)
+    ruled = [texts[0], ["---", *("---:" for _ in texts[0][1:])], *texts[1:]]
+    (folder / "sweep.md").write_text("".join(f"| {' | '.join(row)} |\n" for row in ruled))
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = [
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ).rstrip()
-        for row in [header, *rows]
-    )
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in texts
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _table(runs: Sequence[str | Path]) -> list[list[Any]]:
+    """The results of run folders, from their `metrics.json`: one row each, best first; only columns with a value.
+
+    Runs with a success rate are ordered by it, the others by their held-out loss; those without results come last.
+    """
+    found = sorted(((str(run), read_results(Path(run))) for run in runs), key=lambda run: _rank(run[1]))
+    names = [name for name, keys in COLUMNS.items() if any(_find(results, keys) is not None for _, results in found)]
+    return [["run", *names], *([run, *(_find(results, COLUMNS[name]) for name in names)] for run, results in found)]
 
 
 def _rank(results: Mapping[str, Any]) -> tuple[bool, float]:

@@ -1,11 +1,14 @@
 """The command line as a newcomer meets it: help, composed configurations, and errors that say what exists."""
 
+import csv
 from pathlib import Path
 
 import pytest
 import yaml
 
 from robot_rl import cli
+
+from .conftest import MakeStore
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -48,6 +51,8 @@ def test_show_prints_the_composed_configuration(capsys: pytest.CaptureFixture[st
         (("train", "policy=flow_mpl", "dataset=x"), "did you mean 'flow_mlp'"),
         (("train", "training.stepz=1", "dataset=x"), "did you mean 'steps'"),
         (("train", "seed.more=1", "dataset=x"), "is a value"),
+        (("train", "training=5", "dataset=x"), "expected keys and values"),
+        (("train", "training.betas=5", "dataset=x"), "expected a list such as [0.9, 0.999]"),
     ],
 )
 def test_wrong_usage_says_what_exists(
@@ -65,15 +70,68 @@ def test_a_missing_input_is_one_clear_line(capsys: pytest.CaptureFixture[str], t
     assert "Traceback" not in err
 
 
+def test_what_is_no_store_is_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    status, _, err = run(capsys, "train", f"dataset={tmp_path / 'photos'}", f"output={tmp_path / 'run'}")
+    assert status == 1
+    assert "no episode store" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_that_nobody_thought_of_is_no_traceback_unless_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(config: object) -> None:
+        raise KeyError("thing")
+
+    monkeypatch.setattr("robot_rl.train.main", fail)
+    status, _, err = run(capsys, "train", "dataset=x")
+    assert status == 1
+    assert "KeyError: 'thing'" in err
+    with pytest.raises(KeyError):
+        run(capsys, "train", "dataset=x", "--traceback")
+
+
+def test_a_sweep_trains_every_combination_and_leaves_its_table(
+    capsys: pytest.CaptureFixture[str], reach_store: MakeStore, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "sweep"
+    small = ["training.steps=2", "training.batch_size=8", "threads=1"]
+    arguments = ["train", "--multirun", f"dataset={reach_store()}", f"output={sweep}", *small]
+    status, out, _ = run(capsys, *arguments, "seed=0,1", "policy=flow_mlp,gaussian")
+    assert status == 0
+    with (sweep / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {Path(row["run"]).name for row in rows} == {
+        f"seed_{seed}_policy_{policy}" for seed in (0, 1) for policy in ("flow_mlp", "gaussian")
+    }
+    for row in rows:
+        config = yaml.safe_load((Path(row["run"]) / "config.yaml").read_text())
+        assert Path(row["run"]).name == f"seed_{config['seed']}_policy_{config['name']}"
+        assert float(row["held-out loss"]) > 0
+        # The folders can be named in the next command.
+        assert cli.compose("evaluate", [f"policy={row['run']}"]).policy == row["run"]
+    assert all(row["run"] in out for row in rows)
+
+
+def test_ctrl_c_ends_a_sweep(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun = []
+    monkeypatch.setattr("robot_rl.train.main", lambda config: begun.append(config.seed) or 130)
+    assert run(capsys, "train", "--multirun", f"output={tmp_path}", "seed=0,1", "dataset=x")[0] == 130
+    assert begun == [0]
+
+
 def test_multirun_composes_every_combination(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "demo", "--multirun", "--show", "seed=0,1", "policy=flow_mlp,gaussian", "output=sweep")
     assert status == 0
     outputs = [line for line in out.splitlines() if line.startswith("output:")]
     assert outputs == [
-        "output: sweep/seed=0,policy=flow_mlp",
-        "output: sweep/seed=0,policy=gaussian",
-        "output: sweep/seed=1,policy=flow_mlp",
-        "output: sweep/seed=1,policy=gaussian",
+        "output: sweep/seed_0_policy_flow_mlp",
+        "output: sweep/seed_0_policy_gaussian",
+        "output: sweep/seed_1_policy_flow_mlp",
+        "output: sweep/seed_1_policy_gaussian",
     ]
 
 

@@ -1,7 +1,8 @@
+import csv
 from pathlib import Path
 
 from robot_rl.metric_log import write_results
-from robot_rl.sweep import sweep_table
+from robot_rl.sweep import write_tables
 
 
 def _run(folder: Path, **results: object) -> str:
@@ -13,15 +14,30 @@ def _run(folder: Path, **results: object) -> str:
 def test_runs_with_a_success_rate_come_first_then_by_loss(tmp_path: Path) -> None:
     runs = [
         _run(tmp_path / "a", training={"best": {"held_out_loss": 0.2, "step": 10}, "parameters": 1000}),
-        _run(tmp_path / "b", training={"best": {"held_out_loss": 0.1, "step": 20}}),
+        _run(tmp_path / "b", training={"best": {"held_out_loss": 0.1234567, "step": 20}}),
         _run(tmp_path / "c", success_rate=0.5, success_interval=[0.4, 0.6]),
         _run(tmp_path / "d", success_rate=0.9),
         str(tmp_path / "missing"),
     ]
-    header, *lines = sweep_table(runs).splitlines()
+    header, *lines = write_tables(tmp_path, runs).splitlines()
     assert header.split("  ")[0].strip() == "run"
     assert "training s" not in header
-    assert [Path(line.split()[0]).name for line in lines] == ["d", "c", "b", "a", "missing"]
+    order = ["d", "c", "b", "a", "missing"]
+    assert [Path(line.split()[0]).name for line in lines] == order
     assert "0.4 to 0.6" in lines[1]
     assert "1,000" in lines[3]
-    assert lines[4].endswith("no results")
+    assert set(lines[4].split()[1:]) == {"-"}
+
+    with (tmp_path / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["run"]).name for row in rows] == order
+    assert [row["held-out loss"] for row in rows] == ["", "", "0.1234567", "0.2", ""]
+    assert rows[3]["parameters"] == "1000"
+
+    head, rule, *body = (tmp_path / "sweep.md").read_text().splitlines()
+    assert len({line.count("|") for line in (head, rule, *body)}) == 1
+    assert [Path(line.split("|")[1].strip()).name for line in body] == order
+
+
+def test_a_sweep_without_results_still_leaves_its_table(tmp_path: Path) -> None:
+    assert write_tables(tmp_path / "sweep", [tmp_path / "a"]).splitlines() == ["run", str(tmp_path / "a")]
