@@ -43,10 +43,12 @@ def main(config: DictConfig) -> int:
     plain.pop("hydra", None)
     spec, actor = resolve(_environment(plain)), _actor(plain)
     path = Path(plain["output"] or f"data/{plain['task']}.zarr")
+    if (workers := plain["workers"] or os.cpu_count() or 1) < 1:
+        raise CollectError(f"workers={workers}: expected at least 1")
     seeds = _Seeds(plain["first_seed"], plain["episodes"], plain["until_success"])
     with (
         Interrupt("Stopping; finished attempts are kept. Press Ctrl-C again to stop at once.") as interrupt,
-        _workers(plain["workers"] or os.cpu_count() or 1, spec, actor) as pool,
+        _workers(workers, spec, actor) as pool,
     ):
         contract, state_size = _first(pool)
         _prepare(path, contract, spec, actor, plain["encoding"], state_size if plain["sim_state"] else 0)
@@ -200,8 +202,7 @@ def _first(pool: ProcessPoolExecutor) -> tuple[Contract, int]:
     try:
         contract, state_size = pool.submit(describe).result()
     except BrokenProcessPool as error:
-        # What was wrong stands on the terminal already: the pool does not hand over errors of its initialiser.
-        raise CollectError("the simulation could not be started; the message above says why") from error
+        raise CollectError("a simulation process died at its start, perhaps for want of memory") from error
     return Contract.from_dict(contract), state_size
 
 

@@ -26,13 +26,18 @@ def main(config: DictConfig) -> int:
     from robot_rl.cli import compose
 
     folder = Path(config.output)
+    if config.demonstrations < 2 or config.episodes < 1:
+        raise ValueError("expected at least 2 demonstrations, one of which is held out, and at least 1 of episodes=")
+    plan = _overrides(config, folder)
+    # All of them now: what is wrong shall be said before hours of work, and change nothing.
+    configs = {name: compose(name, overrides) for name, overrides in plan.items()}
     _keep_finished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stages = {"collect": collect, "train": train, "evaluate": evaluate}
-    for number, (name, overrides) in enumerate(_overrides(config, folder).items(), 1):
+    for number, (name, overrides) in enumerate(plan.items(), 1):
         print(f"\n[{number}/{len(stages)}] robot-rl {name} {' '.join(overrides)}", flush=True)
         began = time.perf_counter()
-        status = stages[name].main(compose(name, overrides))
+        status = stages[name].main(configs[name])
         _add_seconds(folder, name, time.perf_counter() - began)
         if status:
             return status

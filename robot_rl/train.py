@@ -27,7 +27,7 @@ from robot_rl.policies import build_policy, save_policy
 from robot_rl.processes import Processes, idle_cores
 from robot_rl.provenance import provenance
 from robot_rl.recordings import Recordings
-from robot_rl.training import Settings, Training
+from robot_rl.training import Settings, Training, TrainingError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,7 +44,11 @@ def main(config: DictConfig) -> int:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     plain.pop("hydra", None)
     settings = Settings.read(plain["training"])
-    datasets = [plain["dataset"]] if isinstance(plain["dataset"], str) else plain["dataset"] or []
+    for key, least in (("seed", 0), ("threads", 1)):
+        if plain[key] is not None and plain[key] < least:
+            raise TrainingError(f"{key}={plain[key]}: expected at least {least}")
+    datasets = plain["dataset"] or []
+    datasets = [str(path) for path in (datasets if isinstance(datasets, list) else [datasets])]
     recordings = Recordings(
         datasets, plain["dataset_weights"], plain["held_out"], plain["include_failures"], plain["seed"]
     )

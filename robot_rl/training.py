@@ -67,17 +67,14 @@ class Settings:
         known = [item.name for item in fields(Settings)]
         problems = [f"{key}: no such key; known are {', '.join(known)}" for key in plain if key not in known]
         problems += [f"{key}: missing" for key in known if key not in plain]
-        for key in (
-            "steps",
-            "batch_size",
-            "accumulate",
-            "log_every",
-            "save_every",
-            "held_out_every",
-            "held_out_batches",
-        ):
-            if key in plain and not plain[key] >= 1:
-                problems.append(f"{key}: expected at least 1, got {plain[key]}")
+        least = dict.fromkeys(("warmup", "workers", "weight_decay", "final_learning_rate", "evaluate_every"), 0)
+        least |= dict.fromkeys(("steps", "batch_size", "accumulate", "log_every", "save_every", "held_out_every"), 1)
+        least |= dict.fromkeys(("held_out_batches", "evaluate_episodes"), 1)
+        problems += [
+            f"{key}: expected at least {value}, got {plain[key]}"
+            for key, value in least.items()
+            if key in plain and not plain[key] >= value
+        ]
         if plain.get("precision", "fp32") not in PRECISIONS:
             problems.append(f"precision: expected {', '.join(PRECISIONS)}; got {plain['precision']!r}")
         if plain.get("best", "last") not in ("success", "held_out_loss", "last"):

@@ -118,7 +118,7 @@ def test_recording_does_not_depend_on_workers_and_adds_only_what_is_missing(
     assert [first.facts(index)["seed"] for index in range(4)] == [0, 1, 2, 3]
     assert first.provenance["environment"]["horizon"] == 12
     capsys.readouterr()
-    assert _collect(one, "episodes=4", "noise=0.3") == 0
+    assert _collect(one, "episodes=4", "noise=0.3", "workers=1") == 0
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -133,9 +133,16 @@ def test_another_environment_and_wrong_words_are_refused(tmp_path: Path) -> None
         _collect(store, "source=magic")
     with pytest.raises(CollectError, match="source=policy needs policy="):
         _collect(store, "source=policy")
+    with pytest.raises(CollectError, match="workers=-1: expected at least 1"):
+        _collect(store, "workers=-1")
+    # What goes wrong in a simulation process comes out of this one, in words.
+    with pytest.raises(RuntimeError, match="no camera 'moon'"):
+        _collect(tmp_path / "new.zarr", "cameras={moon: [8, 8]}", "workers=1")
+    assert not (tmp_path / "new.zarr").exists()
     assert len(EpisodeStore.open(store)) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_finished_attempts_and_says_how_to_go_on(tmp_path: Path) -> None:
     store = tmp_path / "lift.zarr"
     arguments = ["-m", "robot_rl.cli", "collect", f"output={store}", *LIFT, "episodes=500"]
@@ -152,6 +159,7 @@ def test_ctrl_c_keeps_finished_attempts_and_says_how_to_go_on(tmp_path: Path) ->
     assert 2 <= len(EpisodeStore.open(store)) < 500
 
 
+@pytest.mark.slow
 def test_policy_as_the_one_who_acts(tmp_path: Path) -> None:
     """A policy trained for a moment is recorded in simulation, as another source in the same store."""
     from robot_rl.train import main as train
