@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import c_int
-from math import sqrt
 
 import daqp
 import mink
 import mujoco
 import numpy as np
+
+from robot_rl.sim.compiled import compiled
 
 POSTURE_COST = 3e-3
 """Pull of each joint towards home, against 1 per metre and radian of pose error: holds the elbow, costs < 0.05 mm."""
@@ -126,10 +127,8 @@ class Kinematics:
 
     def _step(self, error: np.ndarray, posture: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """The displacement [dof] in [low, high] that reduces a pose error [6] and the distance from home [dof]."""
-        jacobian = self._frame.compute_jacobian(self._configuration)[:, self._order]
-        hessian = jacobian.T @ jacobian
-        hessian.flat[:: self.dof + 1] += POSTURE_COST**2 + ERROR_DAMPING * (error @ error) + self._damping()
-        gradient = error @ jacobian + POSTURE_COST**2 * POSTURE_GAIN * posture
+        jacobian = self._frame.compute_jacobian(self._configuration).take(self._order, axis=1)
+        hessian, gradient = _program(jacobian, error, posture, self._jacobian())
         step, _, flag, _ = daqp.solve(hessian, gradient, self._general, high, low, self._bounded)
         return step if flag > 0 else np.zeros(self.dof)
 
@@ -143,13 +142,27 @@ class Kinematics:
         mujoco.mj_jacSite(self._model, self._configuration.data, jacobian[:3], jacobian[3:], 0)
         return jacobian
 
-    def _damping(self) -> float:
-        smallest = sqrt(max(np.linalg.eigvalsh(self._gram())[0], 0.0))
-        return DAMPING**2 * max(0.0, 1.0 - (smallest / SINGULAR) ** 2)
 
-    def _gram(self) -> np.ndarray:
-        jacobian = self._jacobian()
-        return jacobian @ jacobian.T if self.dof >= 6 else jacobian.T @ jacobian
+@compiled
+def _program(
+    error_jacobian: np.ndarray, error: np.ndarray, posture: np.ndarray, jacobian: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hessian [dof, dof] and gradient [dof] of the quadratic program.
+
+    Args:
+        error_jacobian: derivative of the pose error [6, dof].
+        error: of the pose [6].
+        posture: distance from home [dof].
+        jacobian: of the end-effector [6, dof], whose smallest singular value decides on the damping.
+    """
+    rows, dof = jacobian.shape
+    gram = jacobian @ jacobian.T if dof >= rows else jacobian.T @ jacobian
+    smallest = np.sqrt(max(np.linalg.eigvalsh(gram)[0], 0.0))
+    damping = DAMPING**2 * max(0.0, 1.0 - (smallest / SINGULAR) ** 2)
+    hessian = error_jacobian.T @ error_jacobian
+    for joint in range(dof):
+        hessian[joint, joint] += POSTURE_COST**2 + ERROR_DAMPING * (error @ error) + damping
+    return hessian, error @ error_jacobian + POSTURE_COST**2 * POSTURE_GAIN * posture
 
 
 def _vector(values: np.ndarray, size: int, name: str) -> np.ndarray:

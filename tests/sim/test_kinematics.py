@@ -1,10 +1,12 @@
 """Kinematics: against MuJoCo's own on the whole model, finite differences, and random reachable poses."""
 
+import mink
 import mujoco
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from robot_rl.sim import kinematics
 from robot_rl.sim.kinematics import Kinematics, KinematicsError
 from robot_rl.sim.servo import JointLimits, Servo
 
@@ -92,6 +94,24 @@ def test_inverse_finds_reachable_poses_within_the_joint_limits(arm):
             found = arm.inverse(pose, found)
         assert pose_error(arm.forward(found), pose) < 1e-4
         assert ((found >= arm.lower) & (found <= arm.upper)).all()
+
+
+@pytest.mark.parametrize("reach", [0.02, 1.0])
+def test_an_iteration_solves_minks_program(model, arm, monkeypatch, reach):
+    monkeypatch.setattr(kinematics, "ITERATIONS", 1)
+    for position in [*random_positions(arm, 10), np.array([0, 0.5, 0, -0.07, 0, 0.57, 0])]:
+        pose = shifted(arm.forward(position), 0.02, -0.05)
+        configuration = mink.Configuration(arm._model, position)
+        frame = mink.FrameTask("end_effector", "site", 1.0, 1.0, lm_damping=kinematics.ERROR_DAMPING)
+        frame.set_target(mink.SE3(np.roll(pose, 4)))
+        posture = mink.PostureTask(arm._model, kinematics.POSTURE_COST, kinematics.POSTURE_GAIN)
+        posture.set_target(HOME)
+        limit = mink.ConfigurationLimit(arm._model, gain=1.0)
+        limit.lower, limit.upper = np.maximum(arm.lower, position - reach), np.minimum(arm.upper, position + reach)
+        smallest = np.linalg.svd(arm.jacobian(position))[1][-1]
+        damping = kinematics.DAMPING**2 * max(0.0, 1 - (smallest / kinematics.SINGULAR) ** 2)
+        step = mink.solve_ik(configuration, [frame, posture], 1.0, "daqp", damping, limits=[limit])
+        np.testing.assert_allclose(arm.inverse(pose, position, np.full(7, reach)), position + step, atol=1e-9)
 
 
 def test_inverse_depends_on_the_pose_more_than_on_the_start(arm):
