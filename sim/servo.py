@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import ruckig
 
+from robot_rl.sim.compiled import compiled
 from robot_rl.sim.kinematics import Kinematics
 
 GRACE = 0.2
@@ -349,16 +350,7 @@ class _Quintic:
 
     def within(self, limits: JointLimits, low: np.ndarray, high: np.ndarray) -> bool:
         """Whether the Bézier control points of the curve and its derivatives lie inside; their hull holds the curve."""
-        points = _BEZIER @ self.ends
-        if (points < low - _TOLERANCE).any() or (points > high + _TOLERANCE).any():
-            return False
-        peaks = np.maximum.reduceat(np.abs(_HULLS @ points), _FIRST_ROWS)
-        scale, bounds = 1.0 + _TOLERANCE, (limits.velocity, limits.acceleration, limits.jerk)
-        for peak, bound in zip(peaks, bounds, strict=True):
-            scale *= self.duration
-            if not (peak <= bound * scale).all():
-                return False
-        return True
+        return _inside(self.ends, self.duration, low, high, limits.velocity, limits.acceleration, limits.jerk)
 
     def sample(self, times: np.ndarray) -> References:
         powers = np.vander(times / self.duration, 6, increasing=True)
@@ -382,22 +374,48 @@ _MONOMIALS = np.stack([_MONOMIAL, _DERIVATIVE @ _MONOMIAL, _DERIVATIVE @ _DERIVA
 
 
 def _derivative_hulls(pieces: int) -> tuple[np.ndarray, np.ndarray]:
-    """Control points of three derivatives (times T^order) from those of the curve, and the first row of each.
+    """Control points of three derivatives (times T^order) from those of the curve, and the order of each row.
 
     The curve is cut in pieces, as the hull of a piece is that much tighter.
     """
-    rows, first = [], []
+    rows, orders = [], []
     left = np.array([[comb(k, i) / 2**k if i <= k else 0.0 for i in range(6)] for k in range(6)])
     parts = [np.eye(6)]
     while len(parts) < pieces:
         parts = [half @ part for part in parts for half in (left, left[::-1, ::-1])]
     for order, scale in ((1, 5), (2, 20), (3, 60)):
-        first.append(sum(len(row) for row in rows))
-        rows += [scale * len(parts) ** order * np.diff(part, order, axis=0) for part in parts]
-    return np.concatenate(rows), np.array(first)
+        for part in parts:
+            rows.append(scale * len(parts) ** order * np.diff(part, order, axis=0))
+            orders += [order] * (6 - order)
+    return np.concatenate(rows), np.array(orders)
 
 
-_HULLS, _FIRST_ROWS = _derivative_hulls(pieces=4)
+_HULLS, _ORDERS = _derivative_hulls(pieces=4)
+
+
+@compiled
+def _inside(
+    ends: np.ndarray,
+    duration: float,
+    low: np.ndarray,
+    high: np.ndarray,
+    velocity: np.ndarray,
+    acceleration: np.ndarray,
+    jerk: np.ndarray,
+) -> bool:
+    points = _BEZIER @ ends
+    for joint in range(ends.shape[1]):
+        for row in range(6):
+            if not low[joint] - _TOLERANCE <= points[row, joint] <= high[joint] + _TOLERANCE:
+                return False
+    hulls = _HULLS @ points
+    for row in range(len(hulls)):
+        order = _ORDERS[row]
+        bounds = velocity if order == 1 else acceleration if order == 2 else jerk
+        for joint in range(ends.shape[1]):
+            if not abs(hulls[row, joint]) <= bounds[joint] * duration**order * (1 + _TOLERANCE):
+                return False
+    return True
 
 
 class _TimeOptimal:
