@@ -81,6 +81,8 @@ class Kinematics:
         self._configuration = mink.Configuration(self._model)
         self._frame = mink.FrameTask("end_effector", "site", 1.0, 1.0)
         self._general, self._bounded = np.empty((0, dof)), np.zeros(dof, c_int)
+        # Compiles, before a robot waits for the first pose.
+        self.inverse(self.forward(self.home), self.home)
 
     @property
     def dof(self) -> int:

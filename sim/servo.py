@@ -121,7 +121,10 @@ class Servo:
         self._otg = ruckig.Ruckig(limits.dof)
         self._task, self._braking = _task(limits), _task(limits)
         self._braking.control_interface = ruckig.ControlInterface.Velocity
-        self.reset(0.5 * (limits.lower + limits.upper))
+        middle = 0.5 * (limits.lower + limits.upper)
+        # Compiles, before a robot waits for the first target.
+        _Quintic(_at_rest(middle), _at_rest(middle), target_period).within(limits, limits.lower, limits.upper)
+        self.reset(middle)
 
     def reset(self, position: np.ndarray, velocity: np.ndarray | None = None) -> None:
         """Start from a measured joint position [dof] and velocity [dof] (default: at rest); forget all targets."""
