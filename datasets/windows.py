@@ -53,6 +53,8 @@ class Windows:
         workers: threads that prepare batches ahead; with 0 a batch is prepared when it is asked for.
         pin_memory: place batches in page-locked memory for fast copies to a GPU; without CUDA it has no effect.
         observation: names of the observation features to read; by default all but text.
+        labels: `executed` for the actions that were taken, or `intended` for what was proposed in their place: by a
+            policy, or by an expert whose actions were disturbed; the executed one where a person intervened.
         shard: (rank, count) for training in several processes: this one gets its part of every batch.
 
     Attributes:
@@ -77,6 +79,7 @@ class Windows:
         workers: int = 0,
         pin_memory: bool = False,
         observation: Iterable[str] | None = None,
+        labels: str = "executed",
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         for name, value, least in (
@@ -85,6 +88,8 @@ class Windows:
         ):  # fmt: skip
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
+        if labels not in ("executed", "intended"):
+            raise ValueError(f"labels: expected executed or intended, got {labels!r}")
         rank, count = shard
         if not 0 <= rank < count or batch_size % count:
             raise ValueError(
@@ -109,6 +114,7 @@ class Windows:
         sizes = [source.num_windows for source in self._sources]
         self.num_windows = sum(sizes)
         self._shares = _fractions(sizes if shares is None else shares)
+        self._labels = labels
         self._shuffle = shuffle
         self._workers = workers
         self._pin_memory = pin_memory
@@ -253,7 +259,7 @@ class Windows:
         for name, feature in self.contract.observation.items():
             if not feature.is_frame:
                 batch["observation"][name].numpy()[slots] = source.store.array(f"data/{name}").gather(rows)
-        batch["action"].numpy()[slots] = source.store.array("data/action").gather(first + np.clip(acted, 0, last))
+        batch["action"].numpy()[slots] = source.actions(first + np.clip(acted, 0, last), self._labels)
 
 
 class Mixture:
@@ -314,6 +320,15 @@ class _Source:
         if self._weights is None:
             return 1.0
         return self._weights[rows if self._by_row else self.episodes[places]]
+
+    def actions(self, rows: np.ndarray, labels: str) -> np.ndarray:
+        """[*rows.shape, A]"""
+        executed = self.store.array("data/action").gather(rows)
+        if labels == "executed":
+            return executed
+        intended = self.store.array("data/policy_action").gather(rows)
+        intervened = self.store.array("data/intervened").gather(rows)[..., None]
+        return np.where(intervened | np.isnan(intended), executed, intended)
 
     def read_frames(self, camera: str, rows: np.ndarray, target: np.ndarray, slots: np.ndarray) -> None:
         """Decode the frames of `rows` [n, To] into `target[slots]` [B, To, *shape], each different one once."""

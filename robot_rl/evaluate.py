@@ -175,8 +175,6 @@ def simulate(
         }  # fmt: skip
 
     place = _fresh(folder / "evaluation")
-    if record is not None:
-        _record(Path(record), candidate, spec, outcomes)
     results: dict[str, Any] = {
         "policy": candidate.name,
         "path": str(candidate.path),
@@ -200,8 +198,10 @@ def simulate(
     success_over_time(place / "success_over_time.svg", runs, horizon, results["rate_hz"])
     rates = {key: results[key] for key in ("success_rate", "success_interval", "episodes")}
     _merge_metrics(folder, "evaluate", seconds, rates)
-    # Last, and the results are safe by then: filming is what a machine may be unable to do.
+    # The results are safe by now: recording and filming is what a machine may be unable to do.
     _write_json(place / "results.json", {**results, "videos": []})
+    if record is not None:
+        _record(Path(record), candidate, spec, outcomes)
     seen = without_unseen_cameras(spec, candidate.policy)
     results["videos"] = film(place / "videos", seen, outcomes, videos, camera, size)
     _write_json(place / "results.json", results)

@@ -40,6 +40,7 @@ class Recordings:
         held_out: share of the episodes of each store kept out of training and of all statistics.
         include_failures: train on failed episodes too.
         seed: of the split.
+        labels: `executed` or `intended`, see `Windows`.
 
     Raises:
         RecordingsError: a store is missing or holds no episode to train on.
@@ -53,6 +54,7 @@ class Recordings:
         held_out: float = 0.1,
         include_failures: bool = False,
         seed: int = 0,
+        labels: str = "executed",
     ) -> None:
         if not paths:
             raise RecordingsError("dataset= is missing: give an episode store, or a list as in dataset=[a.zarr,b.zarr]")
@@ -81,7 +83,7 @@ class Recordings:
             Recording(store, float(weight), training, held)
             for store, weight, (training, held) in zip(stores, weights, splits, strict=True)
         ]
-        self.seed = seed
+        self.seed, self.labels = seed, labels
 
     @property
     def contract(self) -> Contract:
@@ -97,7 +99,7 @@ class Recordings:
         return _mixture(self.parts).windows(
             policy.obs_horizon, policy.action_horizon, action_offset=policy.action_offset,
             episodes=[part.training for part in self.parts], observation=list(policy.contract.observation),
-            batch_size=batch_size, seed=self.seed, **options,
+            batch_size=batch_size, seed=self.seed, labels=self.labels, **options,
         )  # fmt: skip
 
     def held_out_batches(self, policy: Policy, batch_size: int, number: int) -> Iterator[Batch]:
@@ -109,7 +111,7 @@ class Recordings:
         windows = _mixture(parts).windows(
             policy.obs_horizon, policy.action_horizon, action_offset=policy.action_offset,
             episodes=[part.held_out for part in parts], observation=list(policy.contract.observation),
-            batch_size=min(batch_size, available), seed=self.seed,
+            batch_size=min(batch_size, available), seed=self.seed, labels=self.labels,
         )  # fmt: skip
         yield from itertools.islice(windows, max(1, min(number, available // batch_size)))
 

@@ -50,7 +50,7 @@ def main(config: DictConfig) -> int:
     datasets = plain["dataset"] or []
     datasets = [str(path) for path in (datasets if isinstance(datasets, list) else [datasets])]
     recordings = Recordings(
-        datasets, plain["dataset_weights"], plain["held_out"], plain["include_failures"], plain["seed"]
+        datasets, plain["dataset_weights"], plain["held_out"], plain["include_failures"], plain["seed"], plain["labels"]
     )
     folder = Path(plain["output"] or f"runs/train/{plain['name']}-{Path(datasets[0]).stem}-seed{plain['seed']}")
     processes = Processes.join(plain["device"])

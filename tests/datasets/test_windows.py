@@ -380,3 +380,23 @@ def test_pinned_batches(store, workers):
         assert left["action"].is_pinned()
         assert left["observation"]["front"].is_pinned()
         same(left, right)
+
+
+def test_intended_labels_are_what_was_proposed_unless_a_person_intervened(tmp_path: Path) -> None:
+    contract = Contract.from_dict({
+        "name": "toy", "rate_hz": 10, "observation": {"x": {"shape": [1]}}, "action": {"arm": {"shape": [1]}},
+    })  # fmt: skip
+    store = EpisodeStore.create(tmp_path / "noisy.zarr", contract)
+    proposals = [None, [10.0], [20.0], None]
+    with EpisodeStore.append(store.path) as writer, writer.episode() as episode:
+        for step, proposed in enumerate(proposals):
+            episode.add({"x": np.zeros(1)}, [float(step)], policy_action=proposed, intervened=step >= 2)
+        episode.finish({"x": np.zeros(1)}, success=True)
+    store.refresh()
+    wanted = {"executed": [0, 1, 2, 3], "intended": [0, 10, 2, 3]}
+    for labels, actions in wanted.items():
+        (batch,) = store.windows(1, 2, batch_size=8, labels=labels).epoch()
+        following = [*actions[1:], actions[-1]]
+        assert batch["action"][..., 0].tolist() == [list(pair) for pair in zip(actions, following, strict=True)]
+    with pytest.raises(ValueError, match="expected executed or intended, got 'best'"):
+        store.windows(1, 2, labels="best")

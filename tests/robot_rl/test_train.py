@@ -132,6 +132,17 @@ def test_mixture_of_stores_samples_by_weight(reach_store: MakeStore, tmp_path: P
     assert len(json.loads((run / "checkpoints/last/provenance.json").read_text())["recordings"]) == 2
 
 
+def test_intended_labels_are_trained_on(reach_store: MakeStore, tmp_path: Path) -> None:
+    """Where nothing was proposed but what was done they are the same; a word that is neither is refused."""
+    store = reach_store()
+    _train(store, tmp_path / "executed", "training.steps=4")
+    _train(store, tmp_path / "intended", "training.steps=4", "labels=intended")
+    assert _losses(tmp_path / "executed") == _losses(tmp_path / "intended")
+    with pytest.raises(ValueError, match="labels: expected executed or intended"):
+        _train(store, tmp_path / "wrong", "labels=best")
+    assert not (tmp_path / "wrong" / "config.yaml").exists()
+
+
 def test_without_held_out_episodes_the_last_is_the_best(reach_store: MakeStore, tmp_path: Path) -> None:
     _train(reach_store(), tmp_path / "run", "held_out=0")
     last, best = (load_policy(tmp_path / "run" / "checkpoints" / name).state_dict() for name in ("last", "best"))
