@@ -11,6 +11,7 @@ import functools
 import importlib
 import itertools
 import re
+import signal
 import sys
 from importlib import resources
 from pathlib import Path
@@ -55,6 +56,7 @@ class UsageError(ValueError):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    is_program = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     try:
@@ -74,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"robot-rl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if is_program:
+            # Whoever is impatient presses it again while the interpreter goes down.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("\nrobot-rl: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:

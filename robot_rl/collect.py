@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -97,7 +98,8 @@ def _attempts(pool: ProcessPoolExecutor, seeds: _Seeds, interrupt: Interrupt) ->
     ahead = 2 * (pool._max_workers or 1)  # type: ignore[attr-defined]
     while not seeds.done and not interrupt.requested:
         while len(queue) < ahead and (seed := next(upcoming, None)) is not None:
-            queue.append(pool.submit(run_attempt, seed))
+            with _unseen_interrupts():
+                queue.append(pool.submit(run_attempt, seed))
         if not queue:
             return
         try:
@@ -198,9 +200,21 @@ def _workers(number: int, spec: dict[str, Any], actor: Actor) -> Iterator[Proces
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _unseen_interrupts() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, which reaches all of a terminal: this one decides what it means."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _first(pool: ProcessPoolExecutor) -> tuple[Contract, int]:
     try:
-        contract, state_size = pool.submit(describe).result()
+        with _unseen_interrupts():
+            described = pool.submit(describe)
+        contract, state_size = described.result()
     except BrokenProcessPool as error:
         raise CollectError("a simulation process died at its start, perhaps for want of memory") from error
     return Contract.from_dict(contract), state_size
