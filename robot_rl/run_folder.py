@@ -27,7 +27,7 @@ FREE = (
 
 _OURS = {
     "config.yaml", "metrics.json", "metrics.csv", "tensorboard", "checkpoints", "evaluation", "offline", "report.html",
-    "plots", "videos",
+    "plots", "videos", "onnx",
 }  # fmt: skip
 
 
