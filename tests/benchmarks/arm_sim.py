@@ -64,13 +64,14 @@ def main() -> None:
                 f"{task:>20} {row['controller']:<19} {row['steps_per_s']:6.0f} steps/s, robosuite "
                 f"{row['robosuite']:5.0f}, physics alone {row['physics']:6.0f}: {row['ratio']:5.2f} x robosuite"
             )
+    first, counts = options.tasks[0], options.processes
     for row in measure_processes(
-        options.tasks[0], options.robot, options.processes, options.envs_per_process, options.rounds, 2 * options.steps
+        first, options.robot, counts, options.envs_per_process, options.rounds, 2 * options.steps
     ):
         processes.append(row)
         print(
-            f"{options.tasks[0]:>20} {row['processes']:2d} processes, {row['num_envs']:3d} environments: "
-            f"{row['steps_per_s']:6.0f} steps/s, each {100 * row['efficiency']:.0f} % as fast as with {options.processes[0]}"
+            f"{first:>20} {row['processes']:2d} processes, {row['num_envs']:3d} environments: {row['steps_per_s']:6.0f}"
+            f" steps/s, each {100 * row['efficiency']:.0f} % as fast as with {counts[0]}"
         )
     for task in options.tasks if options.size else ():
         for row in measure_pictures(task, options.robot, options.size, options.rounds):
