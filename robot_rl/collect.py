@@ -47,12 +47,18 @@ def main(config: DictConfig) -> int:
     if (workers := plain["workers"] or os.cpu_count() or 1) < 1:
         raise CollectError(f"workers={workers}: expected at least 1")
     seeds = _Seeds(plain["first_seed"], plain["episodes"], plain["until_success"])
+    seeds.note(known := _recorded(path, spec, actor))
+    if seeds.done:
+        print(f"{path} already holds these {len(known)} episodes; nothing to do.")
+        _summarise(path, actor, 0, 0.0)
+        return 0
     with (
         Interrupt("Stopping; finished attempts are kept. Press Ctrl-C again to stop at once.") as interrupt,
         _workers(workers, spec, actor) as pool,
     ):
         contract, state_size = _first(pool)
-        _prepare(path, contract, spec, actor, plain["encoding"], state_size if plain["sim_state"] else 0)
+        if not path.exists() or not any(path.iterdir()):
+            _create(path, contract, spec, actor, plain["encoding"], state_size if plain["sim_state"] else 0)
         started = time.perf_counter()
         steps = _record(path, pool, plain, contract, actor, seeds, interrupt)
     _summarise(path, actor, steps, time.perf_counter() - started)
@@ -67,14 +73,6 @@ def _record(
 ) -> int:  # fmt: skip
     from tqdm import tqdm
 
-    store = EpisodeStore.open(path)
-    known = {
-        store.facts(index)["seed"]: bool(store.facts(index)["success"]) for index in store.select(source=actor.source)
-    }
-    seeds.note(known)
-    if seeds.done:
-        print(f"{path} already holds these {len(known)} episodes; nothing to do.")
-        return 0
     steps = 0
     with (
         EpisodeStore.append(path, contract) as writer,
@@ -220,20 +218,25 @@ def _first(pool: ProcessPoolExecutor) -> tuple[Contract, int]:
     return Contract.from_dict(contract), state_size
 
 
-def _prepare(
+def _recorded(path: Path, spec: dict[str, Any], actor: Actor) -> dict[int, bool]:
+    """The success of each seed that the actor has in the store, which must come from the same environment."""
+    if not path.exists() or not any(path.iterdir()):
+        return {}
+    store = EpisodeStore.open(path)
+    there = store.provenance.get("environment")
+    if there is not None and (different := differences(there, json.loads(json.dumps(spec)))):
+        lines = "\n".join(f"  - {line}" for line in different)
+        raise CollectError(
+            f"{path} was recorded in another environment (there against asked):\n{lines}\n"
+            "Choose another output=, or ask for the same environment."
+        )
+    facts = [store.facts(index) for index in store.select(source=actor.source)]
+    return {each["seed"]: bool(each["success"]) for each in facts}
+
+
+def _create(
     path: Path, contract: Contract, spec: dict[str, Any], actor: Actor, encoding: str, state_size: int
 ) -> None:  # fmt: skip
-    """Make the store, or see that the one which is there came from the same environment."""
-    if path.exists() and any(path.iterdir()):
-        store = EpisodeStore.open(path)
-        there = store.provenance.get("environment")
-        if there is not None and (different := differences(there, json.loads(json.dumps(spec)))):
-            lines = "\n".join(f"  - {line}" for line in different)
-            raise CollectError(
-                f"{path} was recorded in another environment (there against asked):\n{lines}\n"
-                "Choose another output=, or ask for the same environment."
-            )
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     source = {"source": actor.source, **actor.describe()}
     EpisodeStore.create(

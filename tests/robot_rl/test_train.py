@@ -232,6 +232,7 @@ sys.exit(main(compose("train", sys.argv[1:])))
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_equal_to_uninterrupted(reach_store: MakeStore, tmp_path: Path) -> None:
     store, run = reach_store(), tmp_path / "killed"
     options = ["training.steps=120", "training.held_out_every=40", "training.save_every=25"]
@@ -308,7 +309,8 @@ def test_best_by_success_in_simulation(reach_store: MakeStore, tmp_path: Path, m
 # --- several processes ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("launcher", ["torch", pytest.param("accelerate", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torch", "accelerate"])
 def test_two_processes_have_the_losses_of_one(reach_store: MakeStore, tmp_path: Path, launcher: str) -> None:
     store = reach_store(cameras=("front",))
     options = [
