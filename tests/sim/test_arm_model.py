@@ -10,7 +10,9 @@ from robot_rl.sim.arm_model import load_arm_model
 from robot_rl.sim.spec import SpecError, available
 
 
-@pytest.mark.parametrize("robot", ["panda", "ur5e_2f140", pytest.param("sawyer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "robot", ["panda", "ur5e_2f140", "ur5e_panda_hand", pytest.param("sawyer", marks=pytest.mark.slow)]
+)
 def test_gripper_tables_agree_with_the_pads(robot):
     scene = load_arm_model("lift", robot, 20.0)
     scene.reset(0)
