@@ -49,9 +49,11 @@ def test_an_expert_succeeds_in_every_task(task):
 def test_experts_succeed_with_every_controller(task, controller):
     env = make({"task": task, "controller": controller})
     expert = make_expert(env)
-    successes = [run(env, expert, seed)[0] for seed in range(100, 110)]
+    successes = [run(env, expert, seed)[0] for seed in range(100, 120)]
     env.close()
-    assert np.mean(successes) >= 0.9
+    # robosuite's delta actions know no joint limits and open the gripper fully or not at all, also beside an obstacle.
+    hard = controller == "ee_delta" or task == "nut_assembly_square"
+    assert np.mean(successes) >= (0.8 if hard else 0.95)
 
 
 def test_an_episode_of_lift_is_short_smooth_and_reachable(lift):
