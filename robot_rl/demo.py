@@ -50,9 +50,13 @@ def _overrides(config: DictConfig, folder: Path) -> dict[str, list[str]]:
     workers = "null" if config.workers is None else str(config.workers)
     collect = [
         f"output={store}", f"task={config.task}", f"robot={config.robot}", f"controller={config.controller}",
-        f"episodes={config.demonstrations}", f"first_seed={config.first_seed}", f"workers={workers}",
+        f"episodes={config.demonstrations}", f"noise={config.noise}", f"first_seed={config.first_seed}",
+        f"workers={workers}",
     ]  # fmt: skip
-    train = [f"output={folder}", f"dataset={store}", f"policy={config.policy}", f"seed={config.seed}"]
+    # The noise is executed, so that recordings show how to come back from it, and what was intended is imitated.
+    train = [
+        f"output={folder}", f"dataset={store}", "labels=intended", f"policy={config.policy}", f"seed={config.seed}",
+    ]  # fmt: skip
     if config.steps is not None:
         train.append(f"training.steps={config.steps}")
     evaluate = [
