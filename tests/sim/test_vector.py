@@ -400,8 +400,10 @@ class TestEnding:
         program = tmp_path / "program.py"
         # Without a main guard, as a newcomer writes it.
         program.write_text(
-            "import sys, numpy as np\n"
+            "import signal, numpy as np\n"
             "from robot_rl.sim.vector import VectorEnv\n"
+            # A shell's background job begins with SIGINT ignored.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             f"venv = VectorEnv({{}}, 2, 2, factory={FACTORY!r})\n"
             "venv.reset(seed=0)\n"
             "print(*(worker.pid for worker in venv._parts), flush=True)\n"
