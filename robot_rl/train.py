@@ -11,6 +11,7 @@ checkpoints/best    the policy with the lowest held-out loss (or the highest suc
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -197,7 +198,7 @@ class _Run:
         if "held_out_loss" in row:
             self.results["held_out_loss"] = row["held_out_loss"]
         if measure == "held_out_loss" and measure in row:
-            better = best is None or row[measure] < best[measure]
+            better = math.isfinite(row[measure]) and (best is None or row[measure] < best[measure])
         else:
             # Of equally successful checkpoints the later one has seen more.
             better = measure in row and (best is None or row[measure] >= best[measure])

@@ -67,6 +67,13 @@ class Settings:
         known = [item.name for item in fields(Settings)]
         problems = [f"{key}: no such key; known are {', '.join(known)}" for key in plain if key not in known]
         problems += [f"{key}: missing" for key in known if key not in plain]
+        may_be_null = ("encoder_learning_rate", "gradient_clip")
+        problems += [
+            f"{key}: expected a value, got null"
+            for key in known
+            if plain.get(key, 0) is None and key not in may_be_null
+        ]
+        plain = {key: value for key, value in plain.items() if value is not None}
         least = dict.fromkeys(("warmup", "workers", "weight_decay", "final_learning_rate", "evaluate_every"), 0)
         least |= dict.fromkeys(("steps", "batch_size", "accumulate", "log_every", "save_every", "held_out_every"), 1)
         least |= dict.fromkeys(("held_out_batches", "evaluate_episodes"), 1)
@@ -75,6 +82,16 @@ class Settings:
             for key, value in least.items()
             if key in plain and not plain[key] >= value
         ]
+        problems += [
+            f"{key}: expected a number above 0, got {plain[key]}"
+            for key in ("learning_rate", "encoder_learning_rate", "gradient_clip")
+            if key in plain and not plain[key] > 0
+        ]
+        betas = plain.get("betas", (0.9, 0.999))
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            problems.append(f"betas: expected two numbers from 0 to below 1, got {list(betas)}")
+        if not 0 <= plain.get("ema_max_decay", 0) <= 1:
+            problems.append(f"ema_max_decay: expected 0 to 1, got {plain['ema_max_decay']}")
         if plain.get("precision", "fp32") not in PRECISIONS:
             problems.append(f"precision: expected {', '.join(PRECISIONS)}; got {plain['precision']!r}")
         if plain.get("best", "last") not in ("success", "held_out_loss", "last"):
@@ -83,7 +100,7 @@ class Settings:
             problems.append("best: success needs evaluate_every, to measure it")
         if problems:
             raise TrainingError("training: cannot be read:\n" + "\n".join(f"  - {line}" for line in problems))
-        return Settings(**{**plain, "betas": tuple(plain["betas"])})
+        return Settings(**{**dict.fromkeys(may_be_null), **plain, "betas": tuple(plain["betas"])})
 
 
 class Training:

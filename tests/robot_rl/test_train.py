@@ -163,8 +163,16 @@ def test_errors_come_before_any_work(reach_store: MakeStore, tmp_path: Path) -> 
         _train(store, run, "training.precision=fp16", "device=cpu")
     with pytest.raises(TrainingError, match="multiple of 3"):
         _train(store, run, "training.accumulate=3")
-    with pytest.raises(TrainingError, match="steps: expected at least 1"):
-        _train(store, run, "training.steps=0")
+    for setting, message in {
+        "steps=0": "steps: expected at least 1",
+        "steps=null": "steps: expected a value, got null",
+        "gradient_clip=-1.0": "gradient_clip: expected a number above 0",
+        "learning_rate=0.0": "learning_rate: expected a number above 0",
+        "betas=[0.9]": "betas: expected two numbers",
+        "ema_max_decay=1.5": "ema_max_decay: expected 0 to 1",
+    }.items():
+        with pytest.raises(TrainingError, match=message):
+            _train(store, run, f"training.{setting}")
     with pytest.raises(ValueError, match="cuda:99"):
         _train(store, run, "device=cuda:99")
     other = tmp_path / "other"
@@ -185,6 +193,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(reach_store: M
         )  # fmt: skip
     kept = _weights(tmp_path / "run") if (tmp_path / "run/checkpoints/last").exists() else {}
     assert all(value.isfinite().all() for value in kept.values())
+
+
+def test_a_held_out_loss_that_is_not_finite_is_never_the_best(
+    reach_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from robot_rl.training import Training
+
+    losses = iter([float("nan"), 2.0, 3.0])
+    monkeypatch.setattr(Training, "held_out_loss", lambda *_: next(losses))
+    run = tmp_path / "run"
+    _train(reach_store(), run, "training.steps=6", "training.held_out_every=2")
+    assert read_results(run)["training"]["best"]["held_out_loss"] == 2.0
 
 
 # --- resume -----------------------------------------------------------------------------------------------------------
