@@ -69,6 +69,8 @@ class SinusoidalEmbedding(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
+        if features < 2 or features % 2:
+            raise ValueError(f"time_features: expected an even number of at least 2, got {features}")
         half = features // 2
         exponent = torch.arange(half, dtype=torch.float32) / max(half - 1, 1)
         self.register_buffer("frequencies", torch.exp(-math.log(10_000.0) * exponent), persistent=False)

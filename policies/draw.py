@@ -65,13 +65,13 @@ def _draw(
     if isinstance(generator, RowGenerators):
         each = _per_row(shape, len(generator.generators))
         parts = [draw((each, *rest), generator=one, device=origin) for one in generator.generators]
-        return torch.cat(parts).to(device, non_blocking=True)
+        return torch.cat(parts).to(device)
     if not isinstance(generator, BatchPart):
-        return draw(tuple(shape), generator=generator, device=origin).to(device, non_blocking=True)
+        return draw(tuple(shape), generator=generator, device=origin).to(device)
     each = _per_row(shape, generator.rows)
     whole = draw((each * generator.total, *rest), generator=generator, device=origin)
     start = each * generator.start
-    return whole[start : start + first].to(device, non_blocking=True)
+    return whole[start : start + first].to(device)
 
 
 def _per_row(shape: Sequence[int], rows: int) -> int:

@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robot_rl.policies.configuration import PolicyError
 from robot_rl.policies.denoiser import Denoiser
 from robot_rl.policies.diffusion import Diffusion
 from robot_rl.policies.encoder import Encoder
-from robot_rl.policies.flow_matching import TIME_UNIT
+from robot_rl.policies.flow_matching import TIME_UNIT, FlowMatching
 from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.onnx_policy import CONTRACT, DENOISER, ENCODER, EXPORT, FORMAT, MISSING_EXTRA, VERSION
 from robot_rl.policies.policy import Policy
@@ -120,8 +121,10 @@ def _process(policy: Policy) -> dict[str, Any]:
         described["alphas"] = process.alphas.tolist()
     elif isinstance(process, Gaussian):
         described |= {"query": process.query.tolist(), "std": process.std.tolist()}
-    else:
+    elif isinstance(process, FlowMatching):
         described["time_unit"] = TIME_UNIT
+    else:
+        raise PolicyError(f"process {described['name']!r}: `OnnxPolicy` cannot sample it; write its steps there first")
     return described
 
 

@@ -241,13 +241,17 @@ class Policy(nn.Module):
     def _observed(self, observation: Mapping[str, Any]) -> dict[str, Tensor]:
         tensors = {name: torch.as_tensor(value) for name, value in observation.items()}
         check_observation(self.contract, self.obs_horizon, tensors)
-        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
+        return {name: self._moved(tensor) for name, tensor in tensors.items()}
 
     def _given(self, name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
         tensor = torch.as_tensor(value)
         if tuple(tensor.shape) != shape:
             raise PolicyError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
-        return tensor.to(self.device, torch.float32, non_blocking=True)
+        return self._moved(tensor).float()
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        # A copy from a GPU to the CPU that does not block may be read before it has arrived.
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _inpainting(self, prefix: Prefix, batch: int, n: int) -> Inpainting:
         length = torch.as_tensor(prefix.length, device=self.device)
@@ -328,6 +332,11 @@ def _check_sizes(policy: Policy) -> None:
     for name, feature in contract.cameras.items():
         if crop is not None and crop > min(feature.shape[:2]):
             problems.append(f"augmentation.crop: {crop} is larger than {name!r}, {list(feature.shape[:2])}")
+    if config["process"].get("clip_sample") and config["normalizer"]["action"] == "mean_std":
+        problems.append(
+            "process.clip_sample: clips to [-1, 1], where normalizer.action=mean_std puts only a part of the actions; "
+            "choose min_max, or clip_sample: false"
+        )
     if not 0 <= policy.prefix_probability <= 1:
         problems.append(f"prefix.probability: expected 0 to 1, got {policy.prefix_probability}")
     if policy.prefix_probability > 0 and not 0 < policy.prefix_max_length < policy.action_horizon:

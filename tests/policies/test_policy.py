@@ -280,6 +280,11 @@ class TestErrors:
                 "cnn reads cameras and the observation has none",
             ),
             ({"obs_horizon": 0}, "at least 1"),
+            ({"denoiser": {"name": "mlp", "time_features": 63}}, "time_features: expected an even number .* got 63"),
+            (
+                {"process": {"name": "ddpm"}, "normalizer": {"action": "mean_std"}},
+                r"clip_sample: clips to \[-1, 1\], where normalizer.action=mean_std",
+            ),
         ],
     )
     def test_configuration(self, config: Any, message: str, contract: Contract, statistics: Any) -> None:
