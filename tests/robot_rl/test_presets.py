@@ -58,5 +58,7 @@ def test_diffusion_presets_have_the_published_values() -> None:
         1e-6,
         500,
     )
+    assert cnn["policy"]["action_horizon"] == 16
+    assert (transformer["policy"]["action_horizon"], transformer["policy"]["denoiser"]["dropout"]) == (10, 0.3)
     settings = transformer["training"]
     assert (settings["betas"], settings["weight_decay"], settings["warmup"]) == ([0.9, 0.95], 1e-3, 1000)
