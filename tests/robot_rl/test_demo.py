@@ -1,0 +1,49 @@
+"""The demo as a newcomer runs it, small: one command, one folder, the promised figures."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from robot_rl import demo
+from robot_rl.cli import compose
+from robot_rl.datasets import EpisodeStore
+from robot_rl.policies import load_policy
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_whole_loop(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    small = [f"output={folder}", "demonstrations=4", "episodes=3", "steps=60"]
+    assert demo.main(compose("demo", small)) == 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["episodes"] == 3
+    low, high = metrics["success_interval"]
+    assert low <= metrics["success_rate"] <= high
+    assert metrics["hold_baseline_error"] > 0
+    assert metrics["offline_action_error"] > 0
+    stages = metrics["seconds"]
+    assert set(stages) == {"collect", "train", "evaluate", "offline", "report", "total"}
+    assert stages["total"] == pytest.approx(sum(stages.values()) - stages["total"], abs=0.5)
+    assert len(EpisodeStore.open(folder / "demonstrations.zarr")) == 4
+    assert load_policy(folder).contract.controller == "servo_joint_position"
+    assert "<video" in (folder / "report.html").read_text() or not list(folder.glob("evaluation/videos/*"))
+
+
+def test_a_finished_demo_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    for number in (1, 2):
+        folder.mkdir()
+        (folder / "metrics.json").write_text(json.dumps(dict.fromkeys(demo.FINISHED, number)))
+        demo._keep_finished(folder)
+        assert not folder.exists()
+    assert json.loads((tmp_path / "demo-2" / "metrics.json").read_text())["success_rate"] == 2
+
+
+def test_an_unfinished_demo_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps({"training": {}}))
+    demo._keep_finished(folder)
+    assert folder.exists()
