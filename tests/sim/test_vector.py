@@ -417,7 +417,10 @@ class TestEnding:
         assert len(children) == 2
         if way != "exit":
             process.send_signal(signal.Signals[way])
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
         if way == "SIGINT":
             assert errors.rstrip().endswith("KeyboardInterrupt")
         assert errors.count("Traceback") == (way == "SIGINT"), errors
