@@ -111,7 +111,10 @@ def test_accumulation_gives_the_losses_of_the_whole_batch(
 
 
 @pytest.mark.slow
-def test_compiled_networks_have_the_losses_of_eager_ones(reach_store: MakeStore, tmp_path: Path) -> None:
+def test_compiled_networks_have_the_losses_of_eager_ones(
+    reach_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     store = reach_store()
     _train(store, tmp_path / "eager", "training.steps=4")
     _train(store, tmp_path / "compiled", "training.steps=4", "training.compile=true")
@@ -344,7 +347,9 @@ def test_two_processes_have_the_losses_of_one(reach_store: MakeStore, tmp_path: 
         processes = [_rank(rank, tmp_path / "meet", arguments) for rank in range(2)]
     else:
         command = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0"]
-        processes = [subprocess.Popen([sys.executable, *command, "-m", "robot_rl.cli", "train", *arguments])]
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        command = [sys.executable, *command, "-m", "robot_rl.cli", "train", *arguments]
+        processes = [subprocess.Popen(command, env=environment)]
     assert [process.wait(200) for process in processes] == [0] * len(processes)
     one, two = _losses(tmp_path / "one"), _losses(tmp_path / "two")
     assert one.keys() == two.keys()
