@@ -17,7 +17,7 @@ proposal, hand-over or fault makes the stream jump. The declared safe state is r
 | ready                       | running     | first accepted proposal of a policy, script or replay                 |
 | ready                       | intervening | first accepted proposal of a person's device                          |
 | running                     | intervening | a device acquires the lease: it takes over, the other lease ends      |
-| running, intervening        | ready       | the source releases its lease                                         |
+| running, intervening        | ready       | the lease is released, or granted to the next source once it expired  |
 | ready, homing               | held        | observations stop, the clock goes back, or a check blocks the way home |
 | running, intervening        | held        | observations, actions or heartbeats stop, or the clock goes back      |
 | any but stopped             | stopped     | `emergency_stop()`                                                    |
