@@ -69,8 +69,9 @@ class SelfCollision:
     def _touching(self, position: np.ndarray) -> list[tuple[int, int]]:
         self._data.qpos[self._addresses] = position
         mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_collision(self._model, self._data)
+        if self._data.ncon == 0:
+            return []
         contacts = self._data.contact
         near = contacts.dist < self._margin
         return [(int(one), int(other)) for one, other in contacts.geom[near]]
