@@ -182,6 +182,33 @@ class Servo:
         self._pose = pose
         self._approach_pose()
 
+    def stop(self) -> None:
+        """Brake every joint to rest from the present reference, within all limits, and forget the targets.
+
+        A braking that would leave the position limits is not begun: the motion before it goes on to its own rest.
+        """
+        nowhere = np.full(self.limits.dof, np.nan)
+        brake = self._time_optimal(self._now, self._now, brake=True)
+        low = np.minimum(self.limits.lower, self._now.position)
+        high = np.maximum(self.limits.upper, self._now.position)
+        if brake is not None and brake.within(self.limits, low, high):
+            rest = np.zeros_like(nowhere)
+            self._motion, self._start, self._end = _Motion([brake]), self._now, _Arrival(nowhere, rest, rest, rest)
+            self._ticks = 0
+        self._pose = None
+        self._targets = np.stack([self.preview(np.array([self.time_to_rest])).position[0]] * 3)
+        self._ticks_since_target = round(self.target_period / self.period)
+
+    @property
+    def time_to_rest(self) -> float:
+        """Time until the present motion ends in rest when no other target is given [s]."""
+        end = self._motion.begins[-1] + self._motion.segments[-1].duration
+        return max(0.0, float(end) - self._ticks * self.period)
+
+    def preview(self, times: np.ndarray) -> References:
+        """References of the present motion at ascending `times` [n] s from now, each array [n, dof]; nothing moves."""
+        return self._motion.sample(self._ticks * self.period + times)
+
     def step(self) -> References:
         """Advance by one period and return the reference at its end, each array [dof]."""
         return References(*(rows[0] for rows in self.trajectory(1)))

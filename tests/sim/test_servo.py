@@ -161,6 +161,35 @@ def test_a_start_beyond_a_stop_comes_back_inside():
     np.testing.assert_allclose(position[-1], PANDA.upper - 0.1, atol=1e-9)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.lists(st.floats(-3, 3), min_size=7, max_size=7), st.integers(0, 40), st.booleans()),
+        min_size=1, max_size=12,
+    )
+)  # fmt: skip
+def test_stopping_at_any_moment_keeps_the_limits_and_ends_in_rest(moves):
+    servo = Servo(PANDA, PERIOD)
+    servo.reset(HOME)
+    rows = [HOME[None], HOME[None], HOME[None]]
+    for offset, periods, stops in moves:
+        servo.set_target(HOME + np.array(offset))
+        rows.append(servo.trajectory(periods + 1).position)
+        if stops:
+            servo.stop()
+            rest = servo.preview(np.array([servo.time_to_rest])).position[0]
+            np.testing.assert_allclose(servo.target, rest, atol=1e-9)
+            copy = Servo(PANDA, PERIOD)
+            copy.set_state(servo.get_state())
+            rows.append(servo.trajectory(7).position)
+            np.testing.assert_allclose(copy.trajectory(7).position, rows[-1], atol=1e-12)
+    servo.stop()
+    rows.append(servo.trajectory(round(servo.time_to_rest / PERIOD) + 2).position)
+    assert servo.time_to_rest == 0
+    assert_within_limits(np.concatenate(rows), PANDA, PERIOD)
+    np.testing.assert_allclose(rows[-1][-1], servo.target, atol=1e-9)
+
+
 @pytest.mark.parametrize("target", [np.full(7, np.nan), np.full(7, np.inf), np.zeros(6)])
 def test_a_malformed_target_is_refused_and_the_motion_goes_on(target):
     servo = Servo(PANDA, PERIOD)
