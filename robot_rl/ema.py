@@ -15,7 +15,7 @@ MAX_DECAY = 0.9999
 def decay(updates: int, power: float = POWER, max_decay: float = MAX_DECAY) -> float:
     """Share of the old average that is kept, `1 - (1 + n)^-power`, bounded by `max_decay`.
 
-    The schedule and its constants are those of diffusion_policy (Chi et al. 2023, `EMAModel`): the first update copies the
+    Schedule and constants are those of diffusion_policy (Chi et al. 2023, `EMAModel`): the first update copies the
     weights, then the average grows longer as training settles.
 
     Args:
