@@ -7,7 +7,8 @@ take turns of some steps each, from the same seeds, so that all see the same loa
 actions are the same too (random), the others follow smooth targets as from a policy. Times are CPU seconds of the
 process.
 
-Processes: vectorised environments with the default controller take turns, for each number of processes; wall time.
+Processes: vectorised environments with the default controller take turns, for each number of processes; wall time. The
+limit of the machine are as many of one process each, stepped beside each other, none waiting for another.
 
 Pictures: robosuite's camera observation and both render qualities take turns picture by picture, of the same scene.
 
@@ -23,6 +24,7 @@ import logging
 import os
 import platform
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import version
 from statistics import median
@@ -71,7 +73,8 @@ def main() -> None:
         processes.append(row)
         print(
             f"{first:>20} {row['processes']:2d} processes, {row['num_envs']:3d} environments: {row['steps_per_s']:6.0f}"
-            f" steps/s, each {100 * row['efficiency']:.0f} % as fast as with {counts[0]}"
+            f" steps/s, each {100 * row['efficiency']:.0f} % as fast as with {counts[0]}; without "
+            f"waiting for each other {row['unsynchronised']:.0f} steps/s"
         )
     for task in options.tasks if options.size else ():
         for row in measure_pictures(task, options.robot, options.size, options.rounds):
@@ -131,30 +134,43 @@ def measure_processes(
 ) -> list[dict[str, Any]]:
     """Steps per second of all environments together, for each number of processes.
 
-    `efficiency`: how fast each process is, against the first number of processes; 1 is linear.
+    `efficiency`: how fast each process is, against the first number of processes; 1 is linear. `unsynchronised`: steps
+    per second of as many processes that do not wait for each other.
     """
     generator = np.random.default_rng(0)
     seconds: dict[int, list[float]] = {count: [] for count in processes}
-    with ExitStack() as stack:
-        envs = {}
-        for count in processes:
-            vector = make_vector({"task": task, "robot": robot}, envs_per_process * count, count)
-            envs[count] = stack.enter_context(vector)
+    apart: dict[int, list[float]] = {count: [] for count in processes}
+    spec = {"task": task, "robot": robot}
+
+    def run(env: Any, turn: int) -> tuple[float, float]:
+        """Begin and end of the steps of a turn."""
+        env.reset(seed=turn)
+        actions = _sines(np.stack(env.call("rest_action")), steps, generator)
+        started = time.perf_counter()
+        for action in actions:
+            env.step(action)
+        return started, time.perf_counter()
+
+    with ExitStack() as stack, ThreadPoolExecutor(max(processes, default=1)) as threads:
+        envs = {count: stack.enter_context(make_vector(spec, envs_per_process * count, count)) for count in processes}
+        singles = [
+            stack.enter_context(make_vector(spec, envs_per_process, 1)) for _ in range(max(processes, default=0))
+        ]
         for turn in range(rounds + 1):
             for count, env in envs.items():
-                env.reset(seed=turn)
-                actions = _sines(np.stack(env.call("rest_action")), steps, generator)
-                started = time.perf_counter()
-                for action in actions:
-                    env.step(action)
+                started, ended = run(env, turn)
+                each = list(threads.map(run, singles[:count], [turn] * count))
+                # The first turn compiles.
                 if turn:
-                    seconds[count].append((time.perf_counter() - started) / steps)
+                    seconds[count].append((ended - started) / steps)
+                    apart[count].append(float(np.mean([end - start for start, end in each])) / steps)
     return [
         {
             "processes": count,
             "num_envs": envs_per_process * count,
             "steps_per_s": envs_per_process * count / median(seconds[count]),
             "efficiency": _ratio(seconds[processes[0]], seconds[count]),
+            "unsynchronised": envs_per_process * count / median(apart[count]),
         }
         for count in processes
     ]
