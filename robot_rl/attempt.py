@@ -167,7 +167,7 @@ def _policy(env: Any, actor: Actor) -> Callable[[int], Acting]:
 
     from robot_rl.datasets import satisfies
     from robot_rl.policies.chunk_runner import ChunkRunner
-    from robot_rl.prediction import load, new_generator, predict
+    from robot_rl.policies.prediction import load, new_generator, predict
 
     torch.set_num_threads(1)
     policy, _, _ = load(actor.policy)

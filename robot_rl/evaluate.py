@@ -29,17 +29,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robot_rl import prediction
 from robot_rl.datasets import EpisodeStore
 from robot_rl.intervals import mcnemar, wilson
 from robot_rl.metric_log import read_results, write_results
 from robot_rl.observation_shift import ROWS, Reference, read_rows, shift
+from robot_rl.policies import prediction
 from robot_rl.provenance import provenance
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from robot_rl.prediction import AnyPolicy
+    from robot_rl.policies.prediction import AnyPolicy
     from robot_rl.rollout import Outcome
 
 FIRST_SEED = 100_000
@@ -60,7 +60,7 @@ class Candidate:
 
     @staticmethod
     def load(path: str | Path, device: str = "cpu", threads: int = 1) -> Candidate:
-        """Read a run folder, a checkpoint or an exported policy, see `robot_rl.prediction.load`."""
+        """Read a run folder, a checkpoint or an exported policy, see `robot_rl.policies.prediction.load`."""
         policy, folder, made_by = prediction.load(path, device, threads)
         return Candidate(Path(path), policy, made_by, Reference.read(folder))
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.datasets.contract import Contract, satisfies
-from robot_rl.prediction import AnyPolicy, new_generator, predict
+from robot_rl.policies.prediction import AnyPolicy, new_generator, predict
 
 if TYPE_CHECKING:
     from robot_rl.datasets import EpisodeStore

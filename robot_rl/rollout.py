@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.policies.chunk_runner import ChunkRunner, Mode
-from robot_rl.prediction import AnyPolicy, new_generator, predict
+from robot_rl.policies.prediction import AnyPolicy, new_generator, predict
 
 if TYPE_CHECKING:
     from robot_rl.sim.vector import VectorEnv

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robot_rl import cli, prediction
+from robot_rl import cli
 from robot_rl.datasets import EpisodeStore
 from robot_rl.metric_log import read_results
-from robot_rl.policies import build_policy, save_policy
+from robot_rl.policies import build_policy, prediction, save_policy
 from robot_rl.policies.onnx_policy import OnnxPolicy
 
 from .conftest import MakeStore

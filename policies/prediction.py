@@ -30,8 +30,7 @@ def load(path: str | Path, device: str = "cpu", threads: int = 1) -> tuple[AnyPo
     Raises:
         CheckpointError, PolicyError: there is no readable policy.
     """
-    from robot_rl.policies import load_policy
-    from robot_rl.policies.checkpoint import PROVENANCE, checkpoint_folder, load_provenance
+    from robot_rl.policies.checkpoint import PROVENANCE, checkpoint_folder, load_policy, load_provenance
 
     if (folder := Path(path)).joinpath(EXPORT).is_file():
         made = folder / PROVENANCE
