@@ -14,7 +14,7 @@ from robot_rl.sim.kinematics import Kinematics
 from robot_rl.sim.osc import Osc, follow_goals
 from robot_rl.sim.rotation import matrix_from_6d, quaternion_from_matrix
 from robot_rl.sim.servo import Gripper as GripperServo
-from robot_rl.sim.servo import JointLimits, Servo
+from robot_rl.sim.servo import JointLimits, References, Servo
 from robot_rl.sim.spec import SpecError
 from robot_rl.sim.stepper import Chains, Physics, chains_of, follow_joints, physics_of, refresh
 
@@ -91,7 +91,7 @@ class ServoController:
 
     def step(self, action: np.ndarray) -> None:
         first = 0
-        references, fingers = [], []
+        references, openings = [], []
         for arm, servo, gripper in zip(self._arms, self._servos, self._grippers, strict=True):
             last = first + (9 if self.poses else arm.dof)
             target = action[first:last]
@@ -101,12 +101,23 @@ class ServoController:
                 servo.set_target(target)
             gripper.set_target(action[last])
             references.append(servo.trajectory(self._substeps))
-            fingers.append(arm.gripper.commands_of(gripper.trajectory(self._substeps)))
+            openings.append(gripper.trajectory(self._substeps))
             first = last + 1
-        rows = zip(*references, strict=True)
-        position, velocity, acceleration = references[0] if len(references) == 1 else (np.hstack(row) for row in rows)
+        self.follow(
+            references[0] if len(references) == 1 else References(*map(np.hstack, zip(*references, strict=True))),
+            openings[0][:, None] if len(openings) == 1 else np.stack(openings, 1),
+        )
+
+    def follow(self, references: References, openings: np.ndarray) -> None:
+        """Run the torque loop alone for n physics steps: what drives the arms when the Servo runs elsewhere.
+
+        Args:
+            references: of the joints of all arms at the end of each step, each array [n, D].
+            openings: of all grippers there, [n, arms] m.
+        """
+        fingers = [arm.gripper.commands_of(openings[:, index]) for index, arm in enumerate(self._arms)]
         follow_joints(
-            self._physics, self._chains, position, velocity, acceleration,
+            self._physics, self._chains, *references,
             fingers[0] if len(fingers) == 1 else np.hstack(fingers), self.natural_frequency, self.damping_ratio,
         )  # fmt: skip
 
