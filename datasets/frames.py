@@ -123,6 +123,8 @@ def resolve(encoding: str | Mapping[str, str], contract: Contract) -> dict[str, 
     """
     chosen = dict(encoding) if isinstance(encoding, Mapping) else dict.fromkeys(contract.cameras, encoding)
     problems = [f"{name}: no such camera" for name in chosen if name not in contract.cameras]
+    if isinstance(encoding, str) and not contract.cameras and encoding not in ENCODINGS:
+        problems.append(f"{encoding!r} is none of {', '.join(ENCODINGS)}")
     resolved = {}
     for name, feature in contract.cameras.items():
         resolved[name] = _fitting(

@@ -283,5 +283,6 @@ class _Run:
         if best is not None:
             measured = [f", {name} {best[name]:.4g}" for name in ("held_out_loss", "success_rate") if name in best]
             lines.append(f"checkpoints/best is of step {best['step']}{''.join(measured)}.")
-        lines.append(f"Evaluate it: robot-rl evaluate policy={self.folder}")
+        policy = self.folder if best is not None else self.folder / "checkpoints" / "last"
+        lines.append(f"Evaluate it: robot-rl evaluate policy={policy}")
         print("\n".join(lines))

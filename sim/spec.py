@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,8 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(cameras, Mapping):
         raise SpecError(f"cameras: expected a mapping of camera to [height, width], got {cameras!r}")
     for camera, size in cameras.items():
-        if not (len(size) == 2 and all(isinstance(length, int) and length > 0 for length in size)):
+        pair = isinstance(size, Sequence) and len(size) == 2
+        if not (pair and all(isinstance(length, int) and length > 0 for length in size)):
             raise SpecError(f"camera {camera!r}: expected [height, width] in pixels, got {size!r}")
     plain: dict[str, Any] = _plain(resolved)
     return plain

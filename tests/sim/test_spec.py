@@ -37,6 +37,7 @@ def test_files_carry_their_name(group):
         ({"task": "lift", "horizon": 0}, "horizon: expected a positive number"),
         ({"task": "lift", "cameras": ["agentview"]}, "cameras: expected a mapping"),
         ({"task": "lift", "cameras": {"agentview": [84]}}, r"camera 'agentview': expected \[height, width\]"),
+        ({"task": "lift", "cameras": {"agentview": 84}}, r"camera 'agentview': expected \[height, width\]"),
     ],
 )
 def test_mistakes_are_named(spec, message):
