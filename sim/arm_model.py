@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import mujoco
@@ -158,7 +159,7 @@ def load_arm_model(
     robosuite = import_robosuite()
     with _quiet():
         environment = robosuite.make(
-            task["environment"],
+            _environment_name(task["environment"]),
             robots=[entry["model"] for entry in robots],
             gripper_types=[entry["gripper"].get("model", "default") for entry in robots],
             control_freq=rate_hz,
@@ -199,6 +200,14 @@ def import_robosuite() -> Any:
     else:
         os.environ["MUJOCO_GL"] = gl
     return robosuite
+
+
+def _environment_name(where: str) -> str:
+    """The name that robosuite knows an environment by; of `module:Class`, after the import that makes it known."""
+    module, _, name = where.rpartition(":")
+    if module:
+        import_module(module)
+    return name
 
 
 @contextmanager

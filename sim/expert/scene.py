@@ -22,6 +22,7 @@ class Scene:
         max_opening: the largest [m].
         home_yaw: direction of the finger axis in the robot's home posture, which grasps should keep near to [rad].
         objects: pose [7] of every object and landmark, quaternion wxyz.
+        object_velocities: of every object and landmark, [3] m/s.
     """
 
     position: np.ndarray
@@ -32,6 +33,7 @@ class Scene:
     max_opening: float
     home_yaw: float
     objects: Mapping[str, np.ndarray]
+    object_velocities: Mapping[str, np.ndarray]
 
     @property
     def yaw(self) -> float:
@@ -55,7 +57,8 @@ class Goal:
     Attributes:
         position, rotation: of the gripper, [3] and [3, 3].
         opening: of the gripper [m]; 0 grasps.
-        speed: [m/s].
+        speed: [m/s], relative to a goal that moves.
+        velocity: of the goal itself, [3] m/s.
         push: added to every displacement [3] m, into what the gripper leans on: a force, as the arm is stiff.
     """
 
@@ -63,6 +66,7 @@ class Goal:
     rotation: np.ndarray
     opening: float
     speed: float = 0.6
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
     push: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 

@@ -99,7 +99,7 @@ class ScriptedExpert:
         gripper = self._arm.gripper
         return Scene(
             pose[:3], rotation_of(pose), motion[:3], motion[3:], gripper.opening_of(self._env.data.qpos),
-            gripper.max_opening, self._home_yaw, self._env.object_poses(),
+            gripper.max_opening, self._home_yaw, self._env.object_poses(), self._object_velocities(),
         )  # fmt: skip
 
     def act(self) -> np.ndarray:
@@ -110,13 +110,13 @@ class ScriptedExpert:
         way, turn = goal.position - scene.position, _rotation_vector(goal.rotation @ scene.rotation.T)
         if self._env.contract.controller == "osc_pose":
             shift, turn = self._osc_lead(way, turn, goal.speed)
-            shift = shift + (OSC_COMPLIANCE - 1.0) * goal.push
+            shift = shift + OSC_LAG * goal.velocity + (OSC_COMPLIANCE - 1.0) * goal.push
         else:
             # Along and down apart, so that each comes to a stop in time when the other is still far.
             along, down = slice(0, 2), slice(2, 3)
-            shift = np.concatenate([
-                advance(way[part], scene.velocity[part], goal.speed, ACCELERATION, self._period)
-                for part in (along, down)
+            velocity = scene.velocity - goal.velocity
+            shift = self._period * goal.velocity + np.concatenate([
+                advance(way[part], velocity[part], goal.speed, ACCELERATION, self._period) for part in (along, down)
             ])
             turn = advance(turn, scene.turning, TURN_SPEED, TURN_ACCELERATION, self._period)
         shift = shift + goal.push
@@ -133,6 +133,16 @@ class ScriptedExpert:
         reach = min(self._osc["translation"], speed * OSC_LAG)
         shift = way * min(1.0, reach / max(float(np.linalg.norm(way)), 1e-9))
         return shift, turn * min(1.0, TURN_SPEED * OSC_LAG / max(float(np.linalg.norm(turn)), 1e-9))
+
+    def _object_velocities(self) -> dict[str, np.ndarray]:
+        model, data, arm_model = self._env.model, self._env.data, self._env.arm_model
+        to_base = data.xmat[self._arm.base].reshape(3, 3).T
+        velocities, motion = {}, np.empty(6)
+        for name, (is_site, index) in {**arm_model.objects, **arm_model.landmarks}.items():
+            kind = mujoco.mjtObj.mjOBJ_SITE if is_site else mujoco.mjtObj.mjOBJ_BODY
+            mujoco.mj_objectVelocity(model, data, kind, index, motion, 0)
+            velocities[name] = to_base @ motion[3:]
+        return velocities
 
     def _joint_position(self) -> np.ndarray:
         return self._env.data.qpos[self._env.model.jnt_qposadr[self._arm.joints]]

@@ -1,0 +1,81 @@
+"""robosuite's Lift with the cube on a moving belt.
+
+The belt is a long plate on a frictionless slide, so heavy that nothing slows it: its speed is part of the physical state,
+so that whatever steps, saves or restores a scene needs to know nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from robosuite.environments.manipulation.lift import Lift
+from robosuite.utils.placement_samplers import UniformRandomSampler
+
+HEIGHT = 0.012
+"""Of the belt's surface above the table [m]."""
+HALF_SIZE = (0.09, 0.8, 0.005)
+"""Of the plate [m]: however far it moves in an episode, it is still below every place that the robot reaches."""
+MASS = 1000.0
+"""Of the plate [kg]."""
+
+
+class LiftBelt(Lift):
+    """See the module. The belt moves along y, to the robot's left (+) or right (-).
+
+    Args:
+        speed: [low, high], drawn for each episode together with the direction [m/s].
+        upstream: [low, high], the cube's start, from the middle of the table against the motion [m].
+    """
+
+    def __init__(self, *args: Any, speed: Sequence[float], upstream: Sequence[float], **kwargs: Any) -> None:
+        self._speed, self._upstream = tuple(speed), tuple(upstream)
+        super().__init__(*args, **kwargs)
+
+    def _load_model(self) -> None:
+        self.placement_initializer = UniformRandomSampler(
+            name="ObjectSampler", x_range=[-0.03, 0.03], y_range=[0.0, 0.0], rotation=None,
+            ensure_object_boundary_in_range=False, reference_pos=self.table_offset + [0.0, 0.0, HEIGHT], z_offset=0.001,
+            rng=self.rng,
+        )  # fmt: skip
+        super()._load_model()
+        numbers = {
+            "size": HALF_SIZE,
+            "friction": self.table_friction,
+            "pos": self.table_offset + [0.0, 0.0, HEIGHT - HALF_SIZE[2]],
+        }
+        text = {name: " ".join(f"{value:g}" for value in values) for name, values in numbers.items()}
+        belt = ElementTree.SubElement(self.model.worldbody, "body", name="belt", pos=text["pos"])
+        ElementTree.SubElement(belt, "joint", name="belt_slide", type="slide", axis="0 1 0", damping="0")
+        ElementTree.SubElement(
+            belt, "geom", name="belt_collision", type="box", size=text["size"], friction=text["friction"],
+            mass=f"{MASS:g}", group="0",
+        )  # fmt: skip
+        ElementTree.SubElement(
+            belt, "geom", name="belt_visual", type="box", size=text["size"], material="belt", mass="0",
+            contype="0", conaffinity="0", group="1",
+        )  # fmt: skip
+        ElementTree.SubElement(
+            self.model.asset, "texture", name="belt", type="2d", builtin="checker", width="64", height="64",
+            rgb1="0.2 0.2 0.2", rgb2="0.3 0.3 0.3",
+        )  # fmt: skip
+        ElementTree.SubElement(self.model.asset, "material", name="belt", texture="belt", texrepeat="2 16")
+        # MuJoCo's solver stops relative to the mean inertia: with the belt's in it, the fingers' contacts would be coarse.
+        ElementTree.SubElement(self.model.root, "statistic", meaninertia="1")
+
+    def _reset_internal(self) -> None:
+        super()._reset_internal()
+        direction = self.rng.choice([-1.0, 1.0])
+        velocity = direction * self.rng.uniform(*self._speed)
+        data, cube = self.sim.data, self.cube.joints[0]
+        start = data.get_joint_qpos(cube).copy()
+        start[1] -= direction * self.rng.uniform(*self._upstream)
+        data.set_joint_qpos(cube, start)
+        data.set_joint_qvel(cube, np.array([0.0, velocity, 0.0, 0.0, 0.0, 0.0]))
+        data.set_joint_qvel("belt_slide", velocity)
+
+    def _check_success(self) -> bool:
+        height = self.sim.data.body_xpos[self.cube_body_id][2]
+        return bool(height > self.table_offset[2] + HEIGHT + 0.04)
