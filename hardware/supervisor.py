@@ -96,6 +96,7 @@ class Supervisor:
         if not (homing_speed > 0 and 1 <= periods <= round(servo.target_period / servo.period)):
             raise SupervisorError(f"homing_speed {homing_speed} or periods {periods}: too small, or ticks are too rare")
         self._slices = contract.action_slices
+        self._samples = int(np.ceil(servo.target_period * limits.velocity.max() / CHECK_SPACING))
         self._watchdog, self._homing_speed, self._periods = watchdog, homing_speed, periods
         self._desk = LeaseDesk(watchdog.lease)
         self._screening = Screening(contract.action_dim, watchdog.action, watchdog.skew)
@@ -265,8 +266,7 @@ class Supervisor:
             self._enter(following, f"{holder.source!r} acts")
         if self._gripper is not None:
             self._gripper.set_target(float(proposal.action[self._slices["gripper_opening"]][0]))
-        forbidden = self._head_for(target)
-        arrival = self._servo.preview(np.array([self._servo.target_period])).position[0]
+        forbidden, arrival = self._head_for(target)
         self._limited += bool(forbidden or np.abs(arrival - target).max() > LIMITED)
         return forbidden
 
@@ -283,33 +283,27 @@ class Supervisor:
         target = kinematics.inverse(np.concatenate([pose[:3], quaternion]), self._servo.target, reach)
         return target if np.isfinite(target).all() else None
 
-    def _head_for(self, target: np.ndarray) -> str | None:
-        """Begin the motion to a target unless a check forbids it; then the motion before goes on to its rest."""
-        if not self._checks:
-            self._servo.set_target(target)
-            return None
-        before = self._servo.get_state()
-        self._servo.set_target(target)
-        forbidden = self._forbidden()
-        if forbidden:
-            self._servo.set_state(before)
-        return forbidden
+    def _head_for(self, target: np.ndarray) -> tuple[str | None, np.ndarray]:
+        """Begin the motion to a target unless a check forbids it; then the motion before goes on to its rest.
 
-    def _forbidden(self) -> str | None:
-        """What forbids the present motion, anywhere until its rest."""
-        if not self._checks:
-            return None
-        spacing = 0.5 * CHECK_SPACING / float(self._servo.limits.velocity.max())
-        rest = self._servo.time_to_rest
-        path = self._servo.preview(np.append(np.arange(0.0, rest, spacing), rest)).position
-        last = path[0]
-        for index, position in enumerate(path):
-            if index == len(path) - 1 or np.abs(position - last).max() > CHECK_SPACING / 2:
-                last = position
-                for check in self._checks:
-                    if forbidden := check(position):
-                        return forbidden
-        return None
+        Returns what forbids it, and where the arm will be after a control period [dof].
+        """
+        before = self._servo.get_state() if self._checks else None
+        self._servo.set_target(target)
+        path = self._path()
+        forbidden = self._forbidden(path)
+        if forbidden and before is not None:
+            self._servo.set_state(before)
+            path = self._path()
+        return forbidden, path[min(self._samples, len(path) - 1)]
+
+    def _path(self) -> np.ndarray:
+        """Positions [n, dof] of the present motion until its rest, from now on, `_samples` in each control period."""
+        spacing = self._servo.target_period / self._samples
+        return self._servo.preview(np.arange(np.ceil(self._servo.time_to_rest / spacing) + 1) * spacing).position
+
+    def _forbidden(self, path: np.ndarray) -> str | None:
+        return next((forbidden for check in self._checks if (forbidden := check(path))), None)
 
     def _brake(self) -> None:
         if not self._engaged:
@@ -317,7 +311,7 @@ class Supervisor:
         before = self._servo.get_state()
         self._servo.stop()
         # The motion before was free until its rest; braking leaves its path a little.
-        if self._forbidden():
+        if self._forbidden(self._path()):
             self._servo.set_state(before)
         if self._gripper is not None:
             self._gripper.set_target(self._gripper.reference)
@@ -333,14 +327,13 @@ class Supervisor:
             if not self._stands_free():
                 # An arm that starts where it may not stand has to be allowed to leave.
                 self._servo.set_target(target)
-            elif forbidden := self._head_for(target):
+            elif forbidden := self._head_for(target)[0]:
                 self._halt(State.HELD, f"way home blocked: {forbidden}")
         elif self.at_rest and not way.any():
             self._enter(State.READY, "home")
 
     def _stands_free(self) -> bool:
-        position = self._servo.reference.position
-        return not any(check(position) for check in self._checks)
+        return not self._forbidden(self._servo.reference.position[None])
 
     def _halt(self, state: State, reason: str) -> None:
         self._desk.revoke()

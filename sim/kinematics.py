@@ -89,6 +89,12 @@ class Kinematics:
         """Number of joints."""
         return len(self.joints)
 
+    @property
+    def levers(self) -> np.ndarray:
+        """How far a change of each joint by one can move the end-effector at most [dof], as `levers` says."""
+        site = self._model.site("end_effector")
+        return levers(self._model, self.joints, int(site.bodyid[0]), float(np.linalg.norm(site.pos)))
+
     def forward(self, position: np.ndarray) -> np.ndarray:
         """End-effector pose [7] (x y z m, unit quaternion wxyz) in the base frame, at a joint position [dof]."""
         self._place(_vector(position, self.dof, "joint position"))
@@ -143,6 +149,31 @@ class Kinematics:
         jacobian = np.empty((6, self.dof))
         mujoco.mj_jacSite(self._model, self._configuration.data, jacobian[:3], jacobian[3:], 0)
         return jacobian
+
+
+def levers(model: mujoco.MjModel, joints: Sequence[str], body: int, radius: float) -> np.ndarray:
+    """How far a change of each joint by one can move a point of a body at most [dof]: m/rad, or 1 for slide joints.
+
+    An upper bound for all positions of all joints, from the lengths of the links; zero for joints that do not move it.
+
+    Args:
+        joints: names, in the order of the result.
+        body: id of the body.
+        radius: distance of the point from the body's origin [m].
+    """
+    wanted = {model.joint(name).id: index for index, name in enumerate(joints)}
+    found = np.zeros(len(joints))
+    while body:
+        first = model.body_jntadr[body]
+        for joint in reversed(range(first, first + model.body_jntnum[body])):
+            slides = model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_SLIDE
+            anchor = float(np.linalg.norm(model.jnt_pos[joint]))
+            if joint in wanted:
+                found[wanted[joint]] = 1.0 if slides else radius + anchor
+            radius += np.abs(model.jnt_range[joint] - model.qpos0[model.jnt_qposadr[joint]]).max() if slides else 2 * anchor
+        radius += float(np.linalg.norm(model.body_pos[body]))
+        body = int(model.body_parentid[body])
+    return found
 
 
 @compiled

@@ -26,7 +26,7 @@ def test_the_box_holds_the_end_effector(model):
     box = WorkspaceBox(Kinematics(model, ["a1", "a2"], "tip", "base"), [0.2, -0.6, -0.1], [1.1, 0.6, 0.1])
     for a1, a2 in np.random.default_rng(0).uniform(-3, 3, (50, 2)):
         x, y = 0.5 * np.cos(a1) + 0.5 * np.cos(a1 + a2), 0.5 * np.sin(a1) + 0.5 * np.sin(a1 + a2)
-        assert (box(np.array([a1, a2])) is None) == (0.2 <= x <= 1.1 and -0.6 <= y <= 0.6)
+        assert (box(np.array([[a1, a2]])) is None) == (0.2 <= x <= 1.1 and -0.6 <= y <= 0.6)
     with pytest.raises(ValueError, match="lower < upper"):
         WorkspaceBox(Kinematics(model, ["a1", "a2"], "tip", "base"), [0, 0, 0], [1, 0, 1])
 
@@ -36,10 +36,10 @@ def test_the_forearm_touches_the_base_when_it_folds_back(model):
     # The forearm's capsule (radius 0.04) passes the socket (radius 0.1) at the distance 0.5 sin(a2) while folded.
     for a1 in (-1.0, 0.0, 2.0):
         for a2 in (0.0, 1.5, -1.5, 2.6, -2.6):
-            assert check(np.array([a1, a2])) is None
+            assert check(np.array([[a1, a2]])) is None
         for a2 in (2.95, -2.95):
-            assert check(np.array([a1, a2])) == "self_collision"
+            assert check(np.array([[a1, a2]])) == "self_collision"
     touch = np.arcsin((0.04 + 0.1 + 0.005) / 0.5)
-    assert check(np.array([0.0, np.pi - touch - 0.02])) is None
-    assert check(np.array([0.0, np.pi - touch + 0.02])) == "self_collision"
+    assert check(np.array([[0.0, np.pi - touch - 0.02]])) is None
+    assert check(np.array([[0.0, np.pi - touch + 0.02]])) == "self_collision"
     assert model.geom_margin.max() == 0

@@ -345,7 +345,7 @@ def test_a_person_takes_over_without_a_jump_and_the_policy_waits():
 
 
 def test_a_check_keeps_the_whole_motion_out():
-    rig = Rig(checks=[lambda q: "wall" if q[0] > 0.3 else None]).ready()
+    rig = Rig(checks=[lambda path: "wall" if path[:, 0].max() > 0.3 else None]).ready()
     rig.acquire()
     for k in range(30):
         reason = rig.act(HOME + np.array([0.02 * k, 0, 0, 0, 0, 0, 0]))
