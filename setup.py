@@ -1,6 +1,6 @@
 from setuptools import Distribution, setup
 
-# An editable install asks for `has_data`, which does not exist, before it copies data files: launch files would be missing.
+# Before it copies data files, an editable install asks for `has_data`, which setuptools forgot: launch files went missing.
 Distribution.has_data = Distribution.has_data_files
 distribution = setup()
 # colcon reads the distribution back as Python literals, which a version specifier is not.
