@@ -160,6 +160,10 @@ class ArmEnv(gymnasium.Env):
         observation = self._observation.read()
         return observation if self._randomizer is None else self._disturbance.observe(observation)
 
+    def state(self) -> dict[str, np.ndarray]:
+        """All low-dimensional features of the present state, in the contract or not, float64 and undisturbed."""
+        return self._observation.state()
+
     def rest_action(self) -> np.ndarray:
         """The action [A] that keeps the robots where they are now."""
         state = self._observation.state()

@@ -1,0 +1,144 @@
+"""Joint references of a simulated robot, from commands as `ros2_control`'s controllers take them.
+
+Points are interpolated as by joint_trajectory_controller: linearly where they give positions alone, by cubics with
+velocities, by quintics with accelerations, beginning in the present reference. A new trajectory replaces the one before
+from the moment it arrives; after its last point the joints hold. So the Servo's quintics, sampled at the command rate,
+come out as they went in.
+
+Source: ros2_control documentation (Jazzy), joint_trajectory_controller, "Trajectory representation", "Trajectory
+replacement".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from robot_rl.sim.compiled import compiled
+from robot_rl.sim.servo import References
+
+_QUINTIC = np.linalg.inv([
+    [1, 0, 0, 0, 0, 0],
+    [0, 1, 0, 0, 0, 0],
+    [0, 0, 2, 0, 0, 0],
+    [1, 1, 1, 1, 1, 1],
+    [0, 1, 2, 3, 4, 5],
+    [0, 0, 2, 6, 12, 20],
+])  # fmt: skip
+"""Coefficients of (t / T)^k from position, velocity · T and acceleration · T² at the start and at the end."""
+_CUBIC = np.zeros((6, 6))
+_CUBIC[:4, [0, 1, 3, 4]] = np.linalg.inv([[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 2, 3]])
+_LINEAR = np.zeros((6, 6))
+_LINEAR[:2, [0, 3]] = [[1, 0], [-1, 1]]
+
+
+class CommandError(ValueError):
+    """A command is malformed or comes too late; the joints do as before."""
+
+
+class JointReference:
+    """What the joints shall do at any time from now on.
+
+    Args:
+        position: of the joints at the start [dof] rad.
+    """
+
+    def __init__(self, position: np.ndarray) -> None:
+        self.hold(position)
+
+    def hold(self, position: np.ndarray) -> None:
+        """Forget all commands and stay at a position [dof] rad."""
+        position = np.array(position, float)
+        rest = np.zeros_like(position)
+        self._now = References(position, rest, rest)
+        self._ends = np.zeros(0)
+        self._durations = np.zeros(0)
+        self._coefficients = np.zeros((0, 6, len(position)))
+
+    @property
+    def present(self) -> References:
+        """The reference last sampled, each array [dof]."""
+        return self._now
+
+    def follow(
+        self,
+        now: float,
+        times: np.ndarray,
+        position: np.ndarray,
+        velocity: np.ndarray | None = None,
+        acceleration: np.ndarray | None = None,
+    ) -> None:
+        """Go through points from now on, instead of what was commanded before.
+
+        Args:
+            now: the time last sampled [s].
+            times: of the points [n] s, ascending, on the same clock; points that are past are left out.
+            position, velocity, acceleration: of the joints there, each [n, dof]; acceleration only with velocity.
+
+        Raises:
+            CommandError: shapes do not fit, numbers are not finite, times do not ascend, or all points are past.
+        """
+        rows = [row for row in (position, velocity, acceleration) if row is not None]
+        self._check(now, times, rows)
+        ahead = times > now
+        rows = [row[ahead] for row in rows]
+        knots = np.append(now, times[ahead])
+        durations = np.diff(knots)
+        # [n + 1, order, dof]: what the points leave open counts only at the start of a cubic or quintic.
+        states = np.zeros((len(knots), 3, rows[0].shape[1]))
+        states[0, : len(rows)] = self._now[: len(rows)]
+        states[1:, : len(rows)] = np.stack(rows, 1)
+        scale = durations[:, None] ** np.arange(3)
+        ends = np.concatenate([states[:-1] * scale[:, :, None], states[1:] * scale[:, :, None]], 1)
+        self._coefficients = (_LINEAR, _CUBIC, _QUINTIC)[len(rows) - 1] @ ends
+        self._ends, self._durations = knots[1:], durations
+
+    def sample(self, times: np.ndarray) -> References:
+        """The references at ascending `times` [n] s, each array [n, dof]; time does not go back from here."""
+        rows = _sample(np.asarray(times, float), self._ends, self._durations, self._coefficients, self._now.position)
+        references = References(rows[0], rows[1], rows[2])
+        self._now = References(*(order[-1] for order in references))
+        return references
+
+    def _check(self, now: float, times: np.ndarray, rows: list[np.ndarray]) -> None:
+        expected = (len(times), len(self._now.position))
+        if any(row.shape != expected for row in rows) or not len(times):
+            raise CommandError(
+                f"expected points of {expected[1]} joints, got arrays of shapes {[row.shape for row in rows]} "
+                f"for {len(times)} times"
+            )
+        if not all(np.isfinite(row).all() for row in (times, *rows)):
+            raise CommandError("expected finite positions, velocities, accelerations and times")
+        if not (np.diff(times) > 0).all():
+            raise CommandError(f"expected ascending times, got {times.tolist()}")
+        if times[-1] <= now:
+            raise CommandError(f"the trajectory ended {now - times[-1]:.3f} s ago; check clocks and delays")
+
+
+@compiled
+def _sample(
+    times: np.ndarray, ends: np.ndarray, durations: np.ndarray, coefficients: np.ndarray, start: np.ndarray
+) -> np.ndarray:
+    """Position, velocity and acceleration [3, n, dof] at the times [n]; `start` [dof] is held without any segment."""
+    rows = np.zeros((3, len(times), len(start)))
+    segment = 0
+    for row in range(len(times)):
+        while segment < len(ends) and times[row] > ends[segment] + 1e-9:
+            segment += 1
+        if len(ends) == 0:
+            rows[0, row] = start
+            continue
+        k = min(segment, len(ends) - 1)
+        over, duration = segment == len(ends), durations[k]
+        phase = 1.0 if over else 1.0 + (times[row] - ends[k]) / duration
+        for joint in range(len(start)):
+            position = velocity = acceleration = 0.0
+            for power in range(5, -1, -1):
+                # Horner's scheme; the second derivative comes out halved.
+                acceleration = acceleration * phase + velocity
+                velocity = velocity * phase + position
+                position = position * phase + coefficients[k, power, joint]
+            rows[0, row, joint] = position
+            if not over:
+                rows[1, row, joint] = velocity / duration
+                rows[2, row, joint] = 2.0 * acceleration / duration**2
+    return rows
