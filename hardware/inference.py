@@ -183,7 +183,8 @@ class Inference:
                     self._load(connection)
                     self._report(Ready())
                 while True:
-                    readable, _, _ = select.select([connection, self._bell], [], [])
+                    waited: list[Any] = [connection, self._bell]
+                    readable, _, _ = select.select(waited, [], [])
                     if self._closed:
                         return
                     if connection in readable:  # nothing was asked: it has gone
