@@ -89,7 +89,10 @@ class EpisodeStore(Sequence["Episode"]):
         beside = path.with_name(f".{path.name}.creating-{os.getpid()}")
         try:
             with explain_write_errors(path, "creating the store"):
-                _create(path, beside, layout, disk)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                create_beside(beside, layout, disk)
+                disk.rename(beside, path)
+                disk.sync_folder(path.parent)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         return EpisodeStore(path)
@@ -415,8 +418,8 @@ def _reopen(path: Path, episodes: int) -> EpisodeStore:
     return store
 
 
-def _create(path: Path, beside: Path, layout: Layout, disk: Disk) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def create_beside(beside: Path, layout: Layout, disk: Disk) -> None:
+    """Make an empty store that has yet to be given its name."""
     disk.make_folder(beside)
     for group in ["", *layout.groups]:
         if group:
@@ -429,8 +432,6 @@ def _create(path: Path, beside: Path, layout: Layout, disk: Disk) -> None:
     disk.append(beside / FACTS, b"")
     for group in reversed(["", *layout.groups]):
         disk.sync_folder(beside / group)
-    disk.rename(beside, path)
-    disk.sync_folder(path.parent)
 
 
 def _provenance() -> dict[str, Any]:

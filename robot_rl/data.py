@@ -1,4 +1,4 @@
-"""`robot-rl data`: inspect, check, repair and annotate episode stores."""
+"""`robot-rl data`: inspect, check, repair, annotate and edit episode stores."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from robot_rl.data_edit import add_verbs, numbers, progress_bar
+
 
 def main(arguments: list[str]) -> int:
     """Run one data tool; returns the exit status, 1 when a check found damage."""
     parser = argparse.ArgumentParser(prog="robot-rl data", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", metavar="info | check | tag", required=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
 
     info = verbs.add_parser("info", help="contract, episodes, success, sizes and provenance of a store")
     info.add_argument("store", type=Path)
@@ -29,6 +31,7 @@ def main(arguments: list[str]) -> int:
     tag.add_argument("--episodes", required=True, help="for example 0,3,7-9")
     tag.set_defaults(run=_tag)
 
+    add_verbs(verbs)
     options = parser.parse_args(arguments)
     return int(options.run(options))
 
@@ -71,19 +74,12 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from robot_rl.datasets.check import check, repair
 
     if options.repair:
         done = repair(options.store)
         print("\n".join(done or ["nothing to repair"]))
-    with tqdm(desc="checking", unit="episode", leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar("checking", 0) as progress:
         findings = check(options.store, progress)
     for finding in findings:
         print(finding)
@@ -113,25 +109,8 @@ def _tag(options: argparse.Namespace) -> int:
             facts[key] = value
     if facts.get("success") not in (True, False, None):
         raise ValueError(f"success={facts['success']}: expected true, false or null")
-    episodes = _episodes(options.episodes, len(store))
+    episodes = numbers(options.episodes, len(store))
     for index in episodes:
         store.annotate(index, **facts)
     print(f"{options.store}: {len(episodes)} episodes, {', '.join(f'{key}={value!r}' for key, value in facts.items())}")
     return 0
-
-
-def _episodes(text: str, count: int) -> list[int]:
-    """Parse `0,3,7-9`; a wrong index changes nothing."""
-    chosen: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        try:
-            numbers = range(int(first), int(last if dash else first) + 1)
-        except ValueError:
-            numbers = range(0)
-        if not numbers:
-            raise ValueError(f"--episodes {text}: expected indices such as 0,3,7-9")
-        if not 0 <= numbers[0] <= numbers[-1] < count:
-            raise ValueError(f"--episodes {text}: {part} is not among the {count} episodes, numbered from 0")
-        chosen += numbers
-    return chosen

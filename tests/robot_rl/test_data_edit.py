@@ -1,0 +1,71 @@
+"""`robot-rl data merge | split | delete | trim` as they are typed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robot_rl import cli
+from robot_rl.datasets import Contract, EpisodeStore, Feature
+
+RATE = 10.0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Three episodes of 30 steps; the target stands still for the first 8 and the last 6 steps."""
+    contract = Contract(
+        "tiny", RATE, {"position": Feature("position", (1,))}, {"target": Feature("target", (1,), kind="action")}
+    )
+    EpisodeStore.create(tmp_path / "a.zarr", contract)
+    with EpisodeStore.append(tmp_path / "a.zarr") as writer:
+        for number in range(3):
+            with writer.episode(task="reach", source="expert", seed=number) as episode:
+                for step in range(30):
+                    episode.add({"position": np.ones(1) * step}, [min(max(step - 8, 0), 16)])
+                episode.finish({"position": np.ones(1) * 30}, success=True)
+    return tmp_path / "a.zarr"
+
+
+def test_merge_and_split(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both, one, rest = (store.with_name(f"{name}.zarr") for name in ("both", "one", "rest"))
+    assert cli.main(["data", "merge", str(store), str(store), "--output", str(both)]) == 0
+    assert len(EpisodeStore.open(both)) == 6
+    assert cli.main(["data", "split", str(both), "--outputs", str(one), str(rest), "--episodes", "0,4-5"]) == 0
+    assert (len(EpisodeStore.open(one)), len(EpisodeStore.open(rest))) == (3, 3)
+    assert [EpisodeStore.open(rest).facts(number)["seed"] for number in range(3)] == [1, 2, 0]
+    share = [store.with_name(f"{name}.zarr") for name in ("x", "y")]
+    assert cli.main(["data", "split", str(both), "--outputs", *map(str, share), "--share", "0.5", "--seed", "1"]) == 0
+    seeds = [EpisodeStore.open(path).facts(number)["seed"] for path in share for number in range(3)]
+    assert sorted(seeds) == [0, 0, 1, 1, 2, 2]
+    assert cli.main(["data", "split", str(both), "--outputs", str(one), str(rest), "--episodes", "0"]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_delete_says_where_the_store_is_kept(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "delete", str(store), "--episodes", "7"]) == 1
+    assert "not among the 3 episodes" in capsys.readouterr().err
+    assert [path.name for path in store.parent.iterdir()] == ["a.zarr"]
+    assert cli.main(["data", "delete", str(store), "--episodes", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "2 of 3 episodes" in out
+    (before,) = store.parent.glob("a.before-*.zarr")
+    assert str(before) in out
+    assert [EpisodeStore.open(store).facts(number)["seed"] for number in range(2)] == [0, 2]
+    assert cli.main(["data", "delete", str(store), "--episodes", "all"]) == 1
+    assert len(EpisodeStore.open(store)) == 2
+
+
+def test_trim_by_time_and_by_standing_still(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "trim", str(store), "--start", "9"]) == 1
+    assert "nothing would be left" in capsys.readouterr().err
+    assert cli.main(["data", "trim", str(store), "--start", "0.3", "--end", "0.2", "--episodes", "2"]) == 0
+    assert EpisodeStore.open(store).lengths.tolist() == [30, 30, 25]
+    assert cli.main(["data", "trim", str(store), "--idle", "--margin", "0.1"]) == 0
+    trimmed = EpisodeStore.open(store)
+    # The first change of the target comes after step 8, the last after step 23.
+    assert trimmed[0].action[:, 0].tolist() == [0, 0, *range(1, 17), 16]
+    assert trimmed[0].observation["position"][0, 0] == 7
+    assert cli.main(["data", "check", str(store)]) == 0
+    assert cli.main(["data", "trim", str(store), "--idle", "--margin", "0.1"]) == 0
+    assert "left as it is" in capsys.readouterr().out
