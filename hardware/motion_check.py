@@ -125,45 +125,51 @@ class _Clearance:
         """Whether all distances are positive, or zero, at all positions [n, dof]."""
         begin = 0
         while True:
-            begin, unknown = _unproven(path, begin, self._lever, self._places, self._distances)
-            if not len(unknown):
+            begin, wanted = _unproven(path, begin, self._lever, self._places, self._distances, self._oldest)
+            if begin == len(path):
                 return True
-            measured = self._measure(path[begin], unknown)
+            measured = self._measure(path[begin], wanted)
             if not (measured >= 0).all():
                 return False
-            slot = self._oldest[unknown]
-            self._places[unknown, slot] = path[begin]
-            self._distances[unknown, slot] = measured
-            self._oldest[unknown] = (slot + 1) % MEMORY
+            slot = self._oldest[wanted]
+            self._places[wanted, slot] = path[begin]
+            self._distances[wanted, slot] = measured
+            self._oldest[wanted] = (slot + 1) % MEMORY
             # What was measured here is known here, even where it is exactly zero.
             begin += 1
 
 
 @compiled
 def _unproven(
-    path: np.ndarray, begin: int, lever: np.ndarray, places: np.ndarray, distances: np.ndarray
+    path: np.ndarray, begin: int, lever: np.ndarray, places: np.ndarray, distances: np.ndarray, oldest: np.ndarray
 ) -> tuple[int, np.ndarray]:
-    """The first position from `begin` on for which some distances are not known to be positive, and their indices."""
+    """The first position from `begin` on for which some distances are not known to be positive, and what to measure.
+
+    That is those distances, and along with them all that are known to be positive by less than half of what they were.
+    """
     count, memory, dof = places.shape
-    unknown = np.empty(count, np.int64)
+    wanted = np.empty(count, np.int64)
     for index in range(begin, len(path)):
-        found = 0
+        found, unknown = 0, False
         for row in range(count):
-            proven = False
-            for slot in range(memory):
+            room, known = 0.0, False
+            for age in range(1, memory + 1):
+                slot = (oldest[row] - age) % memory
                 left = distances[row, slot]
-                if left > 0:
+                if left > room:
                     for joint in range(dof):
                         left -= lever[row, joint] * abs(path[index, joint] - places[row, slot, joint])
-                    if left > 0:
-                        proven = True
+                    room = max(room, left)
+                    known = room > 0.5 * distances[row, slot]
+                    if known:
                         break
-            if not proven:
-                unknown[found] = row
+            if not known:
+                wanted[found] = row
                 found += 1
-        if found:
-            return index, unknown[:found]
-    return len(path), unknown[:0]
+                unknown |= room <= 0.0
+        if unknown:
+            return index, wanted[:found]
+    return len(path), wanted[:0]
 
 
 def _colliding(model: mujoco.MjModel, geoms: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -122,9 +122,12 @@ class Servo:
         self._task, self._braking = _task(limits), _task(limits)
         self._braking.control_interface = ruckig.ControlInterface.Velocity
         middle = 0.5 * (limits.lower + limits.upper)
-        # Compiles, before a robot waits for the first target.
-        _Quintic(_at_rest(middle), _at_rest(middle), target_period).within(limits, limits.lower, limits.upper)
+        # Compile, before a robot waits for the first target.
+        still = _Quintic(_at_rest(middle), _at_rest(middle), target_period)
+        still.within(limits, limits.lower, limits.upper)
+        still.sample(np.zeros(1))
         self.reset(middle)
+        self._arrival()
 
     def reset(self, position: np.ndarray, velocity: np.ndarray | None = None) -> None:
         """Start from a measured joint position [dof] and velocity [dof] (default: at rest); forget all targets."""
@@ -289,15 +292,9 @@ class Servo:
         stops is reached at rest. Where the limits forbid to be in time, the velocity that both steps share is enough: a
         single jump is then no reason to run past its end.
         """
-        before, last = (self._targets[1:] - self._targets[:-1]) / self.target_period
-        wanted = 1.5 * last - 0.5 * before
-        bound = np.minimum(2.0 * np.abs(last), self.limits.velocity)
-        velocity = np.where(last > 0, np.clip(wanted, 0.0, bound), np.clip(wanted, -bound, 0.0))
-        ceiling = np.minimum(self.limits.acceleration, self.limits.jerk * GRACE * self.target_period)
-        acceleration = np.clip((last - before) / self.target_period, -ceiling, ceiling)
-        shared = np.where(last * before > 0, np.sign(last) * np.minimum(np.abs(last), np.abs(before)), 0.0)
-        shared = np.clip(shared, -self.limits.velocity, self.limits.velocity)
-        return _Arrival(self._targets[-1], velocity, np.where(velocity == wanted, acceleration, 0.0), shared)
+        limits = self.limits
+        rows = _passing(self._targets, self.target_period, limits.velocity, limits.acceleration, limits.jerk)
+        return _Arrival(self._targets[-1], *rows)
 
     def _plan(self, start: References, end: _Arrival) -> _Motion | None:
         """The first of five kinds of motion, from smooth to hard, that keeps all limits; each continued until rest."""
@@ -370,6 +367,26 @@ class Servo:
         return _TimeOptimal(trajectory)
 
 
+@compiled
+def _passing(
+    targets: np.ndarray, period: float, velocity: np.ndarray, acceleration: np.ndarray, jerk: np.ndarray
+) -> np.ndarray:
+    """Velocity, acceleration and shared velocity [3, dof] of `_Arrival` after the last three targets [3, dof]."""
+    rows = np.empty((3, targets.shape[1]))
+    for joint in range(targets.shape[1]):
+        before = (targets[1, joint] - targets[0, joint]) / period
+        last = (targets[2, joint] - targets[1, joint]) / period
+        bound = min(2.0 * abs(last), velocity[joint])
+        wanted = 1.5 * last - 0.5 * before
+        passed = min(max(wanted, 0.0 if last > 0 else -bound), bound if last > 0 else 0.0)
+        ceiling = min(acceleration[joint], jerk[joint] * GRACE * period)
+        rows[0, joint] = passed
+        rows[1, joint] = min(max((last - before) / period, -ceiling), ceiling) if passed == wanted else 0.0
+        slower = min(abs(last), abs(before), velocity[joint])
+        rows[2, joint] = np.sign(last) * slower if last * before > 0 else 0.0
+    return rows
+
+
 class _Quintic:
     """Polynomial of degree five with given position, velocity and acceleration at both ends."""
 
@@ -383,9 +400,7 @@ class _Quintic:
         return _inside(self.ends, self.duration, low, high, limits.velocity, limits.acceleration, limits.jerk)
 
     def sample(self, times: np.ndarray) -> References:
-        powers = np.vander(times / self.duration, 6, increasing=True)
-        scale = np.array([1.0, 1.0 / self.duration, 1.0 / self.duration**2])
-        return References(*(powers @ (_MONOMIALS @ self.ends) * scale[:, None, None]))
+        return References(*_sampled(self.ends, self.duration, times))
 
 
 _BEZIER = np.array([
@@ -398,9 +413,26 @@ _BEZIER = np.array([
 ])
 """Control points of a quintic from its ends: position, velocity · T, acceleration · T² at the start and at the end."""
 _MONOMIAL = np.array([[comb(5, k) * comb(k, i) * (-1) ** (k - i) for i in range(6)] for k in range(6)]) @ _BEZIER
-_DERIVATIVE = np.diag(np.arange(1.0, 6.0), 1)
-_MONOMIALS = np.stack([_MONOMIAL, _DERIVATIVE @ _MONOMIAL, _DERIVATIVE @ _DERIVATIVE @ _MONOMIAL])
-"""[3, 6, 6]: coefficients of (t / T)^k from the ends, of the curve and of two derivatives (times T^order)."""
+"""Coefficients of (t / T)^k from the ends."""
+
+
+@compiled
+def _sampled(ends: np.ndarray, duration: float, times: np.ndarray) -> np.ndarray:
+    """Position, velocity and acceleration [3, n, dof] of a quintic at `times` [n] s, by Horner's scheme."""
+    rows = np.empty((3, len(times), ends.shape[1]))
+    coefficients = _MONOMIAL @ ends
+    for index in range(len(times)):
+        t = times[index] / duration
+        for joint in range(ends.shape[1]):
+            position, velocity, half = 0.0, 0.0, 0.0
+            for k in range(5, -1, -1):
+                half = half * t + velocity
+                velocity = velocity * t + position
+                position = position * t + coefficients[k, joint]
+            rows[0, index, joint] = position
+            rows[1, index, joint] = velocity / duration
+            rows[2, index, joint] = 2.0 * half / duration**2
+    return rows
 
 
 def _derivative_hulls(pieces: int) -> tuple[np.ndarray, np.ndarray]:
