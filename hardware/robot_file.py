@@ -19,7 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 import yaml
+from numpy.typing import ArrayLike
 
 from robot_rl.datasets import Contract, ContractError
 from robot_rl.datasets.contract import Feature, satisfies
@@ -47,6 +49,7 @@ OBSERVED = {
 }
 """Message types that observations come in, and the fields of each; "" is the whole message."""
 
+JOINT_STATE = "sensor_msgs/msg/JointState"
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 ARRAY = "std_msgs/msg/Float64MultiArray"
 CONTROLLERS = ("servo_joint_position", "servo_ee_pose")
@@ -76,19 +79,19 @@ class Scale:
         for name in ("graph", "value"):
             object.__setattr__(self, name, tuple(float(number) for number in getattr(self, name)))
             numbers = getattr(self, name)
-            steps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
-            if len(numbers) < 2 or not (all(step > 0 for step in steps) or all(step < 0 for step in steps)):
+            steps = np.diff(numbers)
+            if len(numbers) < 2 or not ((steps > 0).all() or (steps < 0).all()):
                 raise ValueError(f"scale.{name}: expected two or more rising or falling numbers, got {list(numbers)}")
         if len(self.graph) != len(self.value):
             raise ValueError(f"scale: {len(self.graph)} numbers in graph, {len(self.value)} in value")
 
-    def to_value(self, number: float) -> float:
-        """From the graph to the contract."""
-        return _interpolate(number, self.graph, self.value)
+    def to_value(self, numbers: ArrayLike) -> np.ndarray:
+        """From the graph to the contract, each element."""
+        return _interpolate(numbers, self.graph, self.value)
 
-    def to_graph(self, value: float) -> float:
-        """From the contract to the graph."""
-        return _interpolate(value, self.value, self.graph)
+    def to_graph(self, values: ArrayLike) -> np.ndarray:
+        """From the contract to the graph, each element."""
+        return _interpolate(values, self.value, self.graph)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Stream:
     """Where an observation comes from, and how it is brought onto the control clock.
 
     Attributes:
+        feature: what it fills.
         topic: absolute, or relative to the namespace.
         type: message type, one of `OBSERVED`.
         field: of the message; empty for the whole message.
@@ -113,6 +117,7 @@ class Stream:
         camera_info: topic of a camera's calibration.
     """
 
+    feature: Feature
     topic: str
     type: str
     field: str = ""
@@ -320,10 +325,11 @@ class RobotFile:
                 observation[name] = Feature(name, **{"shape": wanted.shape, **plain})
                 camera_info = stream.camera_info.replace("{feature}", name)
                 topic = stream.topic.replace("{feature}", name)
-                streams[name] = replace(stream, topic=topic, camera_info=camera_info)
+                streams[name] = replace(stream, feature=observation[name], topic=topic, camera_info=camera_info)
             offered = observation.get(name)
             if offered is not None and offered.is_frame and offered.kind == wanted.kind:
                 observation[name] = replace(offered, shape=wanted.shape, calibration={})
+                streams[name] = replace(streams[name], feature=observation[name])
         chosen = contract.controller if contract.controller in self.controllers else self.contract.controller
         action = _actions(self.joints, self.limits_by_key, self.gripper, chosen)
         offer = Contract(self.name, self.contract.rate_hz, observation, action, chosen)
@@ -338,8 +344,6 @@ class RobotFile:
 
     def kinematics(self) -> Kinematics:
         """Of the arm, by its model. Raises `RobotFileError` when the file names none."""
-        import numpy as np
-
         from robot_rl.sim.kinematics import Kinematics
 
         parts, limits = self.parts, self.limits
@@ -368,8 +372,6 @@ class RobotFile:
 
     def make_supervisor(self) -> Supervisor:
         """The Supervisor of this robot, with all limits and checks of the file."""
-        import numpy as np
-
         from robot_rl.hardware.motion_check import Check, SelfCollision, WorkspaceBox
         from robot_rl.hardware.supervisor import Supervisor
         from robot_rl.sim.servo import Gripper, Servo
@@ -523,7 +525,7 @@ class _Reader:
         return found
 
     def _stream(self, where: str, plain: Any, feature: Feature) -> Stream | None:
-        stream = self._build(where, Stream, plain)
+        stream = self._build(where, Stream, plain, feature=feature)
         if stream is None:
             return None
         if stream.type not in OBSERVED:
@@ -646,14 +648,14 @@ class _Reader:
             self.problems += [f"{where}.{difference}" for difference in error.differences]
         return None
 
-    def _build(self, where: str, kind: type, plain: Any) -> Any:
-        """An instance of a dataclass from a mapping; nested dataclasses and tuples are built, too."""
+    def _build(self, where: str, kind: type, plain: Any, **given: Any) -> Any:
+        """An instance of a dataclass from a mapping and `given` fields; nested dataclasses are built, too."""
         nested: dict[str, type] = {"qos": Qos, "scale": Scale, "action": GripperAction}
         if not isinstance(plain, Mapping):
             self.problems.append(f"{where}: expected a mapping, got {plain!r}")
             return None
         before = len(self.problems)
-        known = {item.name: item for item in fields(kind)}
+        known = {item.name: item for item in fields(kind) if item.name not in given}
         needed = {
             name for name, item in known.items() if item.default is MISSING and item.default_factory is MISSING
         }  # fmt: skip
@@ -672,7 +674,7 @@ class _Reader:
         if len(self.problems) > before:
             return None
         try:
-            return kind(**values)
+            return kind(**given, **values)
         except (TypeError, ValueError) as error:
             self.problems.append(f"{where}: {error}")
         return None
@@ -755,12 +757,6 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _interpolate(number: float, inputs: Sequence[float], outputs: Sequence[float]) -> float:
-    if inputs[0] > inputs[-1]:
-        inputs, outputs = inputs[::-1], outputs[::-1]
-    if number <= inputs[0]:
-        return outputs[0]
-    for left, right, low, high in zip(inputs, inputs[1:], outputs, outputs[1:], strict=False):
-        if number <= right:
-            return low + (high - low) * (number - left) / (right - left)
-    return outputs[-1]
+def _interpolate(numbers: ArrayLike, inputs: Sequence[float], outputs: Sequence[float]) -> np.ndarray:
+    order = 1 if inputs[0] < inputs[-1] else -1
+    return np.asarray(np.interp(numbers, inputs[::order], outputs[::order]))
