@@ -58,6 +58,7 @@ class Description:
     obs_horizon: int
     action_horizon: int
     action_offset: int
+    prefix_max_length: int
 
 
 @dataclass(frozen=True)
@@ -310,8 +311,8 @@ class _Server:
 
     def describe(self) -> dict[str, Any]:
         policy = self._policy
-        keys = ("obs_horizon", "action_horizon", "action_offset")
-        return {"contract": policy.contract.to_dict()} | {key: getattr(policy, key) for key in keys}
+        keys = ("obs_horizon", "action_horizon", "action_offset", "prefix_max_length")
+        return {"contract": policy.contract.to_dict()} | {key: getattr(policy, key, 0) for key in keys}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from robot_rl.policies.prediction import new_generator, predict

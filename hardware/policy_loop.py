@@ -1,0 +1,251 @@
+"""The control loop of a policy on a robot: observations in, actions out. No clock, threads or network here.
+
+    loop.begin(seed)
+    loop.push(feature, stamp, received, value)         # whenever a message comes
+    steps = loop.tick(time)                            # at each multiple of the control period
+    steps = loop.advance()                             # whenever something has come since: a message, a chunk
+
+A control step begins with its tick, takes the row of observations of that time and ends with an action: at once when
+the `ChunkRunner` has one, otherwise as soon as the chunk that it waits for arrives. When the next tick comes first, the
+robot is told to stay where it was sent last, so that the Supervisor hears of its source in every period.
+
+With `lockstep` simulated time waits for the action of every tick, so a step waits for what belongs to it: for the
+observations of its own time, and for a chunk whose artificial delay is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.hardware.inference import Answer, Description, Event, Failure
+from robot_rl.policies.chunk_runner import ChunkRunner, Mode, StarvedError, UnknownRequestError
+from robot_rl.policies.prefix import Prefix
+
+_EPSILON = 1e-6  # clocks are floats
+
+
+class Computes(Protocol):
+    """What the loop needs of `Inference`."""
+
+    policy: Description
+
+    def begin(self, seed: int) -> None: ...
+    def submit(self, request_id: int, observation: Mapping[str, NDArray[Any]], prefix: Prefix | None) -> None: ...
+    def events(self) -> list[Event]: ...
+
+
+class Aligns(Protocol):
+    """What the loop needs of `Alignment`."""
+
+    def push(self, feature: str, stamp: float, received: float, value: NDArray[Any]) -> None: ...
+    def row(self, time: float) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, float]]: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the policy observed at a tick, and the stamp [s] of each feature."""
+
+    observation: Mapping[str, NDArray[Any]]
+    stamps: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that a control step came to.
+
+    Attributes:
+        time: the tick that it belongs to.
+        row: observed just now, or None.
+        action: to be proposed now, or None.
+        held: the action is the last one again, for want of a chunk.
+        seam: the largest change of an action element where a new chunk took over, or None.
+    """
+
+    time: float
+    row: Row | None = None
+    action: NDArray[np.float32] | None = None
+    held: bool = False
+    seam: float | None = None
+
+
+class InferenceFailed(RuntimeError):  # noqa: N818
+    """There will be no chunk; the loop has ended. The message says why."""
+
+
+class PolicyLoop:
+    """Runs a policy on a robot.
+
+    Args:
+        inference: computes the chunks.
+        alignment: brings the streams onto the control clock.
+        execute, mode: see `ChunkRunner`.
+        delay: added to each inference, by the clock of the ticks [s].
+        lockstep: see the module.
+
+    Attributes:
+        active: between `begin` and `end`.
+        failure: why no chunk can be computed at present, or None.
+        inference_times: how long each chunk took to compute [s], since they were last taken.
+    """
+
+    def __init__(
+        self,
+        inference: Computes,
+        alignment: Aligns,
+        *,
+        execute: int | None = None,
+        mode: Mode = "receding_horizon",
+        delay: float = 0.0,
+        lockstep: bool = False,
+    ) -> None:
+        contract = inference.policy.contract
+        steps = int(np.ceil(delay * contract.rate_hz - _EPSILON))
+        self._inference, self._alignment = inference, alignment
+        self._runner = ChunkRunner(inference.policy, 1, execute=execute, mode=mode, delay=steps)
+        self._names = list(contract.observation)
+        self._delay, self._lockstep = delay, lockstep
+        self._newest: dict[str, float] = {}
+        self._interval: dict[str, float] = {}
+        self._asked: dict[int, float] = {}
+        self._answers: list[Answer] = []
+        self._time: float | None = None
+        self._observed = True
+        self._last: NDArray[np.float32] | None = None
+        self.active = False
+        self.failure: str | None = None
+        self.inference_times: list[float] = []
+
+    def begin(self, seed: int) -> None:
+        """Start anew from the next tick on, with a generator of this seed.
+
+        Raises:
+            InferenceFailed: the inference process failed and does not answer again yet.
+        """
+        self.end()
+        if self.failure is not None:
+            raise InferenceFailed(self.failure)
+        self._runner.flush()
+        self._inference.begin(seed)
+        self.active = True
+
+    def end(self) -> None:
+        """Act no longer."""
+        self.active, self._time, self._last = False, None, None
+        self._asked.clear()
+        self._answers.clear()
+
+    def push(self, feature: str, stamp: float, received: float, value: NDArray[Any]) -> None:
+        """Take a sample of a stream; see `Alignment.push`."""
+        self._alignment.push(feature, stamp, received, value)
+        newest = self._newest.get(feature)
+        if newest is not None and stamp > newest:
+            self._interval[feature] = stamp - newest
+        self._newest[feature] = stamp
+
+    def awaited(self) -> list[str]:
+        """Features whose next sample, by the rhythm so far, belongs to the present tick and has not come."""
+        if self._time is None or self._observed:
+            return []
+        return [
+            name
+            for name, newest in self._newest.items()
+            if newest + self._interval.get(name, np.inf) <= self._time + _EPSILON
+        ]
+
+    def tick(self, time: float) -> list[Step]:
+        """Begin the control step of a time [s], ending the one before.
+
+        Raises:
+            Stale: an observation is too old; the step is left out.
+            InferenceFailed: there will be no chunk; `end` was called.
+        """
+        steps = []
+        if self.active and self._time is not None and self._observed and self._last is not None:
+            held = self._runner.next_action(hold=self._last[None])[0]
+            steps.append(Step(self._time, action=held, held=True))
+        self._time, self._observed = time, False
+        return [*steps, *self.advance()]
+
+    def advance(self, patient: bool = True) -> list[Step]:
+        """Go on with the present control step as far as that is possible now.
+
+        Args:
+            patient: wait for observations that belong to the tick.
+
+        Raises:
+            Stale, InferenceFailed: see `tick`.
+        """
+        self._listen()
+        if not self.active or self._time is None:
+            return []
+        time, steps = self._time, []
+        if not self._observed:
+            if patient and self.awaited():
+                return []
+            self._observed = True
+            row = self._look(time)
+            steps.append(Step(time, row=row))
+            self._runner.observe({name: row.observation[name][None] for name in self._names})
+            self._deliver(time)
+            if (request := self._runner.request()) is not None:
+                self._asked[request.id] = time
+                self._inference.submit(request.id, request.observation, request.prefix)
+        else:
+            self._deliver(time)
+        waiting = any(self._due(asked, time) for asked in self._asked.values())
+        if waiting and self._lockstep:
+            return steps
+        try:
+            action = self._runner.next_action()[0]
+        except StarvedError:
+            if waiting or self._last is None:
+                return steps
+            action = self._runner.next_action(hold=self._last[None])[0]
+            self._time = None
+            return [*steps, Step(time, action=action, held=True)]
+        switched = self._last is not None and bool(self._runner.switched[0])
+        seam = float(np.abs(action - self._last).max()) if switched and self._last is not None else None
+        self._last, self._time = action, None
+        return [*steps, Step(time, action=action, seam=seam)]
+
+    def _look(self, time: float) -> Row:
+        try:
+            return Row(*self._alignment.row(time))
+        except BaseException:
+            self._time = None
+            raise
+
+    def _due(self, asked: float, time: float) -> bool:
+        return asked + self._delay <= time + _EPSILON
+
+    def _listen(self) -> None:
+        for event in self._inference.events():
+            if isinstance(event, Answer):
+                self.inference_times.append(event.seconds)
+                if event.id in self._asked:
+                    self._answers.append(event)
+            elif isinstance(event, Failure):
+                self.failure = event.reason
+                if self.active:
+                    self.end()
+                    raise InferenceFailed(event.reason)
+            else:
+                self.failure = None
+
+    def _deliver(self, time: float) -> None:
+        for answer in list(self._answers):
+            if self._due(self._asked[answer.id], time):
+                self._answers.remove(answer)
+                del self._asked[answer.id]
+                try:
+                    self._runner.deliver(answer.id, answer.chunk)
+                except UnknownRequestError:
+                    continue
+                except ValueError as error:
+                    self.end()
+                    raise InferenceFailed(str(error)) from error
