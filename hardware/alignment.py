@@ -4,7 +4,7 @@ The live policy node, the importer of recordings and that of foreign bags run th
 equal element by element. What a row at time T holds depends on when the samples were measured and received, never on
 the order in which the streams were pushed:
 
-- Only samples received by T (or a later time that the caller names) count: nobody knew the others.
+- Only samples count that were received by a time that the caller names, if it names one: nobody knew the others.
 - `latest` takes the newest of them measured by T; `interpolate` takes the value at T - delay, between the two samples
   around it, or the newest one as long as the later of the two is missing.
 - A row whose value is older than `max_age` is no row: `StaleError` names every stream that is to blame.
@@ -51,12 +51,10 @@ class Row(NamedTuple):
     """An observation at a control tick.
 
     Attributes:
-        time: of the tick [s].
         observation: by feature, in the contract's order, shapes and dtypes.
         stamps: when each value was measured [s]; `Alignment.restore` gives the observation back.
     """
 
-    time: float
     observation: dict[str, np.ndarray]
     stamps: dict[str, float]
 
@@ -203,21 +201,21 @@ class Alignment:
                 continue
             try:
                 value = bindings.decode(buffer.stream, message)
-                time = bindings.stamp_of(buffer.stream, message, received)
+                stamp = bindings.stamp_of(buffer.stream, message, received)
             except bindings.ElsewhereError:
                 continue
             except bindings.BindingError as error:
                 buffer.health.malformed += 1
                 buffer.health.problem = str(error)
                 continue
-            self.push(name, time, received, value)
+            self.push(name, stamp, received, value)
 
-    def push(self, feature: str, time: float, received: float, value: np.ndarray) -> None:
-        """Add a decoded sample, measured at `time` [s] (latency subtracted) and received at `received` [s]."""
+    def push(self, feature: str, stamp: float, received: float, value: np.ndarray) -> None:
+        """Add a decoded sample that was measured at `stamp` [s] (by `bindings.stamp_of`) and received at `received`."""
         if received < self._clock - RESTART:
             self.clear()
         self._clock = max(self._clock, received)
-        self._buffers[feature].push(_Sample(time, received, value), self._keep)
+        self._buffers[feature].push(_Sample(stamp, received, value), self._keep)
 
     def clear(self) -> None:
         """Forget all samples, for example when simulated time begins anew."""
@@ -237,22 +235,22 @@ class Alignment:
             for buffer in (self._buffers[name] for name in self._needed)
         )
 
-    def row(self, time: float, by: float | None = None) -> Row:
+    def row(self, time: float, by: float = np.inf) -> Row:
         """The row of a control tick [s].
 
         Args:
-            by: samples received later than that do not count [s]; default: the tick.
+            by: samples received later than that do not count [s].
 
         Raises:
             StaleError: a stream has no sample that is young enough.
         """
-        chosen = {name: self._buffers[name].time_for(time, time if by is None else by) for name in self._needed}
+        chosen = {name: self._buffers[name].time_for(time, by) for name in self._needed}
         faults = {name: self._buffers[name].fault(time, chosen[name]) for name in self._needed}
         if stale := {name: fault for name, fault in sorted(faults.items()) if fault is not None}:
             raise StaleError(stale)
         times = {name: at for name, at in chosen.items() if at is not None}
         stamps = {name: times["joint_position" if name in self._computed else name] for name in self._features}
-        return Row(time, self.restore(stamps), stamps)
+        return Row(self.restore(stamps), stamps)
 
     def restore(self, stamps: Mapping[str, float]) -> dict[str, np.ndarray]:
         """The observation whose values were measured at these times, as `row` returned them.
