@@ -1,16 +1,19 @@
 """The control loop of a policy on a robot: observations in, actions out. No clock, threads or network here.
 
     loop.begin(seed)
-    loop.push(feature, stamp, received, value)         # whenever a message comes
-    steps = loop.tick(time)                            # at each multiple of the control period
-    steps = loop.advance()                             # whenever something has come since: a message, a chunk
+    loop.take(topic, message, received)                # whenever a message comes
+    steps = loop.tick(time, now)                       # at each multiple of the control period
+    steps = loop.advance(now)                          # whenever something has come since: a message, a chunk
 
-A control step begins with its tick, takes the row of observations of that time and ends with an action: at once when
-the `ChunkRunner` has one, otherwise as soon as the chunk that it waits for arrives. When the next tick comes first, the
-robot is told to stay where it was sent last, so that the Supervisor hears of its source in every period.
+A control step begins with its tick, takes a row of observations and ends with an action: at once when the `ChunkRunner`
+has one, otherwise as soon as the chunk that it waits for arrives. When the next tick comes first, the robot is told to
+stay where it was sent last, so that the Supervisor hears of its source in every period.
 
-With `lockstep` simulated time waits for the action of every tick, so a step waits for what belongs to it: for the
-observations of its own time, and for a chunk whose artificial delay is over.
+A sample that was measured at the tick arrives a little later. By the rhythm of its stream so far it is known that it
+must come, so it is awaited, rather than to act on one that is a period of the stream older.
+
+With `lockstep` simulated time waits for the action of every tick, and a step waits also for a chunk that is to be there
+by its artificial delay.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_rl.hardware.alignment import Row
 from robot_rl.hardware.inference import Answer, Description, Event, Failure
 from robot_rl.policies.chunk_runner import ChunkRunner, Mode, StarvedError, UnknownRequestError
 from robot_rl.policies.prefix import Prefix
@@ -42,16 +46,11 @@ class Computes(Protocol):
 class Aligns(Protocol):
     """What the loop needs of `Alignment`."""
 
-    def push(self, feature: str, stamp: float, received: float, value: NDArray[Any]) -> None: ...
-    def row(self, time: float) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, float]]: ...
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the policy observed at a tick, and the stamp [s] of each feature."""
-
-    observation: Mapping[str, NDArray[Any]]
-    stamps: Mapping[str, float]
+    @property
+    def health(self) -> Mapping[str, Any]: ...
+    def take(self, topic: str, message: Any, received: float) -> None: ...
+    def newest(self, feature: str) -> tuple[float, NDArray[Any]] | None: ...
+    def row(self, time: float) -> Row: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Step:
 
     Attributes:
         time: the tick that it belongs to.
-        row: observed just now, or None.
+        row: observed just now, or None. Its own time is that of observing, on or after the tick.
         action: to be proposed now, or None.
         held: the action is the last one again, for want of a chunk.
         seam: the largest change of an action element where a new chunk took over, or None.
@@ -109,7 +108,7 @@ class PolicyLoop:
         self._runner = ChunkRunner(inference.policy, 1, execute=execute, mode=mode, delay=steps)
         self._names = list(contract.observation)
         self._delay, self._lockstep = delay, lockstep
-        self._newest: dict[str, float] = {}
+        self._newest = dict.fromkeys(alignment.health, -np.inf)
         self._interval: dict[str, float] = {}
         self._asked: dict[int, float] = {}
         self._answers: list[Answer] = []
@@ -139,13 +138,15 @@ class PolicyLoop:
         self._asked.clear()
         self._answers.clear()
 
-    def push(self, feature: str, stamp: float, received: float, value: NDArray[Any]) -> None:
-        """Take a sample of a stream; see `Alignment.push`."""
-        self._alignment.push(feature, stamp, received, value)
-        newest = self._newest.get(feature)
-        if newest is not None and stamp > newest:
-            self._interval[feature] = stamp - newest
-        self._newest[feature] = stamp
+    def take(self, topic: str, message: Any, received: float) -> None:
+        """Take a message; see `Alignment.take`."""
+        self._alignment.take(topic, message, received)
+        for name, last in self._newest.items():
+            sample = self._alignment.newest(name)
+            if sample is not None and sample[0] != last:
+                # A clock that went back gives no interval, and nothing is awaited.
+                self._interval[name] = sample[0] - last if sample[0] > last else np.inf
+                self._newest[name] = sample[0]
 
     def awaited(self) -> list[str]:
         """Features whose next sample, by the rhythm so far, belongs to the present tick and has not come."""
@@ -157,11 +158,11 @@ class PolicyLoop:
             if newest + self._interval.get(name, np.inf) <= self._time + _EPSILON
         ]
 
-    def tick(self, time: float) -> list[Step]:
+    def tick(self, time: float, now: float) -> list[Step]:
         """Begin the control step of a time [s], ending the one before.
 
         Raises:
-            Stale: an observation is too old; the step is left out.
+            StaleError: an observation is too old; the step is left out.
             InferenceFailed: there will be no chunk; `end` was called.
         """
         steps = []
@@ -169,16 +170,17 @@ class PolicyLoop:
             held = self._runner.next_action(hold=self._last[None])[0]
             steps.append(Step(self._time, action=held, held=True))
         self._time, self._observed = time, False
-        return [*steps, *self.advance()]
+        return [*steps, *self.advance(now)]
 
-    def advance(self, patient: bool = True) -> list[Step]:
+    def advance(self, now: float, patient: bool = True) -> list[Step]:
         """Go on with the present control step as far as that is possible now.
 
         Args:
-            patient: wait for observations that belong to the tick.
+            now: the clock of the ticks [s].
+            patient: wait for samples that are to come.
 
         Raises:
-            Stale, InferenceFailed: see `tick`.
+            StaleError, InferenceFailed: see `tick`.
         """
         self._listen()
         if not self.active or self._time is None:
@@ -188,7 +190,7 @@ class PolicyLoop:
             if patient and self.awaited():
                 return []
             self._observed = True
-            row = self._look(time)
+            row = self._look(max(time, now))
             steps.append(Step(time, row=row))
             self._runner.observe({name: row.observation[name][None] for name in self._names})
             self._deliver(time)
@@ -215,7 +217,7 @@ class PolicyLoop:
 
     def _look(self, time: float) -> Row:
         try:
-            return Row(*self._alignment.row(time))
+            return self._alignment.row(time)
         except BaseException:
             self._time = None
             raise

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from robot_rl.datasets import Contract, Feature
+from robot_rl.hardware.alignment import Row
 from robot_rl.hardware.inference import Answer, Description, Event, Failure, Ready
 from robot_rl.hardware.policy_loop import InferenceFailed, PolicyLoop, Step
 
@@ -46,15 +47,22 @@ class Alignment:
     """The newest sample, of any age."""
 
     def __init__(self) -> None:
-        self.newest: tuple[float, np.ndarray] | None = None
+        self.sample: tuple[float, np.ndarray] | None = None
 
-    def push(self, feature: str, stamp: float, received: float, value: np.ndarray) -> None:
-        self.newest = stamp, value
+    @property
+    def health(self) -> dict[str, None]:
+        return {"step": None}
 
-    def row(self, time: float) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        if self.newest is None:
+    def take(self, topic: str, message: Any, received: float) -> None:
+        self.sample = received, message
+
+    def newest(self, feature: str) -> tuple[float, np.ndarray] | None:
+        return self.sample
+
+    def row(self, time: float) -> Row:
+        if self.sample is None:
             raise LookupError("no sample")
-        return {"step": self.newest[1]}, {"step": self.newest[0]}
+        return Row(time, {"step": self.sample[1]}, {"step": self.sample[0]})
 
 
 def make(**options: Any) -> tuple[PolicyLoop, Inference]:
@@ -63,7 +71,11 @@ def make(**options: Any) -> tuple[PolicyLoop, Inference]:
 
 
 def observe(loop: PolicyLoop, step: int) -> None:
-    loop.push("step", step * PERIOD, step * PERIOD, np.array([step], np.float32))
+    loop.take("/step", np.array([step], np.float32), step * PERIOD)
+
+
+def tick(loop: PolicyLoop, time: float) -> list[Step]:
+    return loop.tick(time, time)
 
 
 def actions(steps: list[Step]) -> list[float]:
@@ -77,14 +89,14 @@ def test_a_chunk_that_arrives_within_the_period_acts_at_once() -> None:
     executed = []
     for step in range(9):
         observe(loop, step)
-        steps = loop.tick(step * PERIOD)
+        steps = tick(loop, step * PERIOD)
         rows = [item.row for item in steps if item.row is not None]
         assert [row.stamps["step"] for row in rows] == [step * PERIOD]
         if step % 4 == 0:
             assert actions(steps) == []
             inference.answer()
-            steps = loop.advance()
-        assert loop.advance() == []
+            steps = loop.advance(0.0)
+        assert loop.advance(0.0) == []
         executed += actions(steps)
     assert executed == list(range(9))
     assert [observed[0, :, 0].tolist() for _, observed in inference.asked] == [[0, 0], [3, 4], [7, 8]]
@@ -97,10 +109,10 @@ def test_the_last_action_is_held_until_a_late_chunk_arrives() -> None:
     executed: list[tuple[float, bool]] = []
     for step in range(8):
         observe(loop, step)
-        steps = loop.tick(step * PERIOD)
+        steps = tick(loop, step * PERIOD)
         if step in (0, 6):
             inference.answer()
-            steps += loop.advance()
+            steps += loop.advance(0.0)
         executed += [(float(item.action[0]), item.held) for item in steps if item.action is not None]
     moves = [(0.0, False), (1.0, False), (2.0, False), (3.0, False)]
     # Asked at step 4, answered within step 6: two periods are over without an action of their own.
@@ -112,7 +124,7 @@ def test_before_the_first_chunk_nothing_is_proposed() -> None:
     loop.begin(0)
     for step in range(3):
         observe(loop, step)
-        assert actions(loop.tick(step * PERIOD)) == []
+        assert actions(tick(loop, step * PERIOD)) == []
 
 
 def test_an_artificial_delay_is_counted_on_the_clock_of_the_ticks() -> None:
@@ -121,10 +133,10 @@ def test_an_artificial_delay_is_counted_on_the_clock_of_the_ticks() -> None:
     executed = []
     for step in range(10):
         observe(loop, step)
-        executed.append(actions(loop.tick(step * PERIOD)))
+        executed.append(actions(tick(loop, step * PERIOD)))
         if inference.asked and inference.asked[-1][1][0, -1, 0] == step:
             inference.answer()
-            assert actions(loop.advance()) == []
+            assert actions(loop.advance(0.0)) == []
     # Chunks asked at 0, 2 + 4 = 6, … are there two steps later; the second one goes on where execution stands.
     assert executed == [[], [], [0], [1], [2], [3], [4], [5], [8], [9]]
 
@@ -134,15 +146,18 @@ def test_in_lockstep_a_tick_waits_for_its_observation_and_for_its_chunk() -> Non
     loop.begin(0)
     for step in range(2):
         observe(loop, step)
-    assert loop.tick(1 * PERIOD)[0].row is not None
+    assert tick(loop, 1 * PERIOD)[0].row is not None
     inference.answer()
-    assert actions(loop.advance()) == [1.0]
-    assert loop.tick(2 * PERIOD) == []
+    assert actions(loop.advance(0.0)) == [1.0]
+    assert tick(loop, 2 * PERIOD) == []
     assert loop.awaited() == ["step"]
     observe(loop, 2)
-    assert actions(loop.advance()) == [2.0]
-    assert loop.tick(3 * PERIOD) == []
-    steps = loop.advance(patient=False)  # it never came
+    steps = loop.advance(2 * PERIOD + 0.001)
+    assert actions(steps) == [2.0]
+    assert steps[0].row is not None
+    assert steps[0].row.time == 2 * PERIOD + 0.001  # what was received after the tick counts
+    assert tick(loop, 3 * PERIOD) == []
+    steps = loop.advance(3 * PERIOD, patient=False)  # it never came
     assert [step.row.stamps["step"] for step in steps if step.row is not None] == [2 * PERIOD]
 
 
@@ -152,10 +167,10 @@ def test_seams_are_the_jumps_between_chunks() -> None:
     seams = []
     for step in range(9):
         observe(loop, 10 * step)  # each chunk begins ten times as far as the steps before went
-        steps = loop.tick(step * PERIOD)
+        steps = tick(loop, step * PERIOD)
         if step % 4 == 0:
             inference.answer()
-            steps += loop.advance()
+            steps += loop.advance(0.0)
         seams += [item.seam for item in steps if item.seam is not None]
     assert seams == [40.0 - 3.0, 80.0 - 43.0]
 
@@ -164,15 +179,15 @@ def test_a_failed_inference_ends_the_loop_and_a_restart_allows_another_beginning
     loop, inference = make()
     loop.begin(0)
     observe(loop, 0)
-    loop.tick(0.0)
+    tick(loop, 0.0)
     inference.pending.append(Failure(0, "the process died: SIGKILL"))
     with pytest.raises(InferenceFailed, match="SIGKILL"):
-        loop.advance()
+        loop.advance(0.0)
     assert not loop.active
     with pytest.raises(InferenceFailed, match="SIGKILL"):
         loop.begin(1)
     inference.pending.append(Ready())
-    loop.advance()
+    loop.advance(0.0)
     loop.begin(1)
     assert loop.active
 
@@ -181,32 +196,32 @@ def test_a_chunk_that_is_not_finite_ends_the_loop() -> None:
     loop, inference = make()
     loop.begin(0)
     observe(loop, 0)
-    loop.tick(0.0)
+    tick(loop, 0.0)
     inference.pending.append(Answer(0, np.full((1, 8, 1), np.nan, np.float32), 0.01))
     with pytest.raises(InferenceFailed, match="not finite"):
-        loop.advance()
+        loop.advance(0.0)
 
 
 def test_an_answer_to_the_run_before_is_ignored() -> None:
     loop, inference = make()
     loop.begin(0)
     observe(loop, 0)
-    loop.tick(0.0)
+    tick(loop, 0.0)
     inference.answer()
     late = inference.pending
     inference.pending = []
     loop.begin(1)
     observe(loop, 1)
-    loop.tick(PERIOD)
+    tick(loop, PERIOD)
     inference.pending = late
-    assert loop.advance() == []
+    assert loop.advance(0.0) == []
 
 
 def test_a_missing_observation_is_raised_and_leaves_out_the_step() -> None:
     loop, _ = make()
     loop.begin(0)
     with pytest.raises(LookupError):
-        loop.tick(0.0)
-    assert loop.advance() == []
+        tick(loop, 0.0)
+    assert loop.advance(0.0) == []
     observe(loop, 1)
-    assert len(loop.tick(PERIOD)) == 1
+    assert len(tick(loop, PERIOD)) == 1
