@@ -18,13 +18,17 @@ Modes:
 - `receding_horizon`: the first `execute` actions of a chunk, then the next chunk (Chi et al., 2023).
 - `temporal_ensembling`: all chunks that cover a step, averaged with weights exp(-decay·i), i = 0 for the oldest; a new
   chunk at every step unless `execute` says otherwise (Zhao et al., 2023).
-- `real_time`: a new chunk is requested after `execute` actions while the old one is executed to its end; the request
-  carries the actions that are committed until it can be answered (Black et al., 2025, arXiv:2506.07339).
+- `asynchronous`: a new chunk is requested after `execute` actions, and the old one goes on until it has come. Nothing
+  makes the new one continue the old one.
+- `real_time`: the same, and the request carries the actions that are committed until it can be answered, which the new
+  chunk is to continue (Black et al., 2025, arXiv:2506.07339).
+
+While a chunk is computed, `receding_horizon` has nothing left to execute: a robot for which that takes longer than a
+step holds still meanwhile.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
@@ -35,7 +39,7 @@ from numpy.typing import ArrayLike, NDArray
 from robot_rl.datasets import Contract
 from robot_rl.policies.prefix import Prefix
 
-Mode = Literal["receding_horizon", "temporal_ensembling", "real_time"]
+Mode = Literal["receding_horizon", "temporal_ensembling", "asynchronous", "real_time"]
 
 _NEVER = -(1 << 40)  # a step before all steps, as the start of a chunk that does not exist
 _REMEMBERED_DELAYS = 10  # the buffer of recent delays in Black et al., whose maximum is the forecast
@@ -67,6 +71,8 @@ class Chunked(Protocol):
     def action_horizon(self) -> int: ...
     @property
     def action_offset(self) -> int: ...
+    @property
+    def prefix_max_length(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -91,22 +97,24 @@ class _Outstanding:
     envs: NDArray[np.int64]
     lives: NDArray[np.int64]  # of each environment when it asked: a flush starts a new life
     step: NDArray[np.int64]
+    ticks: NDArray[np.int64]
 
 
 class ChunkRunner:
     """Executes chunks of actions for N environments, each with its own queue and history.
 
     Args:
-        policy: gives To (`obs_horizon`), H (`action_horizon`), A and the step of a chunk's first action relative to the
-            last observation (`action_offset`, at most 0).
+        policy: gives To (`obs_horizon`), H (`action_horizon`), A, the step of a chunk's first action relative to the
+            last observation (`action_offset`, at most 0) and how many actions it was trained to continue.
         num_envs: N.
         execute: actions of a chunk before the next is requested; by default half of H, and 1 for temporal ensembling.
         mode: see the module.
         decay: of the ensembling weights with a chunk's rank of age.
-        delay: first forecast of how many actions are executed while a chunk is computed; then the recent ones count.
+        delay: first forecast of the control steps that it takes to compute a chunk; then those measured count.
 
     Raises:
-        ValueError: the chunk has fewer than `execute` actions that can be executed.
+        ValueError: the chunk has fewer than `execute` actions that can be executed, or `delay` is so long that the next
+            chunk would be wanted before the last one has come, or come after the last one has ended.
     """
 
     def __init__(
@@ -136,10 +144,23 @@ class ChunkRunner:
                 f"execute: a chunk of {action_horizon} actions from offset {action_offset} has {usable} that can be "
                 f"executed; got execute={execute}"
             )
+        if mode in ("asynchronous", "real_time") and not delay <= execute <= usable - delay:
+            raise ValueError(
+                f"execute: with chunks that take {delay} steps to compute, of which {usable} actions can be executed, "
+                f"expected delay <= execute <= {usable} - delay, got execute={execute}; "
+                + (f"choose {max(delay, 1)} to {usable - delay}" if 2 * delay <= usable else "train longer chunks")
+            )
+        longest = policy.prefix_max_length
+        if mode == "real_time" and 0 < longest < delay - action_offset:
+            raise ValueError(
+                f"delay: the policy was trained to continue at most {longest} actions, and chunks that take {delay} "
+                f"steps to compute need {delay - action_offset}; train it with a longer policy.prefix.max_length"
+            )
         self.num_envs, self.execute, self.decay = num_envs, execute, decay
         self.mode: Mode = mode
         self.obs_horizon, self.action_horizon, self.action_offset = policy.obs_horizon, action_horizon, action_offset
         self.action_dim = action_dim = policy.contract.action_dim
+        self._longest_prefix = longest or action_horizon
         self._limit = execute - action_offset if mode == "receding_horizon" else action_horizon
         self._slots = -(-action_horizon // execute) if mode == "temporal_ensembling" else 1
         self._history: dict[str, NDArray[Any]] = {}
@@ -153,8 +174,11 @@ class ChunkRunner:
         self._past = np.zeros((num_envs, action_horizon, action_dim), np.float32)  # executed actions, the newest last
         self._outstanding: dict[int, _Outstanding] = {}
         self._next_id = 0
-        self._delays: deque[int] = deque([delay], maxlen=_REMEMBERED_DELAYS)
+        self._ticks = np.zeros(num_envs, np.int64)  # control steps, also those in which it held
+        self._delays = np.full((num_envs, _REMEMBERED_DELAYS), delay)
         self._starved = np.zeros(num_envs, np.bool_)
+        self._source = np.full(num_envs, _NEVER)  # the start of the newest chunk in the last action
+        self._switched = np.zeros(num_envs, np.bool_)
 
     @property
     def executed(self) -> NDArray[np.int64]:
@@ -167,9 +191,14 @@ class ChunkRunner:
         return self._starved.copy()
 
     @property
-    def delay(self) -> int:
-        """How many actions are expected to be executed while a chunk is computed: the most among the recent ones."""
-        return max(self._delays)
+    def switched(self) -> NDArray[np.bool_]:
+        """Which environments passed on to a newer chunk with the last action, [N]: where seams are."""
+        return self._switched.copy()
+
+    @property
+    def delay(self) -> NDArray[np.int64]:
+        """Forecast of the control steps that it takes to compute a chunk, the most among the last ten, [N]."""
+        return np.asarray(self._delays.max(axis=1))
 
     def observe(self, observation: Mapping[str, ArrayLike], mask: NDArray[np.bool_] | None = None) -> None:
         """Take the observation {name: [N, ...]} of the step that comes next; rows outside `mask` [N] are ignored."""
@@ -205,7 +234,7 @@ class ChunkRunner:
             return None
         step = self._observed[envs]
         self._asked[envs], self._waiting[envs] = step, True
-        self._outstanding[self._next_id] = _Outstanding(envs, self._lives[envs], step)
+        self._outstanding[self._next_id] = _Outstanding(envs, self._lives[envs], step, self._ticks[envs])
         self._next_id += 1
         prefix = self._committed(envs, step) if self.mode == "real_time" else None
         history = {name: value[envs] for name, value in self._history.items()}
@@ -234,8 +263,8 @@ class ChunkRunner:
         self._chunks[envs, slot] = chunk[alive]
         self._starts[envs, slot] = step + self.action_offset
         self._waiting[envs] = False
-        if envs.size:
-            self._delays.append(int(np.max(self._executed[envs] - step)))
+        self._delays[envs, :-1] = self._delays[envs, 1:]
+        self._delays[envs, -1] = self._ticks[envs] - outstanding.ticks[alive]
         return np.asarray(alive)
 
     def cancel(self, request_id: int) -> None:
@@ -271,7 +300,12 @@ class ChunkRunner:
         envs = np.flatnonzero(active & ~starved)
         action[envs] = self._planned(envs, index[envs], usable[envs])
         self._executed[envs] += 1
+        self._ticks[active] += 1
         self._starved = starved
+        newest = np.where(usable, self._starts, _NEVER).max(axis=1)[envs]
+        self._switched = np.zeros(self.num_envs, np.bool_)
+        self._switched[envs] = (newest != self._source[envs]) & (self._source[envs] != _NEVER)
+        self._source[envs] = newest
         if self.mode == "real_time":
             self._past[envs, :-1] = self._past[envs, 1:]
             self._past[envs, -1] = action[envs]
@@ -281,7 +315,7 @@ class ChunkRunner:
         """Forget history, queue and awaited chunks of `envs` (indices, or mask [N]; default all): an episode ended."""
         index = np.arange(self.num_envs) if envs is None else np.asarray(envs)
         chosen = np.flatnonzero(index) if index.dtype == np.bool_ else index.astype(np.int64)
-        self._starts[chosen] = self._observed[chosen] = self._asked[chosen] = _NEVER
+        self._starts[chosen] = self._observed[chosen] = self._asked[chosen] = self._source[chosen] = _NEVER
         self._executed[chosen] = 0
         self._waiting[chosen] = False
         self._lives[chosen] += 1
@@ -318,7 +352,8 @@ class ChunkRunner:
         planned = np.clip(step - start, 0, H - 1)
         from_past = (step < executed) | (end == executed)
         actions = np.where(from_past[..., None], self._past[rows, past], self._chunks[rows, 0, planned])
-        committed = (step < np.minimum(executed + self.delay, end)) & (end > 0)
+        soon = np.minimum(executed + self.delay[envs, None], end)
+        committed = (step < soon) & (end > 0) & (place < self._longest_prefix)
         length, last = committed.sum(axis=1, keepdims=True), ((step < end) & (end > 0)).sum(axis=1, keepdims=True)
         c = np.clip((last - place) / np.maximum(last - length + 1, 1), 0.0, 1.0)
         weights = np.where(committed, 1.0, c * np.expm1(c) / np.expm1(1.0))

@@ -7,6 +7,7 @@ scheduler's call costs as much as a small network; they equal diffusers' (timest
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import Literal
 
 import torch
@@ -112,12 +113,19 @@ class Diffusion(Process):
         generator: torch.Generator | None,
     ) -> Tensor:
         x = noise
-        known = None if inpainting is None else inpainting.known
         for step, following in leading_timesteps(self.train_steps, steps):
             alpha, alpha_next = self._alphas[step], self._alphas[following]
+            if inpainting is None:
+                output = self._output(denoiser, x, step, context)
+            else:
+                network = partial(self._predict, denoiser, step, context, inpainting.known)
+                x, output, correction = inpainting.predict(network, x, alpha**0.5, (1 - alpha) ** 0.5)
+            clean, epsilon = split_prediction(output, x, alpha, self.prediction)
+            clean = self._clip(clean)
             if inpainting is not None:
-                x = inpainting.hold(x, alpha**0.5 * inpainting.target + (1 - alpha) ** 0.5 * noise)
-            clean, epsilon = self._predict(denoiser, x, step, context, known)
+                corrected = self._clip(clean + correction)
+                epsilon = epsilon - (alpha / (1 - alpha)) ** 0.5 * (corrected - clean)
+                clean = corrected
             x, std = self.transition(clean, epsilon, x, alpha, alpha_next)
             if std > 0:
                 x = x + std * draw.normal(x.shape, x.device, generator)
@@ -143,18 +151,23 @@ class Diffusion(Process):
             densities.append(gaussian_log_density(states[:, k + 1], mean, std))
         return torch.stack(densities, dim=1)
 
+    def _output(self, denoiser: Denoiser, x: Tensor, step: int, context: Tensor, known: Tensor | None = None) -> Tensor:
+        return denoiser(x, torch.full_like(x[:, 0, 0], float(step)), context, known).float()
+
     def _predict(
-        self, denoiser: Denoiser, x: Tensor, step: int, context: Tensor, known: Tensor | None = None
+        self, denoiser: Denoiser, step: int, context: Tensor, known: Tensor | None, x: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The clean chunk and the noise in `x`."""
-        alpha = self._alphas[step]
-        output = denoiser(x, torch.full_like(x[:, 0, 0], float(step)), context, known).float()
-        clean, epsilon = split_prediction(output, x, alpha, self.prediction)
-        return clean.clamp(-1, 1) if self.clip_sample else clean, epsilon
+        """The network's output at `x`, and the clean chunk."""
+        output = self._output(denoiser, x, step, context, known)
+        return output, self._clip(split_prediction(output, x, self._alphas[step], self.prediction)[0])
+
+    def _clip(self, clean: Tensor) -> Tensor:
+        return clean.clamp(-1, 1) if self.clip_sample else clean
 
     def _chain_transition(
         self, denoiser: Denoiser, x: Tensor, step: int, following: int, context: Tensor
     ) -> tuple[Tensor, Tensor]:
-        clean, epsilon = self._predict(denoiser, x, step, context)
-        mean, std = self.chain_transition(clean, epsilon, x, self._alphas[step], self._alphas[following])
+        output, alpha = self._output(denoiser, x, step, context), self._alphas[step]
+        clean, epsilon = split_prediction(output, x, alpha, self.prediction)
+        mean, std = self.chain_transition(self._clip(clean), epsilon, x, alpha, self._alphas[following])
         return mean, torch.full_like(mean, max(std, self.chain_std_min))

@@ -7,6 +7,7 @@ Gaussian noise to each Euler step and uses the same grid for sampling and for ev
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -84,11 +85,15 @@ class FlowMatching(Process):
         generator: torch.Generator | None,
     ) -> Tensor:
         x = noise
-        known = None if inpainting is None else inpainting.known
         for k in range(steps):
-            if inpainting is not None:
-                x = inpainting.hold(x, torch.lerp(noise, inpainting.target, k / steps))
-            x = x + self._velocity(denoiser, x, k / steps, context, known) / steps
+            t = k / steps
+            if inpainting is None:
+                velocity = self._velocity(denoiser, x, t, context)
+            else:
+                network = partial(self._predict, denoiser, t, context, inpainting.known)
+                x, velocity, correction = inpainting.predict(network, x, t, 1 - t)
+                velocity = velocity + correction / (1 - t)
+            x = x + velocity / steps
         return x if inpainting is None else inpainting.finish(x)
 
     def chain(
@@ -116,6 +121,13 @@ class FlowMatching(Process):
         self, denoiser: Denoiser, x: Tensor, t: float, context: Tensor, known: Tensor | None = None
     ) -> Tensor:
         return denoiser(x, torch.full_like(x[:, 0, 0], TIME_UNIT * t), context, known).float()
+
+    def _predict(
+        self, denoiser: Denoiser, t: float, context: Tensor, known: Tensor | None, x: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The velocity at `x`, and the chunk to which it leads."""
+        velocity = self._velocity(denoiser, x, t, context, known)
+        return velocity, x + (1 - t) * velocity
 
     def _transition(self, denoiser: Denoiser, x: Tensor, k: int, steps: int, context: Tensor) -> tuple[Tensor, Tensor]:
         mean = x + self._velocity(denoiser, x, k / steps, context) / steps

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robot_rl.policies.chain import Chain, gaussian_log_density
+from robot_rl.policies.configuration import PolicyError
 from robot_rl.policies.denoiser import Denoiser, Shapes
 from robot_rl.policies.inpainting import Inpainting
 from robot_rl.policies.process import Process
@@ -65,10 +66,11 @@ class Gaussian(Process):
         x = self.query.expand_as(noise)
         if inpainting is None:
             return self._mean(denoiser, x, context) + self.temperature * self.std * noise
-        x = inpainting.hold(x, x) if inpainting.clean else x
-        mean = self._mean(denoiser, x, context, inpainting.known)
+        if inpainting.guidance is not None:
+            raise PolicyError("guidance: a Gaussian policy has no denoising steps to guide; train it with a prefix")
+        mean = self._mean(denoiser, inpainting.shown(x), context, inpainting.known)
         chunk = mean + self.temperature * self.std * noise
-        return inpainting.finish(inpainting.hold(chunk, inpainting.target))
+        return inpainting.finish(torch.lerp(chunk, inpainting.target, inpainting.weight))
 
     def chain(
         self, denoiser: Denoiser, context: Tensor, noise: Tensor, steps: int, generator: torch.Generator | None

@@ -13,7 +13,7 @@ from robot_rl.datasets.contract import Contract
 from robot_rl.policies import transition
 from robot_rl.policies.configuration import PolicyError
 from robot_rl.policies.observation import check_observation
-from robot_rl.policies.prefix import Prefix
+from robot_rl.policies.prefix import Prefix, check_prefix_length
 
 FORMAT = "robot_rl onnx policy"
 VERSION = 1
@@ -45,6 +45,8 @@ class OnnxPolicy:
         self.obs_horizon = int(self.config["obs_horizon"])
         self.action_horizon = int(self.config["action_horizon"])
         self.action_offset = int(self.config["action_offset"])
+        prefix = self.config["prefix"]
+        self.prefix_max_length = int(prefix["max_length"]) if prefix["probability"] > 0 else 0
         self._process: dict[str, Any] = described["process"]
         action = described["action"]
         self._center, self._spread = (np.array(action[key], np.float32) for key in ("center", "spread"))
@@ -62,7 +64,6 @@ class OnnxPolicy:
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
             for name in (ENCODER, DENOISER)
         )
-        self._clean_prefix = any(item.name == "known" for item in self._denoiser.get_inputs())
 
     def encode(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
         """Context [B, To, C] of {name: [B, To, *shape]} in raw units, exactly the features of `contract`."""
@@ -79,8 +80,17 @@ class OnnxPolicy:
         prefix: Prefix | None = None,
         generator: np.random.Generator | None = None,
         steps: int | None = None,
+        guidance: float | None = None,
     ) -> np.ndarray:
-        """Chunks [B, n, H, A] float32 in raw units; see `Policy.sample`."""
+        """Chunks [B, n, H, A] float32 in raw units; see `Policy.sample`. Guidance needs gradients, which are not here.
+
+        Raises:
+            PolicyError: as there, and with any guidance.
+        """
+        if guidance is not None:
+            raise PolicyError(
+                "guidance: an exported policy has no gradients; use its checkpoint in torch, or train it with a prefix"
+            )
         generator = np.random.default_rng() if generator is None else generator
         batch = len(context)
         shape = (batch, n, self.action_horizon, self.contract.action_dim)
@@ -108,25 +118,31 @@ class OnnxPolicy:
     def _flow(self, context: np.ndarray, noise: np.ndarray, steps: int, held: _Held | None) -> np.ndarray:
         x = noise
         for k in range(steps):
+            t = k / steps
+            x = x if held is None else held.shown(x)
+            velocity = self._denoise(x, self._process["time_unit"] * t, context, held)
             if held is not None:
-                x = held.hold(x, noise + np.float32(k / steps) * (held.target - noise))
-            x = x + self._denoise(x, self._process["time_unit"] * k / steps, context, held) / np.float32(steps)
+                velocity = velocity + held.correction(x + np.float32(1 - t) * velocity) / np.float32(1 - t)
+            x = x + velocity / np.float32(steps)
         return x
 
     def _diffusion(
         self, context: np.ndarray, noise: np.ndarray, steps: int, held: _Held | None, generator: np.random.Generator
     ) -> np.ndarray:
         options = self.config["process"]
+        bound = np.float32(1 if options["clip_sample"] else np.inf)
         alphas = [*self._process["alphas"], 1.0]
         x = noise
         for step, following in transition.leading_timesteps(options["train_steps"], steps):
             alpha, alpha_next = alphas[step], alphas[following]
-            if held is not None:
-                x = held.hold(x, alpha**0.5 * held.target + (1 - alpha) ** 0.5 * noise)
+            x = x if held is None else held.shown(x)
             output = self._denoise(x, step, context, held)
             clean, epsilon = transition.split_prediction(output, x, alpha, options["prediction"])
-            if options["clip_sample"]:
-                clean = np.clip(clean, -1, 1)
+            clean = np.clip(clean, -bound, bound)
+            if held is not None:
+                corrected = np.clip(clean + held.correction(clean), -bound, bound)
+                epsilon = epsilon - np.float32((alpha / (1 - alpha)) ** 0.5) * (corrected - clean)
+                clean = corrected
             if options["name"] == "ddpm":
                 x, std = transition.ddpm(clean, x, alpha, alpha_next)
             else:
@@ -137,15 +153,13 @@ class OnnxPolicy:
 
     def _gaussian(self, context: np.ndarray, noise: np.ndarray, held: _Held | None) -> np.ndarray:
         x = np.broadcast_to(self._query, noise.shape)
-        if held is not None and self._clean_prefix:
-            x = held.hold(x, x)
-        chunk = self._denoise(x, 0.0, context, held)
+        chunk = self._denoise(x if held is None else held.shown(x), 0.0, context, held)
         chunk = chunk + np.float32(self.config["process"]["temperature"]) * self._std * noise
-        return chunk if held is None else held.hold(chunk, held.target)
+        return chunk if held is None else chunk + held.correction(chunk)
 
     def _denoise(self, x: np.ndarray, time: float, context: np.ndarray, held: _Held | None) -> np.ndarray:
         inputs = {"x": x, "time": np.full(len(x), time, np.float32), "context": context}
-        if self._clean_prefix:
+        if self.prefix_max_length > 0:
             none = np.zeros(x.shape[:2], np.float32)
             inputs["known"] = none if held is None else held.committed[..., 0].astype(np.float32)
         return self._denoiser.run(None, inputs)[0]
@@ -165,16 +179,20 @@ class _Held:
             if value.shape != expected:
                 raise PolicyError(f"prefix.{name}: expected shape {list(expected)}, got {list(value.shape)}")
         committed = np.arange(shape[1]) < length[:, None]
-        weight = np.where(committed, np.float32(1), weights)[..., None]
+        self.clean = policy.prefix_max_length > 0
+        if self.clean:
+            check_prefix_length(int(length.max()), policy.prefix_max_length)
+        weight = np.where(committed, np.float32(1), np.float32(0) if self.clean else weights)[..., None]
         target = np.where(weight > 0, (actions - policy._center) / policy._spread, np.float32(0))
         self.actions, self.target, self.weight, self.committed = (
             np.repeat(value, n, axis=0) for value in (actions, target, weight, committed[..., None])
         )
-        self.clean = policy._clean_prefix
 
-    def hold(self, x: np.ndarray, noised_target: np.ndarray) -> np.ndarray:
-        path = np.where(self.committed, self.target, noised_target) if self.clean else noised_target
-        return np.where(self.weight == 1, path, x + self.weight * (path - x))
+    def shown(self, x: np.ndarray) -> np.ndarray:
+        return np.where(self.committed, self.target, x) if self.clean else x
+
+    def correction(self, clean: np.ndarray) -> np.ndarray:
+        return self.weight * (self.target - clean)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ from robot_rl.policies.inpainting import Inpainting
 from robot_rl.policies.mlp import MLP
 from robot_rl.policies.normalizer import Normalizer, fit_normalizers
 from robot_rl.policies.observation import check_observation
-from robot_rl.policies.prefix import Prefix
+from robot_rl.policies.prefix import Prefix, check_prefix_length
 from robot_rl.policies.process import Process
 from robot_rl.policies.resnet import ResNet18
 from robot_rl.policies.transformer import Transformer
@@ -91,6 +91,7 @@ class Policy(nn.Module):
         config: complete configuration, plain JSON types.
         contract: of the observations that it needs and the action that it gives.
         obs_horizon, action_horizon, action_offset: To, H, step of the first action after the last observation.
+        prefix_max_length: the most actions that it was trained to continue; 0 if it was not trained with a prefix.
     """
 
     low: Tensor
@@ -106,7 +107,7 @@ class Policy(nn.Module):
         self.action_horizon = int(config["action_horizon"])
         self.action_offset = int(config["action_offset"])
         self.prefix_probability = float(config["prefix"]["probability"])
-        self.prefix_max_length = int(config["prefix"]["max_length"])
+        self.prefix_max_length = int(config["prefix"]["max_length"]) if self.prefix_probability > 0 else 0
         _check_sizes(self)
 
         augmentation = _augmentation(config["augmentation"])
@@ -147,19 +148,27 @@ class Policy(nn.Module):
         prefix: Prefix | None = None,
         generator: torch.Generator | None = None,
         steps: int | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
         """Chunks [B, n, H, A] float32 in raw units.
 
         Args:
             context: from `encode`; n chunks share one encoding.
             noise: [B, n, H, A] standard normal; drawn from the generator when None.
-            prefix: actions already decided, the same for all n.
+            prefix: actions already decided, the same for all n. Committed ones are kept exactly. A policy trained with
+                a prefix continues them and ignores weights; another one is held near the actions by their weights.
             steps: denoising steps; the process's own number when None.
+            guidance: largest weight of guided inpainting, which pulls the prefix's error back through the network,
+                whether or not it was trained with a prefix (5 in Black et al. 2025); see `Inpainting`.
+
+        Raises:
+            PolicyError: something has the wrong shape, the policy was not trained with so long a prefix, or there is
+                guidance where nothing can be guided.
         """
         batch = len(context)
         shape = (batch, n, self.action_horizon, self.contract.action_dim)
         noise = draw.normal(shape, self.device, generator) if noise is None else self._given("noise", noise, shape)
-        held = None if prefix is None else self._inpainting(prefix, batch, n)
+        held = None if prefix is None else self._inpainting(prefix, batch, n, guidance)
         context = context if n == 1 else context.repeat_interleave(n, dim=0)
         x = self.process.sample(
             self.denoiser, context, noise.flatten(0, 1), steps or self.process.steps, held, generator
@@ -253,20 +262,25 @@ class Policy(nn.Module):
         # A copy from a GPU to the CPU that does not block may be read before it has arrived.
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
-    def _inpainting(self, prefix: Prefix, batch: int, n: int) -> Inpainting:
-        length = torch.as_tensor(prefix.length, device=self.device)
+    def _inpainting(self, prefix: Prefix, batch: int, n: int, guidance: float | None) -> Inpainting:
+        length = torch.as_tensor(prefix.length)
         shape = (batch, self.action_horizon, self.contract.action_dim)
         actions = self._given("prefix.actions", prefix.actions, shape)
         weights = self._given("prefix.weights", prefix.weights, shape[:2])
         if tuple(length.shape) != shape[:1]:
             raise PolicyError(f"prefix.length: expected shape {[batch]}, got {list(length.shape)}")
-        committed = torch.arange(self.action_horizon, device=self.device) < length[:, None]
-        weight = torch.where(committed, 1.0, weights)
+        clean = self.prefix_max_length > 0 and guidance is None
+        if clean:
+            check_prefix_length(int(length.max()), self.prefix_max_length)
+        if guidance is not None and not guidance > 0:
+            raise PolicyError(f"guidance: expected a positive number, got {guidance}")
+        committed = torch.arange(self.action_horizon, device=self.device) < length.to(self.device)[:, None]
+        weight = torch.where(committed, 1.0, 0.0 if clean else weights)
         # Beyond the prefix the caller may leave anything, also values that are not finite.
         target = torch.where(weight.unsqueeze(-1) > 0, self.action_normalizer.normalize(actions), 0.0)
         parts = (target, weight.unsqueeze(-1), committed.unsqueeze(-1))
         target, weight, committed = (part.repeat_interleave(n, dim=0) for part in parts)
-        return Inpainting(target, weight, committed, clean=self.prefix_probability > 0)
+        return Inpainting(target, weight, committed, clean, guidance)
 
     def _random_prefix(self, batch: int, generator: torch.Generator | None) -> Tensor | None:
         """[B, H], 1 for the steps of a known prefix: real-time chunking that needs no gradient at run time."""

@@ -48,23 +48,29 @@ def new_generator(policy: AnyPolicy, seed: int) -> Any:
 
 
 def predict(
-    policy: AnyPolicy, observation: Mapping[str, Any], generators: Sequence[Any], prefix: Prefix | None = None
+    policy: AnyPolicy,
+    observation: Mapping[str, Any],
+    generators: Sequence[Any],
+    prefix: Prefix | None = None,
+    guidance: float | None = None,
 ) -> NDArray[np.float32]:
     """A chunk [B, H, A] for each row of {name: [B, To, *shape]}.
 
     Args:
         generators: from `new_generator`, one for all rows or one for each, whose draws do not depend on the others.
+        prefix, guidance: see `Policy.sample`.
     """
     if isinstance(policy, OnnxPolicy):
         arrays = {name: np.asarray(value) for name, value in observation.items()}
         rows: Any = _RowGenerators(generators)
-        return policy.sample(policy.encode(arrays), prefix=prefix, generator=rows)[:, 0]
+        return policy.sample(policy.encode(arrays), prefix=prefix, generator=rows, guidance=guidance)[:, 0]
     import torch
 
     from robot_rl.policies.draw import RowGenerators
 
-    with torch.inference_mode():
-        chunk = policy.sample(policy.encode(observation), prefix=prefix, generator=RowGenerators(generators))
+    with torch.no_grad() if guidance else torch.inference_mode():  # what inference mode makes never has gradients
+        drawn = RowGenerators(generators)
+        chunk = policy.sample(policy.encode(observation), prefix=prefix, generator=drawn, guidance=guidance)
     return np.asarray(chunk[:, 0].cpu().numpy(), np.float32)
 
 

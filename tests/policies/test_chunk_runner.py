@@ -7,7 +7,7 @@ import dataclasses
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 
 from robot_rl.datasets import Contract, Feature
 from robot_rl.policies.chunk_runner import ChunkRunner, StarvedError, UnknownRequestError
@@ -23,11 +23,15 @@ class Horizons:
     obs_horizon: int = 2
     action_horizon: int = 4
     action_offset: int = 0
+    prefix_max_length: int = 0
     contract: Contract = CONTRACT
 
 
-def runner(num_envs: int = 1, obs_horizon: int = 2, action_horizon: int = 4, action_offset: int = 0, **settings):
-    return ChunkRunner(Horizons(obs_horizon, action_horizon, action_offset), num_envs, **settings)
+def runner(
+    num_envs: int = 1, obs_horizon: int = 2, action_horizon: int = 4, action_offset: int = 0,
+    prefix_max_length: int = 0, **settings,
+):  # fmt: skip
+    return ChunkRunner(Horizons(obs_horizon, action_horizon, action_offset, prefix_max_length), num_envs, **settings)
 
 
 def observe(chunks: ChunkRunner, value: float = 0.0, mask: np.ndarray | None = None) -> None:
@@ -55,6 +59,9 @@ class NaiveEnv:
     asked_at: int | None = None
     waiting: bool = False
     life: int = 0
+    ticks: int = 0
+    delays: list[int] = dataclasses.field(default_factory=lambda: [0] * 10)
+    source: int | None = None
 
     def due(self) -> bool:
         if self.waiting or self.observed_at is None:
@@ -75,9 +82,9 @@ class NaiveEnv:
         return sum(w * o.astype(np.float64) for w, o in zip(weights, options, strict=True)) / sum(weights)
 
     def flush(self) -> None:
-        life = self.life + 1
+        life, ticks, delays = self.life + 1, self.ticks, self.delays
         self.__init__(self.horizon, self.offset, self.execute, self.mode, self.decay)
-        self.life = life
+        self.life, self.ticks, self.delays = life, ticks, delays
 
 
 class Comparison:
@@ -114,7 +121,9 @@ class Comparison:
             assert (request.prefix is not None) == (naive.mode == "real_time")
             if request.prefix is not None:
                 self.check_prefix(request.prefix, row, naive)
-        self.waiting[request.id] = [(env, self.naive[env].life, self.naive[env].observed_at) for env in due]
+        self.waiting[request.id] = [
+            (env, self.naive[env].life, self.naive[env].observed_at, self.naive[env].ticks) for env in due
+        ]
 
     def check_prefix(self, prefix, row, naive):
         known = dict(enumerate(naive.done))
@@ -123,7 +132,7 @@ class Comparison:
                 known.setdefault(max(at + naive.offset + place, 0), chunk[place])
         first = naive.observed_at + naive.offset
         steps = [first + place for place in range(naive.horizon)]
-        length = sum(max(step, 0) in known and step < len(naive.done) + self.runner.delay for step in steps)
+        length = sum(max(step, 0) in known and step < len(naive.done) + max(naive.delays[-10:]) for step in steps)
         assert prefix.length[row] == length
         np.testing.assert_array_equal(prefix.weights[row, :length], 1)
         assert (np.diff(prefix.weights[row]) <= 1e-6).all()
@@ -141,11 +150,12 @@ class Comparison:
         chunk = self.random.normal(size=(len(asked), self.naive[0].horizon, A)).astype(np.float32)
         took = self.runner.deliver(request_id, chunk)
         self.closed.append(request_id)
-        for row, (env, life, step) in enumerate(asked):
+        for row, (env, life, step, tick) in enumerate(asked):
             naive = self.naive[env]
             assert took[row] == (naive.life == life)
             if naive.life == life:
                 naive.plans.append((step, chunk[row]))
+                naive.delays.append(naive.ticks - tick)
                 naive.waiting = False
 
     def cancel(self):
@@ -154,7 +164,7 @@ class Comparison:
         request_id = int(self.random.choice(list(self.waiting)))
         self.runner.cancel(request_id)
         self.closed.append(request_id)
-        for env, life, _ in self.waiting.pop(request_id):
+        for env, life, *_ in self.waiting.pop(request_id):
             if self.naive[env].life == life:
                 self.naive[env].waiting, self.naive[env].asked_at = False, None
 
@@ -176,6 +186,13 @@ class Comparison:
         actions = self.runner.next_action(mask, hold)
         np.testing.assert_array_equal(self.runner.starved, starved)
         for env, naive in enumerate(self.naive):
+            naive.ticks += int(mask[env])
+            if not mask[env] or starved[env]:
+                assert not self.runner.switched[env]
+            else:
+                newest = naive.plans[-1][0]
+                assert self.runner.switched[env] == (naive.source not in (None, newest))
+                naive.source = newest
             if not mask[env]:
                 assert np.isnan(actions[env]).all()
             elif starved[env]:
@@ -197,7 +214,7 @@ class Comparison:
     num_envs=st.integers(1, 3),
     obs_horizon=st.integers(1, 3),
     horizon=st.integers(1, 6),
-    mode=st.sampled_from(["receding_horizon", "temporal_ensembling", "real_time"]),
+    mode=st.sampled_from(["receding_horizon", "temporal_ensembling", "asynchronous", "real_time"]),
     seed=st.integers(0, 10_000),
 )
 def test_any_order_of_calls_gives_what_naive_environments_give(data, num_envs, obs_horizon, horizon, mode, seed):
@@ -232,9 +249,10 @@ def test_an_offset_skips_the_actions_that_lie_before_the_last_observation():
     assert drive(runner(action_horizon=5, action_offset=-1, execute=2), 5) == [1, 2, 101, 102, 201]
 
 
+@pytest.mark.parametrize("mode", ["asynchronous", "real_time"])
 @pytest.mark.parametrize("latency", [0, 1, 2, 3])
-def test_real_time_continues_at_the_number_of_actions_executed_meanwhile(latency):
-    executed = drive(runner(action_horizon=8, execute=4, mode="real_time"), 17, latency)
+def test_the_next_chunk_continues_at_the_number_of_actions_executed_meanwhile(latency, mode):
+    executed = drive(runner(action_horizon=8, execute=4, mode=mode), 17, latency)
     # While chunk k is computed, chunk k-1 goes on; the new chunk then starts at its element `latency`.
     for step, value in enumerate(executed):
         chunk = max(step - latency, 0) // 4
@@ -257,10 +275,11 @@ def test_temporal_ensembling_is_the_weighted_average_of_act():
         np.testing.assert_allclose(chunks.next_action()[0], expected, rtol=1e-6)
 
 
-@given(d=st.integers(0, 5), s=st.integers(1, 5))
+@given(d=st.integers(0, 5), s=st.integers(1, 10))
 def test_prefix_weights_are_those_of_real_time_chunking(d, s):
     """W_i = 1 for i < d, c·(e^c - 1)/(e - 1) with c = (H-s-i)/(H-s-d+1) up to H-s, then 0 (Black et al., eq. 5)."""
     H = 10
+    assume(d <= s <= H - d)
     chunks = runner(action_horizon=H, execute=s, mode="real_time", delay=d)
     observe(chunks)
     chunks.deliver(chunks.request().id, np.arange(H * A, dtype=float).reshape(1, H, A))
@@ -275,10 +294,85 @@ def test_prefix_weights_are_those_of_real_time_chunking(d, s):
     np.testing.assert_array_equal(prefix.actions[0, : H - s, 0], np.arange(s, H) * A)
 
 
-def test_the_forecast_delay_is_the_most_actions_that_recent_chunks_took():
-    chunks = runner(action_horizon=8, execute=3, mode="real_time")
+def test_the_forecast_is_the_longest_of_the_last_ten_delays():
+    chunks = runner(action_horizon=8, execute=3, mode="real_time", delay=3)
     drive(chunks, 12, latency=2)
-    assert chunks.delay == 2
+    assert chunks.delay == [3]
+    drive(chunks, 40, latency=1)
+    assert chunks.delay == [1]
+
+
+def test_steps_on_which_a_robot_holds_count_for_the_forecast():
+    chunks = runner(action_horizon=8, execute=3, mode="real_time")
+    observe(chunks)
+    request = chunks.request()
+    for _ in range(2):
+        chunks.next_action(hold=np.zeros((1, A)))
+    chunks.deliver(request.id, numbered(request, 8))
+    assert chunks.executed == [0]
+    assert chunks.delay == [2]
+
+
+def test_environments_forecast_apart_so_that_an_episode_does_not_depend_on_those_beside_it():
+    chunks = runner(num_envs=2, action_horizon=8, execute=3, mode="real_time")
+    observe(chunks)
+    request = chunks.request()
+    chunks.next_action(np.array([True, False]), hold=np.zeros((2, A)))
+    chunks.deliver(request.id, numbered(request, 8))
+    assert chunks.delay.tolist() == [1, 0]
+
+
+@settings(deadline=None)
+@given(
+    d=st.integers(0, 6), s=st.integers(1, 12), H=st.integers(2, 12), offset=st.integers(-2, 0),
+    seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_chunks_that_keep_their_prefix_are_executed_without_a_seam(d, s, H, offset, seed):
+    """Every chunk after the first keeps the committed actions, and counts on by one from the last of them."""
+    if not (1 <= s <= H + offset and d <= s <= H + offset - d):
+        with pytest.raises(ValueError, match="execute: "):
+            runner(action_horizon=H, action_offset=offset, execute=s, mode="real_time", delay=d)
+        return
+    chunks = runner(action_horizon=H, action_offset=offset, execute=s, mode="real_time", delay=d)
+    generator, coming, executed, switches = np.random.default_rng(seed), None, [], 0
+    for step in range(60):
+        observe(chunks, step)
+        if coming and coming[0] == step:
+            chunks.deliver(*coming[1:])
+        if request := chunks.request():
+            prefix, length = request.prefix, int(request.prefix.length[0])
+            chunk = generator.normal(size=(1, H, A)).cumsum(axis=1)
+            if executed:
+                assert length == d - offset
+                for place in range(-offset):
+                    before = executed[max(len(executed) + offset + place, 0)]
+                    np.testing.assert_array_equal(prefix.actions[0, place], before)
+            if length:
+                chunk[0] = prefix.actions[0, length - 1] + np.arange(1 - length, H - length + 1)[:, None]
+                chunk[0, :length] = prefix.actions[0, :length]
+            coming = (step + d, request.id, chunk)
+            if d == 0 or not executed:
+                chunks.deliver(request.id, chunk)
+                coming = None
+        executed.append(chunks.next_action()[0])
+        if chunks.switched[0]:
+            switches += 1
+            if d - offset:
+                np.testing.assert_allclose(executed[-1] - executed[-2], 1, rtol=1e-5)
+    assert switches >= (60 - d) // s - 1
+
+
+def test_a_prefix_is_no_longer_than_the_policy_was_trained_for():
+    with pytest.raises(ValueError, match=r"trained to continue at most 3 actions.*need 4"):
+        runner(action_horizon=12, execute=5, mode="real_time", delay=4, prefix_max_length=3)
+    chunks = runner(action_horizon=12, execute=5, mode="real_time", delay=3, prefix_max_length=3)
+    chunks._delays[:] = 5  # slower than was said
+    observe(chunks)
+    chunks.deliver(chunks.request().id, np.zeros((1, 12, A)))
+    for _ in range(5):
+        chunks.next_action()
+    observe(chunks)
+    assert chunks.request().prefix.length == [3]
 
 
 def test_a_held_step_does_not_count_as_executed():
@@ -336,6 +430,12 @@ def test_a_chunk_of_wrong_shape_or_with_nan_is_refused_and_the_request_stands():
         ({"action_offset": 1}, "expected at most 0"),
         ({"mode": "fast"}, "expected one of receding_horizon"),
         ({"num_envs": 0}, "at least 1"),
+        (
+            {"mode": "real_time", "execute": 1, "delay": 2},
+            r"delay <= execute <= 4 - delay, got execute=1; choose 2 to 2",
+        ),
+        ({"mode": "asynchronous", "execute": 4, "delay": 1}, "choose 1 to 3"),
+        ({"mode": "real_time", "execute": 3, "delay": 3}, "train longer chunks"),
     ],
 )
 def test_impossible_horizons_are_refused(changes, message):

@@ -14,6 +14,7 @@ from robot_rl.policies import OnnxPolicy, PolicyError, Prefix, export_policy
 PROCESSES: dict[str, Any] = {
     "flow": {"name": "flow_matching"},
     "ddim": {"name": "ddim"},
+    "ddim_mean": {"name": "ddim", "prediction": "epsilon", "clip_sample": False},
     "ddim_sample": {"name": "ddim", "prediction": "sample", "clip_sample": False},
     "gaussian": {"name": "gaussian", "temperature": 0.5},
 }
@@ -30,14 +31,17 @@ def compare(policy: Any, batch: dict[str, Any], folder: Path) -> OnnxPolicy:
         ours = runtime.encode({name: value.numpy() for name, value in observation.items()})
         np.testing.assert_allclose(ours, context.detach().numpy(), **TOLERANCE)
         noise = torch.randn(size, 2, 8, 4, generator=torch.Generator().manual_seed(size))
-        given = Prefix(batch["action"][:size].numpy(), np.full((size, 8), 0.3, np.float32), np.arange(size) + 1)
+        given = Prefix(
+            batch["action"][:size].numpy(), np.full((size, 8), 0.3, np.float32), np.minimum(np.arange(size), 4)
+        )
         for prefix in (None, given):
             chunk = policy.sample(context, 2, noise, prefix).numpy()
             sampled = runtime.sample(ours, 2, noise.numpy(), prefix)
             assert sampled.dtype == np.float32
             spread = policy.action_normalizer.spread.numpy()
             np.testing.assert_allclose(sampled / spread, chunk / spread, **TOLERANCE)
-    assert (sampled[3, :, :4] == given.actions[3, :4]).all()
+    for row, length in enumerate(given.length):
+        assert (sampled[row, :, :length] == given.actions[row, :length]).all()
     return runtime
 
 
@@ -53,7 +57,7 @@ def test_every_network_and_encoder(
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("process", PROCESSES)
 def test_every_process(process: str, trained: bool, make_policy: Any, make_batch: Any, tmp_path: Path) -> None:
-    prefix = {"prefix": {"probability": 0.5, "max_length": 3}} if trained else {}
+    prefix = {"prefix": {"probability": 0.5, "max_length": 4}} if trained else {}
     policy = make_policy(PROCESSES[process], **prefix)
     compare(policy, make_batch(policy), tmp_path)
 
