@@ -3,7 +3,8 @@
 Points are interpolated as by joint_trajectory_controller: linearly where they give positions alone, by cubics with
 velocities, by quintics with accelerations, beginning in the present reference. A new trajectory replaces the one before
 from the moment it arrives; after its last point the joints hold. So the Servo's quintics, sampled at the command rate,
-come out as they went in.
+come out as they went in. Forward controllers hand each setpoint on as it is; position-controlled drives interpolate it
+and get velocity and acceleration from the differences of setpoints, and so do these.
 
 Source: ros2_control documentation (Jazzy), joint_trajectory_controller, "Trajectory representation", "Trajectory
 replacement".
@@ -53,6 +54,7 @@ class JointReference:
         self._ends = np.zeros(0)
         self._durations = np.zeros(0)
         self._coefficients = np.zeros((0, 6, len(position)))
+        self._setpoint, self._velocity, self._feedforward = position, rest, rest
 
     @property
     def present(self) -> References:
@@ -91,10 +93,31 @@ class JointReference:
         ends = np.concatenate([states[:-1] * scale[:, :, None], states[1:] * scale[:, :, None]], 1)
         self._coefficients = (_LINEAR, _CUBIC, _QUINTIC)[len(rows) - 1] @ ends
         self._ends, self._durations = knots[1:], durations
+        self._feedforward = np.zeros(len(self._feedforward))
+
+    def approach(self, now: float, position: np.ndarray, period: float, time: float, ceiling: np.ndarray) -> None:
+        """Go to a setpoint [dof] rad in a straight line, then hold it.
+
+        Args:
+            now: the time last sampled [s].
+            period: nominal time between two setpoints [s], for their differences.
+            time: when to arrive [s], after now.
+            ceiling: largest acceleration that is fed forward [dof] rad/s²; a lost setpoint looks like a large one.
+
+        Raises:
+            CommandError: the shape does not fit or numbers are not finite.
+        """
+        self.follow(now, np.array([time]), position[None])
+        velocity = (position - self._setpoint) / period
+        self._feedforward = np.clip((velocity - self._velocity) / period, -ceiling, ceiling)
+        self._setpoint, self._velocity = position, velocity
 
     def sample(self, times: np.ndarray) -> References:
         """The references at ascending `times` [n] s, each array [n, dof]; time does not go back from here."""
-        rows = _sample(np.asarray(times, float), self._ends, self._durations, self._coefficients, self._now.position)
+        rows = _sample(
+            np.asarray(times, float), self._ends, self._durations, self._coefficients, self._now.position,
+            self._feedforward,
+        )  # fmt: skip
         references = References(rows[0], rows[1], rows[2])
         self._now = References(*(order[-1] for order in references))
         return references
@@ -116,7 +139,12 @@ class JointReference:
 
 @compiled
 def _sample(
-    times: np.ndarray, ends: np.ndarray, durations: np.ndarray, coefficients: np.ndarray, start: np.ndarray
+    times: np.ndarray,
+    ends: np.ndarray,
+    durations: np.ndarray,
+    coefficients: np.ndarray,
+    start: np.ndarray,
+    feedforward: np.ndarray,
 ) -> np.ndarray:
     """Position, velocity and acceleration [3, n, dof] at the times [n]; `start` [dof] is held without any segment."""
     rows = np.zeros((3, len(times), len(start)))
@@ -140,5 +168,5 @@ def _sample(
             rows[0, row, joint] = position
             if not over:
                 rows[1, row, joint] = velocity / duration
-                rows[2, row, joint] = 2.0 * acceleration / duration**2
+                rows[2, row, joint] = 2.0 * acceleration / duration**2 + feedforward[joint]
     return rows

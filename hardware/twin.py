@@ -86,13 +86,22 @@ class Twin:
         Raises:
             CommandError: the points are malformed or all past, or the first after a reset begins elsewhere.
         """
-        reference = self._references[arm]
-        if not self._engaged[arm]:
-            away = np.abs(position[0] - reference.present.position).max() if np.size(position) else np.nan
-            if not away <= ENGAGING:
-                raise CommandError(f"the first command begins {away:.3f} rad away from the arm; start where it stands")
-        reference.follow(self.time, self.time + np.asarray(after, float), position, velocity, acceleration)
-        self._engaged[arm] = True
+        self._engage(arm, position)
+        self._references[arm].follow(
+            self.time, self.time + np.asarray(after, float), position, velocity, acceleration
+        )  # fmt: skip
+
+    def follow_position(self, position: np.ndarray, period: float, arm: int = 0) -> None:
+        """Take a setpoint [dof] rad as forward controllers do: reached a command period [s] later, then held.
+
+        Raises:
+            CommandError: see `follow`.
+        """
+        position = np.array(position, float)
+        self._engage(arm, position[None])
+        arrival = self.time + max(period, PHYSICS_PERIOD)
+        ceiling = np.asarray(self._arms[arm].limits["acceleration"], float)
+        self._references[arm].approach(self.time, position, period, arrival, ceiling)
 
     def move_gripper(self, opening: float, arm: int = 0) -> None:
         """Head for an opening [m], at the gripper's own speed. Raises `CommandError` when it is not finite."""
@@ -118,6 +127,15 @@ class Twin:
             self.divergences += 1
             self.reset(self.seed)
         return steps
+
+    def _engage(self, arm: int, position: np.ndarray) -> None:
+        here = self._references[arm].present.position
+        if self._engaged[arm] or not len(position) or position[0].shape != here.shape:
+            return
+        away = np.abs(position[0] - here).max()
+        if away > ENGAGING:
+            raise CommandError(f"the first command begins {away:.3f} rad away from the arm; start where it stands")
+        self._engaged[arm] = bool(np.isfinite(away))
 
     def state(self) -> dict[str, np.ndarray]:
         """All low-dimensional features of the present state, float64; a superset of the environment's contract."""
