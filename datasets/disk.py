@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -60,7 +61,7 @@ class Disk:
         try:
             if (written := os.write(fd, data)) != len(data):
                 raise OSError(f"only {written} of {len(data)} bytes fitted into {path}")
-            os.fsync(fd)
+            self._sync(fd, path)
         finally:
             os.close(fd)
 
@@ -76,7 +77,7 @@ class Disk:
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             os.write(fd, content)
-            os.fsync(fd)
+            self._sync(fd, path)
         finally:
             os.close(fd)
         beside.replace(path)
@@ -89,7 +90,7 @@ class Disk:
         """Wait until the file's content is on the drive."""
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            self._sync(fd, path)
         finally:
             os.close(fd)
 
@@ -97,7 +98,7 @@ class Disk:
         """Wait until the names in a folder are on the drive."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            self._sync(fd, path)
         finally:
             os.close(fd)
 
@@ -122,6 +123,9 @@ class Disk:
     def __del__(self) -> None:
         self.close()
 
+    def _sync(self, descriptor: int, path: Path) -> None:
+        os.fsync(descriptor)
+
     def _descriptor(self, path: Path) -> int:
         fd = self._files.get(path)
         if fd is None:
@@ -131,6 +135,26 @@ class Disk:
         else:
             self._files.move_to_end(path)
         return fd
+
+
+class LateDisk(Disk):
+    """Syncs every file and folder once, at `flush`: for a folder that nobody may trust before it is finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._late: set[Path] = set()
+
+    def flush(self) -> None:
+        """Wait until everything is on the drive."""
+        late, self._late = sorted(self._late), set()
+        now = Disk()
+        try:
+            now.together(partial(now.sync_folder if path.is_dir() else now.sync, path) for path in late)
+        finally:
+            now.close()
+
+    def _sync(self, descriptor: int, path: Path) -> None:
+        self._late.add(path)
 
 
 @contextmanager

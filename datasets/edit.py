@@ -29,7 +29,7 @@ import numpy as np
 from robot_rl.datasets import journal
 from robot_rl.datasets.chunks import ChunkedArray, ChunkWriter, checksum
 from robot_rl.datasets.contract import equal
-from robot_rl.datasets.disk import Disk, explain_write_errors
+from robot_rl.datasets.disk import Disk, LateDisk, explain_write_errors
 from robot_rl.datasets.errors import StoreError
 from robot_rl.datasets.layout import CHECKSUM, EPISODE_ENDS, FACTS, LOCK, Layout
 from robot_rl.datasets.lock import WriterLock
@@ -78,7 +78,7 @@ def whole(store: EpisodeStore, episodes: Iterable[int] | None = None) -> list[Pa
 
 
 def assemble(
-    output: str | Path, parts: Sequence[Part], progress: Progress | None = None, disk: Disk | None = None
+    output: str | Path, parts: Sequence[Part], progress: Progress | None = None, disk: LateDisk | None = None
 ) -> EpisodeStore:
     """Make a new store of parts, in their order.
 
@@ -96,14 +96,14 @@ def assemble(
         raise StoreError(f"{output} exists already. Choose another path.")
     layout = _common_layout(parts)
     with _beside(output) as beside:
-        _write(beside, layout, parts, progress, disk or Disk())
+        _write(beside, layout, parts, progress, disk or LateDisk())
         beside.rename(output)
         Disk().sync_folder(output.parent)
     return EpisodeStore(output)
 
 
 def replace(
-    path: str | Path, parts: Sequence[Part], progress: Progress | None = None, disk: Disk | None = None
+    path: str | Path, parts: Sequence[Part], progress: Progress | None = None, disk: LateDisk | None = None
 ) -> Path:
     """Put a new store of parts in the place of one that they come from.
 
@@ -120,7 +120,7 @@ def replace(
     try:
         before = _free_name(path)
         with _beside(path) as beside:
-            _write(beside, layout, parts, progress, disk or Disk())
+            _write(beside, layout, parts, progress, disk or LateDisk())
             beside.rename(before)
             _exchange(before, path)
             Disk().sync_folder(path.parent)
@@ -175,11 +175,11 @@ def _common_layout(parts: Sequence[Part]) -> Layout:
     return Layout(first.contract, first.encoding, first.streams, first.sim_state_size, provenance)
 
 
-def _write(beside: Path, layout: Layout, parts: Sequence[Part], progress: Progress | None, disk: Disk) -> None:
+def _write(beside: Path, layout: Layout, parts: Sequence[Part], progress: Progress | None, disk: LateDisk) -> None:
     create_beside(beside, layout, disk)
     frames = {camera: _SharedFrames(beside, camera, parts) for camera in layout.contract.cameras}
     for camera in frames.values():
-        camera.link()
+        camera.link(disk)
     arrays = {path: ChunkWriter(beside / path, disk) for path in layout.arrays}
     lines, stop = [], 0
     for number, part in enumerate(parts):
@@ -202,6 +202,8 @@ def _write(beside: Path, layout: Layout, parts: Sequence[Part], progress: Progre
         array.sync()
         length = frames[Path(path).parent.name].length if path in layout.frame_arrays else array.length
         array.set_length(length)
+    disk.flush()
+    disk.close()
     _compare(EpisodeStore(beside), parts)
 
 
@@ -225,7 +227,7 @@ class _SharedFrames:
         """Of the new array: full chunks, so that frames to come go into files of their own."""
         return len(self._chunks) * next(self._size(store) for store in self._arrays)
 
-    def link(self) -> None:
+    def link(self, disk: Disk) -> None:
         """Let the new store share the files."""
         for (store, chunk), number in self._chunks.items():
             source, target = self._arrays[store].chunk_path(chunk), self._folder / f"c.{number}"
@@ -233,8 +235,8 @@ class _SharedFrames:
                 os.link(source, target)
             except OSError:
                 shutil.copyfile(source, target)
-                Disk().sync(target)
-        Disk().sync_folder(self._folder)
+                disk.sync(target)
+        disk.sync_folder(self._folder)
 
     def moved(self, part: Part, offset: np.ndarray) -> np.ndarray:
         """Where frames of a part lie now, int64 [n]."""

@@ -14,7 +14,7 @@ import pytest
 
 from robot_rl.datasets import Contract, ContractError, Episode, EpisodeStore, StoreError, StoreLocked, edit
 from robot_rl.datasets.check import check
-from robot_rl.datasets.disk import Disk
+from robot_rl.datasets.disk import LateDisk
 
 Record = Callable[..., None]
 
@@ -142,7 +142,7 @@ def test_stores_that_do_not_fit_are_refused(
     assert not (tmp_path / "o.zarr").exists()
 
 
-class FullDisk(Disk):
+class FullDisk(LateDisk):
     """Has no space left after some writes."""
 
     def __init__(self, writes: int) -> None:
@@ -168,10 +168,10 @@ def test_a_full_disk_leaves_the_store_as_it_was(store: EpisodeStore, writes: int
 KILLED = """
 import os, signal, sys
 from robot_rl.datasets import EpisodeStore, edit
-from robot_rl.datasets.disk import Disk
+from robot_rl.datasets.disk import LateDisk
 store, left = EpisodeStore.open(sys.argv[1]), int(sys.argv[2])
 
-class Killed(Disk):
+class Killed(LateDisk):
     def replace(self, path, content):
         global left
         left -= 1
