@@ -158,7 +158,9 @@ def _parse(name: str, definition: str) -> Mapping[str, Any]:
     (constants, fields) = parsed[f"{package}/msg/{short}"]
     if kind == "action":
         part = f"{package}/msg/{short.split('_')[0]}_"
-        fields = [(field, _moved(description, part, part.replace("/msg/", "/action/"))) for field, description in fields]
+        fields = [
+            (field, _moved(description, part, part.replace("/msg/", "/action/"))) for field, description in fields
+        ]
     return {name: (constants, fields)}
 
 

@@ -1,0 +1,321 @@
+"""A DDS participant that ROS 2 takes for one of its own: raw endpoints, user data, and the node's entry in the graph.
+
+What rmw_cyclonedds puts on the wire, and so do we: topics `rt/<name>`, type hashes in the endpoints' user data (REP
+2016), the enclave in the participant's, and the node's name with its endpoints on `ros_discovery_info`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication, BuiltinTopicDcpsSubscription
+from cyclonedds.core import DDSException, GuardCondition, InstanceState, ReadCondition, SampleState, ViewState, WaitSet
+from cyclonedds.domain import Domain, DomainParticipant
+from cyclonedds.pub import DataWriter
+from cyclonedds.pub import Publisher as DdsPublisher
+from cyclonedds.qos import Policy
+from cyclonedds.qos import Qos as DdsQos
+from cyclonedds.sub import DataReader, Subscriber
+from cyclonedds.topic import Topic
+from cyclonedds.util import duration
+
+from robot_rl.hardware.ros2 import messages
+from robot_rl.hardware.ros2.dds_configuration import DdsConfiguration, configuration
+from robot_rl.hardware.ros2.dds_types import raw_type, ros_name
+from robot_rl.hardware.ros2.graph import Endpoint, GraphError
+from robot_rl.hardware.ros2.qos import Qos
+
+DISCOVERY_TOPIC, DISCOVERY_TYPE = "ros_discovery_info", "rmw_dds_common/msg/ParticipantEntitiesInfo"
+TAKE = 64
+"""Samples taken from one reader at once."""
+ANY = ViewState.Any | InstanceState.Any | SampleState.Any
+_domains: dict[int, Domain] = {}
+
+
+class Writer:
+    """Writes the CDR of one topic."""
+
+    def __init__(self, entity: Any, raw: Any) -> None:
+        self.entity, self._raw = entity, raw
+
+    def write(self, cdr: bytes) -> bool:
+        """False if a reliable reader holds everything up, and the sample was not taken."""
+        try:
+            self.entity.write(self._raw(cdr))
+        except DDSException as error:
+            if error.code == DDSException.DDS_RETCODE_TIMEOUT:
+                return False
+            raise
+        return True
+
+    @property
+    def matched(self) -> int:
+        return len(self.entity.get_matched_subscriptions())
+
+
+class Reader:
+    """Hands the samples of one topic to `callback(cdr, sample_info)`."""
+
+    def __init__(self, entity: Any, callback: Callable[[bytes, Any], None]) -> None:
+        self.entity, self.callback = entity, callback
+        self.condition = ReadCondition(entity, ANY)
+
+    def take(self) -> list[tuple[int, Reader, bytes, Any]]:
+        """(source time stamp [ns], self, CDR, info) of what has come."""
+        return [
+            (sample.sample_info.source_timestamp, self, sample.cdr, sample.sample_info)
+            for sample in self.entity.take(TAKE)
+            if sample.sample_info.valid_data  # a writer that leaves yields samples without data
+        ]
+
+    @property
+    def matched(self) -> int:
+        return len(self.entity.get_matched_publications())
+
+
+class DdsParticipant:
+    """One node on the graph. `wait` and `wake` may be called from two threads, everything else from one."""
+
+    def __init__(self, namespace: str, name: str) -> None:
+        self.configuration = configuration()
+        self._node = (namespace, name)
+        self._participant = _join(self.configuration)
+        self._publisher, self._subscriber = DdsPublisher(self._participant), Subscriber(self._participant)
+        self._topics: dict[str, Any] = {}
+        self._readers: list[Reader] = []
+        self._writers: list[Writer] = []
+        self._waitset = WaitSet(self._participant)
+        self._guard = GuardCondition(self._participant)
+        self._waitset.attach(self._guard)
+        self._nodes: dict[bytes, str] = {}
+        self._closed = False
+        self.identities = 0
+        latched = Qos(durability="transient_local", depth=1)
+        self._announcements = self._write(DISCOVERY_TOPIC, DISCOVERY_TYPE, latched, "")
+        everything = Qos(durability="transient_local", depth=0)
+        self._discovery = self._listen(DISCOVERY_TOPIC, DISCOVERY_TYPE, everything, "", self._on_nodes)
+        self._announce()
+
+    @property
+    def gid(self) -> bytes:
+        return self._participant.guid.bytes
+
+    def writer(self, topic: str, message_type: str, qos: Qos, user_data: str = "", lifespan: float = 0.0) -> Writer:
+        """`topic` with its prefix (`rt`, `rq`, `rr`); `user_data` stands before the type's hash."""
+        writer = self._write(topic, message_type, qos, _user_data(message_type, user_data), lifespan)
+        self._writers.append(writer)
+        self._announce()
+        return writer
+
+    def reader(
+        self, topic: str, message_type: str, qos: Qos, callback: Callable[[bytes, Any], None], user_data: str = ""
+    ) -> Reader:
+        reader = self._listen(topic, message_type, qos, _user_data(message_type, user_data), callback)
+        self._readers.append(reader)
+        self._announce()
+        return reader
+
+    def remove(self, endpoint: Reader | Writer) -> None:
+        if self._closed:
+            return
+        if isinstance(endpoint, Reader) and endpoint in self._readers:
+            self._readers.remove(endpoint)
+            self._waitset.detach(endpoint.condition)
+            endpoint.condition.__del__()
+        elif isinstance(endpoint, Writer) and endpoint in self._writers:
+            self._writers.remove(endpoint)
+        else:
+            return
+        endpoint.entity.__del__()
+        self._announce()
+
+    def wait(self, seconds: float) -> list[tuple[int, Reader, bytes, Any]]:
+        """Block until something came, `wake` or the end of the time; what came, in the order in which it was sent.
+
+        Readers are taken from in the order of their making. A sample that was sent before one which is in the result
+        is in it too, if its reader was made later: so whoever makes the reader of /clock first never sees a time
+        before the observations that were sent ahead of it.
+        """
+        self._waitset.wait(int(seconds * 1e9))
+        self._guard.take()
+        came = [sample for reader in (self._discovery, *self._readers) for sample in reader.take()]
+        came.sort(key=lambda sample: sample[0])
+        return came
+
+    def wake(self) -> None:
+        """From any thread: end the `wait` that runs, or the next one."""
+        if not self._closed:
+            self._guard.set(True)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Every ROS topic's endpoints that were discovered, ourselves included, services left out."""
+        for _, _, cdr, info in self._discovery.take():
+            self._on_nodes(cdr, info)
+        found = []
+        for topic, is_publisher in ((BuiltinTopicDcpsPublication, True), (BuiltinTopicDcpsSubscription, False)):
+            reader = BuiltinDataReader(self._subscriber, topic)
+            alive = ReadCondition(reader, ViewState.Any | SampleState.Any | InstanceState.Alive)
+            for sample in reader.read(10_000, condition=alive):
+                if sample.topic_name.startswith("rt/"):
+                    found.append(
+                        Endpoint(
+                            sample.topic_name[2:],
+                            ros_name(sample.type_name),
+                            self._nodes.get(sample.key.bytes, ""),
+                            _ros_qos(sample.qos),
+                            is_publisher,
+                            user_value(sample.qos, "typehash"),
+                        )
+                    )
+            alive.__del__()
+            reader.__del__()
+        return sorted(found, key=lambda endpoint: (endpoint.topic, not endpoint.is_publisher, endpoint.node))
+
+    def refused(self) -> list[tuple[str, str]]:
+        """(topic, policy) of the endpoints with which ours did not match since the last call."""
+        found = []
+        for endpoint in (*self._readers, *self._writers):
+            entity = endpoint.entity
+            status = (
+                entity.get_requested_incompatible_qos_status()
+                if isinstance(endpoint, Reader)
+                else entity.get_offered_incompatible_qos_status()
+            )
+            if status.total_count_change > 0:
+                found.append((entity.topic.name, POLICIES.get(status.last_policy_id, str(status.last_policy_id))))
+        return found
+
+    def close(self) -> None:
+        """Leave the graph; others see it at once."""
+        if not self._closed:
+            self._closed = True
+            self._waitset.__del__()
+            self._participant.__del__()
+
+    def _write(self, topic: str, message_type: str, qos: Qos, user_data: str, lifespan: float = 0.0) -> Writer:
+        policies = [Policy.WriterDataLifecycle(autodispose=False)]
+        if lifespan:
+            policies.append(Policy.Lifespan(duration(seconds=lifespan)))
+        entity = DataWriter(self._publisher, self._topic(topic, message_type), _dds_qos(qos, user_data, *policies))
+        return Writer(entity, raw_type(message_type))
+
+    def _listen(
+        self, topic: str, message_type: str, qos: Qos, user_data: str, callback: Callable[[bytes, Any], None]
+    ) -> Reader:
+        entity = DataReader(self._subscriber, self._topic(topic, message_type), _dds_qos(qos, user_data))
+        reader = Reader(entity, callback)
+        self._waitset.attach(reader.condition)
+        return reader
+
+    def _topic(self, name: str, message_type: str) -> Any:
+        if name not in self._topics:
+            self._topics[name] = Topic(self._participant, name, raw_type(message_type))
+        topic = self._topics[name]
+        if topic.data_type is not raw_type(message_type):
+            raise GraphError(f"{name} is a {ros_name(topic.typename)} in this node already, not a {message_type}")
+        return topic
+
+    def _announce(self) -> None:
+        def gids(endpoints: Any) -> list[Any]:
+            return [_gid(endpoint.entity.guid.bytes) for endpoint in endpoints]
+
+        namespace, name = self._node
+        node = messages.make(
+            "rmw_dds_common/msg/NodeEntitiesInfo",
+            node_namespace=namespace,
+            node_name=name,
+            reader_gid_seq=gids(self._readers),
+            writer_gid_seq=gids(self._writers),
+        )
+        info = messages.make(DISCOVERY_TYPE, gid=_gid(self.gid), node_entities_info_seq=[node])
+        self._announcements.write(messages.encode(info))
+
+    def _on_nodes(self, cdr: bytes, info: Any) -> None:
+        for node in messages.decode(cdr, DISCOVERY_TYPE).node_entities_info_seq:
+            name = f"{node.node_namespace.rstrip('/')}/{node.node_name}"
+            for gid in (*node.reader_gid_seq, *node.writer_gid_seq):
+                self._nodes[gid.data.tobytes()] = name
+
+
+POLICIES = {1: "deadline", 2: "durability", 11: "reliability", 5: "ownership", 8: "liveliness"}
+
+
+def user_value(qos: Any, key: str) -> str:
+    """The value of `key` in user data of the form `key=value;key=value;`, or an empty string."""
+    data = qos[Policy.Userdata].data if Policy.Userdata in qos else b""
+    pairs = (pair.split("=", 1) for pair in data.decode("ascii", "replace").split(";") if "=" in pair)
+    return next((value for name, value in pairs if name == key), "")
+
+
+def _user_data(message_type: str, first: str) -> str:
+    return f"{first}typehash={messages.type_hash(message_type)};"
+
+
+def _gid(data: bytes) -> Any:
+    return messages.make("rmw_dds_common/msg/Gid", data=data)
+
+
+def _dds_qos(qos: Qos, user_data: str, *more: Any) -> Any:
+    history = Policy.History.KeepLast(qos.depth) if qos.depth else Policy.History.KeepAll
+    policies = [history, *more]
+    if qos.reliability == "reliable":
+        # Not infinite as ROS 2's: a control loop must not stand still behind a reader that hangs.
+        policies.append(Policy.Reliability.Reliable(duration(milliseconds=10)))
+    else:
+        policies.append(Policy.Reliability.BestEffort)
+    if qos.durability == "transient_local":
+        policies += [Policy.Durability.TransientLocal, Policy.DurabilityService(0, history, -1, -1, -1)]
+    if qos.deadline is not None:
+        policies.append(Policy.Deadline(duration(seconds=qos.deadline)))
+    if user_data:
+        policies.append(Policy.Userdata(user_data.encode()))
+    return DdsQos(*policies)
+
+
+def _ros_qos(qos: Any) -> Qos:
+    best_effort = qos[Policy.Reliability] == Policy.Reliability.BestEffort if Policy.Reliability in qos else True
+    durability = qos[Policy.Durability] if Policy.Durability in qos else Policy.Durability.Volatile
+    history = qos[Policy.History] if Policy.History in qos else None
+    deadline = qos[Policy.Deadline].deadline * 1e-9 if Policy.Deadline in qos else 0.0
+    return Qos(
+        reliability="best_effort" if best_effort else "reliable",
+        durability="volatile" if durability == Policy.Durability.Volatile else "transient_local",
+        depth=getattr(history, "depth", 0),
+        deadline=deadline if 0 < deadline < 1e9 else None,
+    )
+
+
+def _join(settings: DdsConfiguration) -> Any:
+    before = _sockets()
+    try:
+        if settings.domain_id not in _domains:  # one configuration per domain and process
+            _domains[settings.domain_id] = Domain(settings.domain_id, settings.xml)
+        participant = DomainParticipant(settings.domain_id, DdsQos(Policy.Userdata(b"enclave=/;")))
+    except DDSException as error:
+        raise GraphError(
+            f"cannot join ROS domain {settings.domain_id} by DDS: {error}. Check CYCLONEDDS_URI"
+        ) from error
+    if settings.on_loopback:
+        for descriptor in _sockets() - before:
+            _bind_to_loopback(descriptor)
+    return participant
+
+
+def _sockets() -> set[int]:
+    try:
+        names = os.listdir("/proc/self/fd")  # noqa: PTH208
+        return {int(name) for name in names if os.readlink(f"/proc/self/fd/{name}").startswith("socket:")}  # noqa: PTH115
+    except OSError:
+        return set()
+
+
+def _bind_to_loopback(descriptor: int) -> None:
+    """Cyclone binds to every address even where its only interface is loopback: let the kernel refuse the others."""
+    with socket.socket(fileno=os.dup(descriptor)) as own:
+        try:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        except (OSError, AttributeError):  # before Linux 5.7, or not Linux: as open as rmw_cyclonedds is
+            return

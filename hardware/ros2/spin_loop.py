@@ -1,0 +1,154 @@
+"""What both adapters spin: one clock, timers on its multiples, calls from other threads, and a clean stop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from robot_rl.hardware.ros2.graph import Clock
+
+EARLY = 1e-6
+"""A timer may fire this early [s]: stamps are floats, whose resolution is 0.24 µs at today's epoch."""
+SLICE = 0.1
+"""Longest wait [s]: a signal interrupts no C call, so this is how long one may go unseen."""
+TWICE = 1.0
+"""The same signal within this time [s] is the same wish."""
+
+
+class LoopTimer:
+    """See `graph.Timer`."""
+
+    def __init__(self, period: float, callback: Callable[[], None], clock: Clock) -> None:
+        if not period > 0:
+            raise ValueError(f"a timer's period must be > 0, not {period}")
+        self.period, self.callback, self.clock = period, callback, clock
+        self.time, self.cancelled = 0.0, False
+        self._next: int | None = None
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def due(self, now: float) -> bool:
+        """Whether a multiple has come since the last call that said so; then `time` is the newest one."""
+        newest = math.floor((now + EARLY) / self.period)
+        if self._next is None or self._next > newest + 1:  # new, or the clock was set back
+            self._next = math.ceil((now - EARLY) / self.period)
+        if newest < self._next:
+            return False
+        self._next, self.time = newest + 1, newest * self.period
+        return True
+
+    def left(self, now: float) -> float:
+        """Seconds until it is due."""
+        return 0.0 if self._next is None else self._next * self.period - now
+
+
+class SpinLoop:
+    """The thread that spins calls everything; others only `call_soon` and `stop`. `wake` ends the adapter's wait."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.stopped = False
+        self.simulated = False
+        self._stopping = False
+        self._wake = wake
+        self._clock = 0.0
+        self._timers: list[LoopTimer] = []
+        self._calls: deque[Callable[[], None]] = deque()
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._signals: dict[int, float] = {}
+
+    def now(self) -> float:
+        return self._clock if self.simulated else time.time()
+
+    def set_clock(self, now: float) -> None:
+        """A new value of /clock: fire the timers whose multiples it brings."""
+        self._clock = now
+        self._fire("node", now)
+
+    def timer(self, period: float, callback: Callable[[], None], clock: Clock) -> LoopTimer:
+        timer = LoopTimer(period, callback, clock)
+        self._timers.append(timer)
+        return timer
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._calls.append(callback)
+        self._wake()
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Once, after `delay` wall seconds; only from the spinning thread."""
+        self._later.append((time.monotonic() + delay, callback))
+
+    def stop(self) -> None:
+        """End the spin that runs, or else the next one; spinning once more winds down."""
+        self.stopped = self._stopping = True
+        self._wake()
+
+    def spin(
+        self, wait: Callable[[float], None], until: Callable[[], bool] | None = None, timeout: float | None = None
+    ) -> bool:
+        """`wait(seconds)` must return early for data or `wake`, and hand out what came."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            self._run_due()
+            if until is not None and until():
+                return True
+            left = end - time.monotonic()
+            if self._stopping or left <= 0:
+                self._stopping = False
+                return False
+            wait(0.0 if self._calls else max(0.0, min(left, self._idle(), SLICE)))
+
+    def catch_signals(self) -> None:
+        """From now on SIGINT and SIGTERM stop the loop; the same one raises KeyboardInterrupt when it comes again.
+
+        Launchers send SIGINT to a process that the terminal has sent it already: right after the first it counts once.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def release_signals(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        first = self._signals.setdefault(number, time.monotonic())
+        if time.monotonic() - first > TWICE:
+            raise KeyboardInterrupt
+        self.stopped = self._stopping = True
+
+    def _run_due(self) -> None:
+        for _ in range(len(self._calls)):  # those queued meanwhile wait for the next round
+            self._calls.popleft()()
+        if self._later:
+            now = time.monotonic()
+            due = [callback for at, callback in self._later if at <= now]
+            self._later = [entry for entry in self._later if entry[0] > now]
+            for callback in due:
+                callback()
+        now = time.time()
+        self._fire("wall", now)
+        if not self.simulated:
+            self._fire("node", now)
+
+    def _fire(self, clock: Clock, now: float) -> None:
+        self._timers = [timer for timer in self._timers if not timer.cancelled]
+        due = [timer for timer in self._timers if timer.clock == clock and timer.due(now)]
+        for timer in sorted(due, key=lambda timer: timer.time):
+            if not (timer.cancelled or self._stopping):
+                timer.callback()
+
+    def _idle(self) -> float:
+        """Seconds until a timer or a delayed call is due."""
+        now = time.time()
+        waits = [t.left(now) for t in self._timers if not t.cancelled and (t.clock == "wall" or not self.simulated)]
+        waits += [at - time.monotonic() for at, _ in self._later]
+        return min(waits, default=math.inf)
