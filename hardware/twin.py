@@ -1,8 +1,8 @@
 """The twin: a simulated robot that is commanded as a real one is, at joint level and at the robot's own rate.
 
-It runs the physics of any arm task of `sim` and the robot's own controller below the command topics (see
-`joint_reference`, and the torque loop of `sim`). What the in-process environment does inside one control step, Servo and
-inverse kinematics, happens outside: in the Supervisor, as with a real robot. It knows no graph and no wall clock.
+It runs the physics of any arm task of `sim` and what a robot has below its command topics: references (see
+`joint_reference`) and the torque loop. What an in-process environment does above that, Servo and inverse kinematics,
+happens outside, in the Supervisor, as with a real robot. It knows no graph and no wall clock.
 """
 
 from __future__ import annotations
