@@ -109,10 +109,9 @@ class ActionClient(Protocol):
 
 
 class Parameter(Protocol):
-    """A declared parameter; its type is that of the default and stays."""
+    """A declared parameter; its type is that of the default and stays. The node itself may set `value`, too."""
 
-    @property
-    def value(self) -> Any: ...
+    value: Any
 
 
 class Graph(Protocol):
