@@ -18,13 +18,15 @@ proposal, hand-over or fault makes the stream jump. The declared safe state is r
 | ready                       | intervening | first accepted proposal of a person's device                          |
 | running                     | intervening | a device acquires the lease: it takes over, the other lease ends      |
 | running, intervening        | ready       | the lease is released, or granted to the next source once it expired  |
-| ready, homing               | held        | observations stop, the clock goes back, or a check blocks the way home |
-| running, intervening        | held        | observations, actions or heartbeats stop, or the clock goes back      |
+| ready, homing               | held        | a fault: observations stop, the arm does not follow the commands, the |
+|                             |             | clock goes back, a check blocks the way home, or `hold()`             |
+| running, intervening        | held        | such a fault, or actions or heartbeats stop                           |
+| ready, held                 | idle        | `disengage()`, the arm is at rest                                     |
 | any but stopped             | stopped     | `emergency_stop()`                                                    |
 | stopped                     | idle        | `clear()`, the arm is at rest                                         |
 
 On the way to `held` and `stopped` the lease ends, so a source that comes back has to acquire a new one. Commands are
-sent from the first homing on until `clear()`; `held` and `stopped` brake, then keep commanding the place of rest.
+sent from homing on until the next `idle`; `held` and `stopped` brake, then keep commanding the place of rest.
 """
 
 from __future__ import annotations
@@ -38,9 +40,18 @@ from robot_rl.datasets import Contract
 from robot_rl.hardware.lease import Lease, LeaseDesk, LeaseRefused, SourceKind
 from robot_rl.hardware.motion_check import Check
 from robot_rl.hardware.proposal import Proposal, Screening
-from robot_rl.hardware.supervisor_state import TRANSITIONS, Command, Observation, State, Status, Watchdog
+from robot_rl.hardware.supervisor_state import (
+    LAG,
+    TRANSITIONS,
+    Command,
+    Observation,
+    State,
+    Status,
+    Transition,
+    Watchdog,
+)
 from robot_rl.sim.rotation import matrix_from_6d, quaternion_from_matrix
-from robot_rl.sim.servo import Gripper, Servo, ServoError
+from robot_rl.sim.servo import Gripper, References, Servo, ServoError
 
 CHECK_SPACING = 0.05
 """Largest motion of any joint between two checked positions [rad]; the checks' own margins must cover that much."""
@@ -108,6 +119,10 @@ class Supervisor:
         self._homing_ticks, self._stride = 0, 0.0
         self._accepted, self._limited = 0, 0
         self._rejected: Counter[str] = Counter()
+        self._transitions: list[Transition] = []
+        # One row for each tick of the last LAG seconds, the oldest overwritten by the newest.
+        self._commanded = np.zeros((max(2, int(np.ceil(LAG / (periods * servo.period)))), limits.dof))
+        self._ticks = 0
 
     @property
     def status(self) -> Status:
@@ -115,6 +130,11 @@ class Supervisor:
         return Status(
             self._state, self._reason, self._desk.holder, self._accepted, self._limited, dict(self._rejected)
         )  # fmt: skip
+
+    @property
+    def gripper_target(self) -> float | None:
+        """The opening that the gripper heads for [m]; None without a gripper."""
+        return None if self._gripper is None else self._gripper.target
 
     @property
     def at_rest(self) -> bool:
@@ -131,6 +151,8 @@ class Supervisor:
             raise LeaseRefused(f"source {source!r}: no lease while {self._state} ({self._reason}); home the arm first")
         if self._state is State.HELD and not (self.at_rest and self._is_observed(now)):
             raise LeaseRefused(f"source {source!r}: held ({self._reason}); wait for rest and fresh observations")
+        if self._state is State.HELD and (astray := self._astray()):
+            raise LeaseRefused(f"source {source!r}: held, and {astray}; disengage and home")
         lease = self._desk.acquire(source, kind, now)
         self._brake()
         self._acted = now
@@ -149,20 +171,24 @@ class Supervisor:
         """Keep a lease alive. Raises `LeaseRefused` when it is no longer held."""
         self._desk.heartbeat(lease_id, now)
 
-    def release(self, lease_id: int, now: float) -> None:
+    def release(self, lease_id: int, now: float, reason: str = "lease released") -> None:
         """Give the lease back on purpose: the arm brakes and is ready. Raises `LeaseRefused` when it is not held."""
         self._desk.heartbeat(lease_id, now)
         self._desk.revoke()
         self._brake()
         if self._state in _FOLLOWING:
-            self._enter(State.READY, "lease released")
+            self._enter(State.READY, reason)
 
     def propose(self, proposal: Proposal, now: float) -> str | None:
         """Follow an action from now on, or count and return the reason why not."""
         reason = self._follow(proposal, now)
         if reason is not None:
-            self._rejected[reason] += 1
+            self.reject(reason)
         return reason
+
+    def reject(self, reason: str) -> None:
+        """Count something as rejected that is not even a proposal or an observation."""
+        self._rejected[reason] += 1
 
     def home(self, now: float) -> None:
         """Move to the home pose. Raises `SupervisorError` unless idle, ready or held, and observed."""
@@ -178,9 +204,23 @@ class Supervisor:
             if self._gripper is not None:
                 self._gripper.reset(self._observation.gripper_opening)
             self._engaged = True
+            self._commanded[:] = self._servo.reference.position
         self._brake()
         self._desk.revoke()
         self._enter(State.HOMING, "asked to home")
+
+    def disengage(self) -> None:
+        """Stop commanding the arm, which then may be moved by others. Raises `SupervisorError` unless at rest."""
+        if State.IDLE not in TRANSITIONS[self._state] or self._state is State.STOPPED or not self.at_rest:
+            raise SupervisorError(f"cannot disengage while {self._state}, or the arm still moves; release or wait")
+        self._desk.revoke()
+        self._engaged = False
+        self._enter(State.IDLE, "disengaged")
+
+    def hold(self, reason: str) -> None:
+        """Brake and end the lease; the next lease or homing goes on. Does nothing when idle, held or stopped."""
+        if State.HELD in TRANSITIONS[self._state]:
+            self._halt(State.HELD, reason)
 
     def emergency_stop(self, reason: str) -> None:
         """Brake at once and stay stopped until `clear()`, whatever anyone proposes. Never fails."""
@@ -194,12 +234,29 @@ class Supervisor:
         self._engaged = False
         self._enter(State.IDLE, "emergency stop cleared")
 
-    def tick(self, now: float, observation: Observation | None = None) -> tuple[Command | None, Status]:
+    def take_transitions(self) -> list[Transition]:
+        """All changes of state since the last call."""
+        taken, self._transitions = self._transitions, []
+        return taken
+
+    def until_rest(self, spacing: float) -> tuple[np.ndarray, References]:
+        """The motion after the last command until rest: times [m] s after it, at most `spacing` apart, and references.
+
+        A controller that has it brings the arm to rest as planned, when no further command arrives.
+        """
+        rest = self._servo.time_to_rest if self._engaged else 0.0
+        times = np.linspace(0.0, rest, int(np.ceil(rest / spacing - 1e-9)) + 1)[1:]
+        return times, References(*(rows[1:] for rows in self._servo.preview(np.append(0.0, times))))
+
+    def tick(
+        self, now: float, observation: Observation | None = None, missed: int = 0
+    ) -> tuple[Command | None, Status]:
         """Advance by `periods` periods of the robot.
 
         Args:
             now: the clock [s].
             observation: the newest one, again or not; None when there is none.
+            missed: ticks that were left out, during which the robot went on along what `until_rest` had told it.
 
         Returns:
             What to send, None before homing; and the status to publish.
@@ -216,6 +273,8 @@ class Supervisor:
             self._halt(State.HELD, fault)
         elif self._state is State.READY and self._desk.expired(now):
             self._desk.revoke()
+        if self._engaged:
+            self._skip(missed)
         if self._state is State.HOMING:
             self._approach_home()
         return (self._command() if self._engaged else None), self.status
@@ -243,11 +302,25 @@ class Supervisor:
             return None
         if not self._is_observed(now):
             return "observations stopped"
+        if astray := self._astray():
+            return astray
         if self._state not in _FOLLOWING:
             return None
         if self._desk.expired(now):
             return "heartbeat of the lease stopped"
         return "actions stopped" if now - self._acted > self._watchdog.action else None
+
+    def _astray(self) -> str | None:
+        """Which joint is not where it was commanded to be, in any of the last ticks."""
+        if self._observation is None:
+            return None
+        position = self._observation.joint_position
+        low, high = self._commanded.min(axis=0), self._commanded.max(axis=0)
+        error = np.maximum(low - position, position - high)
+        joint = int(error.argmax())
+        if error[joint] <= self._watchdog.following_error:
+            return None
+        return f"joint {joint + 1} is {error[joint]:.3f} rad away from where it was commanded"
 
     def _follow(self, proposal: Proposal, now: float) -> str | None:
         if reason := self._screening.rejection(proposal, self._desk, now):
@@ -342,11 +415,20 @@ class Supervisor:
 
     def _enter(self, state: State, reason: str) -> None:
         assert state in TRANSITIONS[self._state], f"{self._state} -> {state}"
+        self._transitions.append(Transition(self._state, state, reason))
         self._state, self._reason = state, reason
         self._homing_ticks, self._stride = 0, 0.0
 
+    def _skip(self, missed: int) -> None:
+        """Catch up with a robot that went on by itself, at most until its rest."""
+        count = min(missed * self._periods, int(np.ceil(self._servo.time_to_rest / self._servo.period)))
+        if count > 0:
+            self._servo.trajectory(count)
+
     def _command(self) -> Command:
         references = self._servo.trajectory(self._periods)
+        self._commanded[self._ticks % len(self._commanded)] = references.position[-1]
+        self._ticks += 1
         opening = None if self._gripper is None else self._gripper.trajectory(self._periods)
         return Command(*references, opening)
 

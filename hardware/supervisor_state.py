@@ -28,13 +28,23 @@ class State(StrEnum):
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType({
     State.IDLE: frozenset({State.HOMING, State.STOPPED}),
     State.HOMING: frozenset({State.READY, State.HELD, State.STOPPED}),
-    State.READY: frozenset({State.HOMING, State.RUNNING, State.INTERVENING, State.HELD, State.STOPPED}),
+    State.READY: frozenset({
+        State.HOMING, State.RUNNING, State.INTERVENING, State.IDLE, State.HELD, State.STOPPED
+    }),
     State.RUNNING: frozenset({State.INTERVENING, State.READY, State.HELD, State.STOPPED}),
     State.INTERVENING: frozenset({State.READY, State.HELD, State.STOPPED}),
-    State.HELD: frozenset({State.HOMING, State.READY, State.STOPPED}),
+    State.HELD: frozenset({State.HOMING, State.READY, State.IDLE, State.STOPPED}),
     State.STOPPED: frozenset({State.IDLE}),
 })
 """Every transition that there is."""
+
+
+class Transition(NamedTuple):
+    """A change of state, and why."""
+
+    before: State
+    after: State
+    reason: str
 
 
 class Observation(NamedTuple):
@@ -65,22 +75,28 @@ class Status(NamedTuple):
     rejected: Mapping[str, int]
 
 
+LAG = 0.2
+"""How far an arm and its measurement may lag behind the commands [s]: joints within what was commanded since follow."""
+
+
 @dataclass(frozen=True)
 class Watchdog:
-    """How long the Supervisor waits [s] before it brakes.
+    """How long the Supervisor waits [s], and how far it lets the arm stray, before it brakes.
 
     Attributes:
         observation: age of the newest observation, by its stamp.
         action: time since the last acceptable proposal; also the age at which a proposal is stale.
         lease: time since the last heartbeat.
         skew: how far a stamp may lie ahead of the clock.
+        following_error: of any joint, from all that was commanded in the last `LAG` seconds [rad].
     """
 
     observation: float = 0.1
     action: float = 0.1
     lease: float = 0.3
     skew: float = 0.005
+    following_error: float = 0.1
 
     def __post_init__(self) -> None:
-        if not (min(self.observation, self.action, self.lease) > 0 and self.skew >= 0):
-            raise ValueError(f"watchdog: expected positive times, got {self}")
+        if not (min(self.observation, self.action, self.lease, self.following_error) > 0 and self.skew >= 0):
+            raise ValueError(f"watchdog: expected positive times and a positive following error, got {self}")

@@ -128,7 +128,9 @@ events = st.one_of(
     ])),
     st.tuples(st.sampled_from(["stale", "future", "reorder", "stamp_nan", "strange_lease"]), targets),
     st.tuples(st.just("acquire"), st.sampled_from(["policy", "device", "script", "replay"])),
-    st.tuples(st.sampled_from(["release", "beat", "home", "stop", "clear", "clock_back", "blinded"]), st.none()),
+    st.tuples(st.sampled_from([
+        "release", "beat", "home", "stop", "clear", "disengage", "hold", "clock_back", "blinded"
+    ]), st.none()),
     st.tuples(st.just("tick"), st.integers(1, 12)),
     st.tuples(st.just("tick"), st.sampled_from([5, 5, 200])),
     st.tuples(st.just("blind"), st.integers(1, 25)),
@@ -162,6 +164,10 @@ def play(rig, event, argument):
             supervisor.emergency_stop("button")
         case "clear":
             supervisor.clear()
+        case "disengage":
+            supervisor.disengage()
+        case "hold":
+            supervisor.hold("asked to")
         case "clock_back":
             rig.now -= 3.0
         case "blinded":
@@ -344,6 +350,122 @@ def test_a_person_takes_over_without_a_jump_and_the_policy_waits():
     rig.check()
 
 
+KINDS = ("policy", "device", "script", "replay")
+
+
+@pytest.mark.parametrize("giver", KINDS)
+@pytest.mark.parametrize("taker", KINDS)
+@pytest.mark.parametrize("how", ["released", "expired", "taken"])
+def test_every_hand_over_in_motion_is_bumpless(giver, taker, how):
+    """Whatever the next source first proposes: the stream goes on from where it is, within all limits."""
+    if how == "taken" and (taker != "device" or giver == "device"):
+        return
+    generator = np.random.default_rng(KINDS.index(giver) * 4 + KINDS.index(taker))
+    for ticks in (0, 1, 2, 3, 4, 9):
+        rig = Rig().ready()
+        lease = rig.acquire(giver)
+        rig.run(6, towards=generator.normal(0, 0.3))
+        rig.act(HOME + generator.normal(0, 1.0, 7))
+        rig.tick(ticks)
+        moving = rig.speed
+        if how == "released":
+            rig.supervisor.release(lease.id, rig.now)
+        elif how == "expired":
+            rig.now += 1.0
+            rig.tick(60)
+        before = len(rig.rows)
+        rig.acquire(taker)
+        assert rig.act(HOME + generator.normal(0, 2.0, 7)) is None
+        assert rig.status.holder is None or rig.act(HOME, lease=lease) == "no_lease"
+        rig.tick(8)
+        assert rig.supervisor.status.state is (State.INTERVENING if taker == "device" else State.RUNNING)
+        assert how == "expired" or ticks < 2 or moving > 0.1
+        rig.check()
+        jump = np.abs(rig.rows[before][0] - rig.rows[before - 1][-1])
+        assert (jump <= PANDA.velocity * PERIOD * (1 + 1e-6)).all()
+
+
+def test_an_arm_that_does_not_follow_is_held_until_it_is_homed_anew():
+    rig = Rig().ready()
+    rig.acquire()
+    rig.run(10)
+    stuck = rig.measured.copy()
+    for k in range(1, 41):
+        if rig.supervisor.status.state is not State.RUNNING:
+            break
+        rig.act(HOME + 0.02 * k)
+        rig.supervisor.heartbeat(rig.lease.id, rig.now)
+        for _ in range(5):
+            rig.tick(measured=stuck)
+    assert rig.supervisor.status.state is State.HELD
+    assert "rad away from where it was commanded" in rig.supervisor.status.reason
+    error = np.abs(rig.rows[-1][-1] - stuck).max()
+    assert 0.1 < error < 0.3
+    for _ in range(60):
+        rig.tick(measured=stuck)
+    rig.check()
+    with pytest.raises(LeaseRefused, match="disengage and home"):
+        rig.acquire()
+    rig.supervisor.disengage()
+    rig.note()
+    assert rig.supervisor.tick(rig.now, Observation(rig.now, stuck))[0] is None
+    rig.measured, rig.rows = stuck, [stuck[None]] * 3
+    rig.ready()
+    rig.check()
+    assert rig.status.state is State.READY
+
+
+def test_lag_and_stillness_are_no_following_error():
+    rig = Rig().ready()
+    rig.acquire()
+    delayed = [HOME] * 15
+    for k in range(40):
+        rig.act(HOME + 0.05 * k * np.eye(7)[0])
+        rig.supervisor.heartbeat(rig.lease.id, rig.now)
+        for _ in range(5):
+            rig.tick(measured=delayed.pop(0))
+            delayed.append(rig.measured)
+    assert rig.status.state is State.RUNNING
+
+
+def test_disengaging_needs_rest_and_ends_the_commands():
+    rig = Rig().ready()
+    rig.acquire()
+    rig.run(3)
+    with pytest.raises(SupervisorError, match="cannot disengage while running"):
+        rig.supervisor.disengage()
+    rig.supervisor.release(rig.lease.id, rig.now)
+    with pytest.raises(SupervisorError, match="still moves"):
+        rig.supervisor.disengage()
+    rig.tick(60)
+    rig.supervisor.disengage()
+    assert rig.supervisor.tick(rig.now, Observation(rig.now, HOME))[0] is None
+    assert [t.after for t in rig.supervisor.take_transitions()][-2:] == [State.READY, State.IDLE]
+    assert rig.supervisor.take_transitions() == []
+
+
+def test_what_is_told_until_rest_is_what_is_commanded_when_nothing_else_comes():
+    rigs = Rig().ready(), Rig().ready()
+    for rig in rigs:
+        rig.acquire()
+        rig.run(5)
+        rig.act(HOME + 0.3)
+        rig.tick(2)
+        rig.supervisor.emergency_stop("button")
+    prompt, late = rigs
+    times, rest = prompt.supervisor.until_rest(PERIOD)
+    begin = len(prompt.rows)
+    prompt.tick(len(times) // PERIODS + 3)
+    told = np.concatenate(prompt.rows[begin:])
+    grid = PERIOD * np.arange(1, len(told) + 1)
+    np.testing.assert_allclose(np.interp(grid, times, rest.position[:, 0]), told[:, 0], atol=1e-3)
+    np.testing.assert_allclose(rest.velocity[-1], 0, atol=1e-9)
+    assert prompt.supervisor.until_rest(PERIOD)[0].size == 0
+    # A late tick goes on where the robot is by then.
+    command, _ = late.supervisor.tick(late.now + 4 * TICK, None, missed=3)
+    np.testing.assert_allclose(command.position[-1], told[4 * PERIODS - 1], atol=1e-9)
+
+
 def test_a_check_keeps_the_whole_motion_out():
     rig = Rig(checks=[lambda path: "wall" if path[:, 0].max() > 0.3 else None]).ready()
     rig.acquire()
@@ -408,6 +530,7 @@ def test_pose_actions_are_followed_and_malformed_ones_rejected():
     supervisor.home(0.0)
     supervisor.tick(0.05, Observation(0.05, HOME))
     lease = supervisor.acquire("script", "script", 0.05)
+    command, _ = supervisor.tick(0.05, Observation(0.05, HOME))
     pose = kinematics.forward(HOME)
     matrix = np.empty(9)
     mujoco.mju_quat2Mat(matrix, pose[3:])
@@ -417,7 +540,7 @@ def test_pose_actions_are_followed_and_malformed_ones_rejected():
         point = pose[:3] + np.array([0.0, min(0.004 * k, 0.1), 0.0])
         assert supervisor.propose(Proposal(lease.id, k, now, np.concatenate([point, x_axis, y_axis])), now) is None
         supervisor.heartbeat(lease.id, now)
-        command, status = supervisor.tick(now, Observation(now, HOME))
+        command, status = supervisor.tick(now, Observation(now, command.position[-1]))
     assert status.state is State.RUNNING
     reached = kinematics.forward(command.position[-1])
     np.testing.assert_allclose(reached[:3], point, atol=1e-3)
