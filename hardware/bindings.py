@@ -14,7 +14,7 @@ canonical, any pixel order to RGB, metres of depth to millimetres, images to the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -62,14 +62,11 @@ class Setpoints(NamedTuple):
     acceleration: np.ndarray | None
 
 
-class Tail(NamedTuple):
-    """The motion after a command until rest: references [m, dof] at `times` [m] s after the command's last point.
+Tail: TypeAlias = tuple[np.ndarray, References]
+"""The motion after a command until rest: times [m] s after the command's last point, and the references [m, dof] there.
 
-    Sent along to a trajectory controller, it lets the arm come to rest as planned when no further command arrives.
-    """
-
-    times: np.ndarray
-    references: References
+A trajectory controller that has it brings the arm to rest as planned when no further command arrives.
+"""
 
 
 def decode(stream: Stream, message: Any) -> np.ndarray:
@@ -474,8 +471,8 @@ def _encode_arm(robot: RobotFile, topic: CommandTopic, command: Command, stamp: 
     times = _times(robot, len(command.position))
     rows = [command.position, command.velocity, command.acceleration]
     if tail is not None:
-        times = np.append(times, times[-1] + tail.times)
-        rows = [np.concatenate([row, more]) for row, more in zip(rows, tail.references, strict=True)]
+        times = np.append(times, times[-1] + tail[0])
+        rows = [np.concatenate([row, more]) for row, more in zip(rows, tail[1], strict=True)]
     points = [_point(*row, time) for *row, time in zip(*rows, times.tolist(), strict=True)]
     header = _header("", stamp if topic.stamp == "tick" else 0.0)
     return messages.make(TRAJECTORY, header=header, joint_names=list(topic.elements), points=points)
