@@ -17,6 +17,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from mcap.records import Channel, Schema
 
 HEADER, SCHEMA, CHANNEL, MESSAGE, CHUNK, METADATA, DATA_END = 0x01, 0x03, 0x04, 0x05, 0x06, 0x0C, 0x0F
+
+NOTES = "robot_rl"
+"""Name of the metadata record in which this package's recorder notes what it knows about a run."""
 
 _RECORD = struct.Struct("<BQ")
 _MESSAGE = struct.Struct("<HIQQ")
@@ -72,6 +76,18 @@ class Bag:
         self._files = [McapFile(file, self.definitions) for file in files if file.suffix == ".mcap"]
         if not (self._files or self.path.suffix == ".db3" or any(self.path.glob("*.db3*") or self.path.glob("*.zstd"))):
             raise BagError(f"{self.path}: expected a rosbag2 folder, an .mcap or a .db3 file")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the recorder of this package noted about the run; empty for bags of other recorders."""
+        from mcap.data_stream import ReadDataStream
+        from mcap.records import Metadata
+
+        for file in self._files[:1]:
+            for opcode, _, content in islice(McapFile(file.path).records(), 2):
+                if opcode == METADATA and (about := Metadata.read(ReadDataStream(BytesIO(content)))).name == NOTES:
+                    return about.metadata
+        return {}
 
     def read(self, stop: int | None = None) -> Iterator[Recorded]:
         """Messages from where the last call stopped, in the order of recording.

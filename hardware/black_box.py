@@ -32,6 +32,7 @@ from robot_rl.hardware.bag import (
     HEADER,
     MESSAGE,
     METADATA,
+    NOTES,
     SCHEMA,
     McapFile,
     chunk_content,
@@ -43,7 +44,6 @@ from robot_rl.hardware.ros2.qos import RELIABLE, Qos
 CHUNK_BYTES = 1 << 20
 """A chunk is written when it has grown to this, at the latest."""
 
-_LIBRARY = "robot_rl"
 _LARGE = 1 << 16  # messages above are written from where they lie, without a copy
 _CHUNK = struct.Struct("<BQQQQIIQ")  # opcode, length; first, last time, size, CRC-32, no compression, size
 _MESSAGE = struct.Struct("<BQHIQQ")  # opcode, length; channel, sequence, received, published
@@ -98,10 +98,10 @@ class BlackBox:
         self._topics: dict[str, int] = {}
         self._sequences: dict[int, int] = {}
         self._index.facts = dict(facts or {})
-        header = MAGIC + encoded(Header("ros2", f"{_LIBRARY} {version('robot_rl')}"))
-        about = encoded(Metadata(_LIBRARY, self._index.facts))
+        header = MAGIC + encoded(Header("ros2", f"{NOTES} {version('robot_rl')}"))
+        about = encoded(Metadata(NOTES, self._index.facts))
         self._file.append([header, about])
-        self._index.metadata.append(MetadataIndex(len(header), len(about), _LIBRARY))
+        self._index.metadata.append(MetadataIndex(len(header), len(about), NOTES))
 
     @property
     def size(self) -> int:
@@ -229,12 +229,12 @@ def _found(path: Path) -> tuple[McapIndex, int, list[bytes]]:
     for opcode, start, body in McapFile(path).records():
         stream, stop = ReadDataStream(BytesIO(body)), start + 9 + len(body)
         if opcode == HEADER:
-            if not Header.read(stream).library.startswith(_LIBRARY):
+            if not Header.read(stream).library.startswith(NOTES):
                 raise BlackBoxError(f"{path} is of another recorder: use `ros2 bag reindex` or `mcap recover`")
             end = stop
-        elif opcode == METADATA and (about := Metadata.read(stream)).name == _LIBRARY:
+        elif opcode == METADATA and (about := Metadata.read(stream)).name == NOTES:
             index.facts, end = about.metadata, stop
-            index.metadata.append(MetadataIndex(start, stop - start, _LIBRARY))
+            index.metadata.append(MetadataIndex(start, stop - start, NOTES))
         elif opcode in (METADATA, DATA_END):
             break
         elif opcode == SCHEMA:
