@@ -437,7 +437,7 @@ def _crop(height: int, width: int, shape: Sequence[int]) -> tuple[int, int, int,
 
 def _fit(picture: np.ndarray, shape: Sequence[int], depth: bool) -> np.ndarray:
     """A picture in the feature's size: its middle, scaled."""
-    top, left, rows, columns = _crop(*picture.shape[:2], shape)
+    top, left, rows, columns = _crop(picture.shape[0], picture.shape[1], shape)
     picture = picture[top : top + rows, left : left + columns]
     if picture.shape[:2] != tuple(shape[:2]):
         import cv2
@@ -473,7 +473,8 @@ def _encode_arm(robot: RobotFile, topic: CommandTopic, command: Command, stamp: 
     if tail is not None:
         times = np.append(times, times[-1] + tail[0])
         rows = [np.concatenate([row, more]) for row, more in zip(rows, tail[1], strict=True)]
-    points = [_point(*row, time) for *row, time in zip(*rows, times.tolist(), strict=True)]
+    position, velocity, acceleration = rows
+    points = [_point(position[i], velocity[i], acceleration[i], time) for i, time in enumerate(times.tolist())]
     header = _header("", stamp if topic.stamp == "tick" else 0.0)
     return messages.make(TRAJECTORY, header=header, joint_names=list(topic.elements), points=points)
 

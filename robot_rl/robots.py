@@ -22,9 +22,7 @@ def main(arguments: list[str]) -> int:
 
     check = verbs.add_parser("check", help="validate a robot's file, and compare it with the live ROS 2 graph")
     check.add_argument("robot", help="name of a shipped robot, or path of a YAML file")
-    check.add_argument(
-        "--live", action="store_true", help="compare with the graph that this terminal is configured for"
-    )
+    check.add_argument("--offline", action="store_true", help="check the file alone, without joining a graph")
     check.add_argument("--seconds", type=float, default=LISTEN, help=f"how long to listen (default {LISTEN:g})")
     check.add_argument("--policy", help="checkpoint folder: check that the robot offers what it needs, with its topics")
     check.set_defaults(run=_check)
