@@ -81,19 +81,15 @@ class JointReference:
         """
         rows = [row for row in (position, velocity, acceleration) if row is not None]
         self._check(now, times, rows)
-        ahead = times > now
-        rows = [row[ahead] for row in rows]
-        knots = np.append(now, times[ahead])
-        durations = np.diff(knots)
-        # [n + 1, order, dof]: what the points leave open counts only at the start of a cubic or quintic.
-        states = np.zeros((len(knots), 3, rows[0].shape[1]))
-        states[0, : len(rows)] = self._now[: len(rows)]
-        states[1:, : len(rows)] = np.stack(rows, 1)
-        scale = durations[:, None] ** np.arange(3)
-        ends = np.concatenate([states[:-1] * scale[:, :, None], states[1:] * scale[:, :, None]], 1)
-        self._coefficients = (_LINEAR, _CUBIC, _QUINTIC)[len(rows) - 1] @ ends
-        self._ends, self._durations = knots[1:], durations
-        self._feedforward = np.zeros(len(self._feedforward))
+        first = int(np.searchsorted(times, now, side="right"))
+        knots = np.append(now, times[first:])
+        # [n + 1, 3, dof]; the matrix of the degree leaves out what the points do not give.
+        states = np.zeros((len(knots), 3, len(self._setpoint)))
+        for order, row in enumerate(rows):
+            states[0, order], states[1:, order] = self._now[order], row[first:]
+        self._ends, self._durations = knots[1:], knots[1:] - knots[:-1]
+        self._coefficients = _segments((_LINEAR, _CUBIC, _QUINTIC)[len(rows) - 1], states, self._durations)
+        self._feedforward = np.zeros(len(self._setpoint))
 
     def approach(self, now: float, position: np.ndarray, period: float, time: float, ceiling: np.ndarray) -> None:
         """Go to a setpoint [dof] rad in a straight line, then hold it.
@@ -131,10 +127,25 @@ class JointReference:
             )
         if not all(np.isfinite(row).all() for row in (times, *rows)):
             raise CommandError("expected finite positions, velocities, accelerations and times")
-        if not (np.diff(times) > 0).all():
+        if not (times[1:] > times[:-1]).all():
             raise CommandError(f"expected ascending times, got {times.tolist()}")
         if times[-1] <= now:
             raise CommandError(f"the trajectory ended {now - times[-1]:.3f} s ago; check clocks and delays")
+
+
+@compiled
+def _segments(matrix: np.ndarray, states: np.ndarray, durations: np.ndarray) -> np.ndarray:
+    """Coefficients of (t / T)^k of each segment [n, 6, dof], from the states between them [n + 1, 3, dof]."""
+    count, dof = len(durations), states.shape[2]
+    coefficients = np.zeros((count, 6, dof))
+    for segment in range(count):
+        for power in range(6):
+            for column in range(6):
+                order = column % 3
+                factor = matrix[power, column] * durations[segment] ** order
+                for joint in range(dof):
+                    coefficients[segment, power, joint] += factor * states[segment + column // 3, order, joint]
+    return coefficients
 
 
 @compiled

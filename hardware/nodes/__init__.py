@@ -1,0 +1,1 @@
+"""Nodes: each a thin program that binds pure logic to a `Graph`."""
