@@ -276,14 +276,12 @@ def _dds_qos(qos: Qos, user_data: str, *more: Any) -> Any:
 
 
 def _ros_qos(qos: Any) -> Qos:
-    best_effort = qos[Policy.Reliability] == Policy.Reliability.BestEffort if Policy.Reliability in qos else True
-    durability = qos[Policy.Durability] if Policy.Durability in qos else Policy.Durability.Volatile
-    history = qos[Policy.History] if Policy.History in qos else None
-    deadline = qos[Policy.Deadline].deadline * 1e-9 if Policy.Deadline in qos else 0.0
+    found = {policy.__scope__: policy for policy in qos}
+    deadline = found["Deadline"].deadline * 1e-9 if "Deadline" in found else 0.0
     return Qos(
-        reliability="best_effort" if best_effort else "reliable",
-        durability="volatile" if durability == Policy.Durability.Volatile else "transient_local",
-        depth=getattr(history, "depth", 0),
+        reliability="reliable" if isinstance(found.get("Reliability"), Policy.Reliability.Reliable) else "best_effort",
+        durability="volatile" if found.get("Durability") in (None, Policy.Durability.Volatile) else "transient_local",
+        depth=getattr(found.get("History"), "depth", 0),
         deadline=deadline if 0 < deadline < 1e9 else None,
     )
 

@@ -78,7 +78,7 @@ class DdsClient:
         identity = f"clientid={_unique_id(participant)};"
         self._writer = participant.writer(f"rq{name}Request", f"{service_type}_Request", RELIABLE, identity)
         self._reader = participant.reader(f"rr{name}Reply", self._response_type, RELIABLE, self._on_response, identity)
-        self._id = self._writer.entity.get_instance_handle()
+        self._id = self._writer.entity.get_instance_handle() % 2**64
         self._sequence = 0
         self._waiting: dict[int, Callable[[Any | None], None]] = {}
 

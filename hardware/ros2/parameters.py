@@ -48,7 +48,8 @@ def coerced(name: str, value: Any, default: Any) -> Any:
         return [float(item) for item in value] if several else float(value)
     if (element, many) != (wanted, several):
         raise GraphError(
-            f"parameter {name} is {_describe(wanted, several)} (default {default!r}), not {_describe(element, many)}: {value!r}"
+            f"parameter {name} is {_describe(wanted, several)} like {default!r}, "
+            f"not {_describe(element, many)} like {value!r}"
         )
     return list(value) if several else value
 
