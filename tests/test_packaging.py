@@ -205,3 +205,17 @@ def test_the_manifest_names_the_ros_packages_in_use() -> None:
     for path in (ROOT / "launch").glob("*.launch.py"):
         used |= set(re.findall(r"^from (\w+)", path.read_text(), re.MULTILINE)) - {"__future__"}
     assert used <= declared, f"package.xml lacks {sorted(used - declared)}"
+
+
+def test_the_robot_computer_keeps_the_numpy_of_ros() -> None:
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    assert steps[0] == ["FROM", "ros:jazzy"]
+    (environment,) = [step for word, step in steps if word == "RUN" and " -m venv " in step]
+    (install,) = [step for word, step in steps if word == "RUN" and step.startswith("pip install")]
+    assert "--system-site-packages" in environment
+    assert '"numpy<2"' in install
+    (extras,) = re.findall(r"\[(.*?)\]", install)
+    assert set(extras.split(",")) <= set(PYPROJECT["project"]["optional-dependencies"])
+    prefix = environment.split()[-1]
+    assert f"PATH={prefix}/bin:$PATH AMENT_PREFIX_PATH={prefix}" in [step for word, step in steps if word == "ENV"]
