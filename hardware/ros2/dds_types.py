@@ -37,6 +37,8 @@ def raw_type(message_type: str) -> Any:
     struct.__init__ = _init
     struct.serialize = _serialize
     struct.deserialize = classmethod(_deserialize)
+    # Of the key, nothing, in the sample that tells that a writer has left.
+    struct.deserialize_key = classmethod(_deserialize)
     return struct
 
 
