@@ -108,7 +108,7 @@ def main(config: DictConfig) -> int:
     folder = Path(plain["output"] or f"runs/evaluate/{candidate.name.replace('/', '-')}-{subject}")
     if simulated:
         seeds = range(plain["first_seed"], plain["first_seed"] + plain["episodes"])
-        options = {key: plain[key] for key in ("execute", "mode", "num_envs", "processes")}
+        options = {key: plain[key] for key in ("execute", "mode", "delay", "guidance", "num_envs", "processes")}
         results = simulate(
             folder, candidate, changes, seeds, other, videos=plain["videos"], camera=plain["video_camera"],
             size=plain["video_size"], record=plain["record"], **options,
@@ -127,7 +127,8 @@ def main(config: DictConfig) -> int:
 def simulate(
     folder: Path, candidate: Candidate, changes: Mapping[str, Any], seeds: Sequence[int],
     other: Candidate | None = None, *,
-    execute: int | None = None, mode: Any = "receding_horizon", num_envs: int = 16, processes: int | None = None,
+    execute: int | None = None, mode: Any = "receding_horizon", delay: float = 0.0, guidance: float | None = None,
+    num_envs: int = 16, processes: int | None = None,
     videos: int = 3, camera: str = "agentview", size: Sequence[int] = (240, 320), record: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run a policy, and perhaps another one, once from each seed; fill `evaluation/` and `metrics.json`.
@@ -136,6 +137,7 @@ def simulate(
         folder: the run folder.
         changes: to the environment of the policy's training data, see `Candidate.environment`.
         other: to compare with, in the environment of its own training data with the same changes.
+        execute, mode, delay, guidance: how chunks are executed, see `robot_rl.rollout.rollout`.
         record: path of a new store for the episodes of the first policy.
 
     Returns:
@@ -153,7 +155,8 @@ def simulate(
     if record is not None and Path(record).exists():
         raise EvaluateError(f"record={record}: exists already; choose another path")
     _try_to_write(folder)
-    options = {"execute": execute, "mode": mode, "num_envs": num_envs, "processes": processes}
+    execution = {"execute": execute, "mode": mode, "delay": delay, "guidance": guidance}
+    options = {**execution, "num_envs": num_envs, "processes": processes}
     spec = _resolved(candidate.environment(changes))
     began = time.perf_counter()
     outcomes = run_episodes(
@@ -179,8 +182,7 @@ def simulate(
         "policy": candidate.name,
         "path": str(candidate.path),
         "environment": spec,
-        "execute": execute,
-        "mode": mode,
+        **execution,
         "first_seed": int(seeds[0]),
         **_rates(outcomes),
         "rate_hz": candidate.policy.contract.rate_hz,

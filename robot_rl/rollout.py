@@ -3,10 +3,16 @@
 An episode depends on its seed alone: the environment is reset to it, and every draw of the policy comes from a
 generator of the episode's own that starts from it. How many environments run side by side changes nothing but the
 rounding of matrix products.
+
+Inference may be given an artificial delay, counted on the control clock: a chunk that is asked for at a step then comes
+so much later, and until then an environment does what the mode of the `ChunkRunner` says, or holds its last command.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,6 +39,8 @@ class Outcome:
         success_step: the first step, from 1, that was a success; None for a failure.
         rewards: float64 [T].
         actions: float32 [T, A]; from the same seed they give the same episode again.
+        switched: bool [T], whether execution passed on to a newer chunk with this action.
+        held: bool [T], whether the last command was repeated for want of an action.
         terminated, truncated: how it ended.
         observations: {name: [T + 1, ...]} where they were asked for.
     """
@@ -41,6 +49,8 @@ class Outcome:
     success_step: int | None
     rewards: NDArray[np.float64]
     actions: NDArray[np.float32]
+    switched: NDArray[np.bool_]
+    held: NDArray[np.bool_]
     terminated: bool
     truncated: bool
     observations: dict[str, NDArray[Any]] | None = None
@@ -68,6 +78,8 @@ def rollout(
     *,
     execute: int | None = None,
     mode: Mode = "receding_horizon",
+    delay: float = 0.0,
+    guidance: float | None = None,
     keep_observations: bool = False,
 ) -> Iterator[Outcome]:
     """Run one episode from each seed, and hand over each as it ends.
@@ -76,34 +88,56 @@ def rollout(
         policy: in evaluation mode; its contract is one that the environments satisfy.
         venv: whose environments name the seed of an episode in the info of its reset.
         execute, mode: see `ChunkRunner`.
+        delay: of each chunk [ms], rounded up to control steps.
+        guidance: of inpainting in mode `real_time`, see `Policy.sample`.
         keep_observations: as the environments give them, for recording.
+
+    Raises:
+        ValueError: the chunks are too short for this delay.
     """
     names = list(policy.contract.observation)
-    runner = ChunkRunner(policy, venv.num_envs, execute=execute, mode=mode)
+    late = math.ceil(round(delay * 1e-3 * policy.contract.rate_hz, 6))
+    runner = ChunkRunner(policy, venv.num_envs, execute=execute, mode=mode, delay=late)
+    coming: deque[tuple[int, int, NDArray[np.float32]]] = deque()
     generators: dict[int, Any] = {}
     observation, info = venv.reset(seed=[int(seed) for seed in seeds])
     active, seed = info["active"].copy(), info["seed"].copy()
     logs = [_Log(int(seed[env])) for env in range(venv.num_envs)]
-    while active.any():
+    hold = np.stack(venv.call("rest_action")).astype(np.float32) if late else None
+    for step in itertools.count():
+        if not active.any():
+            return
         runner.observe({name: observation[name] for name in names}, active)
+        while coming and coming[0][0] <= step:
+            runner.deliver(*coming.popleft()[1:])
         if (request := runner.request()) is not None:
             asking = seed[request.envs].tolist()
             generators |= {one: new_generator(policy, one) for one in asking if one not in generators}
             rows = [generators[one] for one in asking]
-            runner.deliver(request.id, predict(policy, request.observation, rows, request.prefix))
-        actions = runner.next_action(active)
+            chunk = predict(policy, request.observation, rows, request.prefix, guidance)
+            if late:
+                coming.append((step + late, request.id, chunk))
+            else:
+                runner.deliver(request.id, chunk)
+        actions = runner.next_action(active, hold)
         before = observation
         observation, reward, terminated, truncated, info = venv.step(actions)
         ended = terminated | truncated
         for env in np.flatnonzero(active):
             seen = {name: value[env].copy() for name, value in before.items()} if keep_observations else None
-            logs[env].add(actions[env], float(reward[env]), bool(info["success"][env]), seen)
+            marks = bool(info["success"][env]), bool(runner.switched[env]), bool(runner.starved[env])
+            logs[env].add(actions[env], float(reward[env]), *marks, seen)
             if ended[env]:
                 final = dict(info["final_obs"][env]) if keep_observations else None
                 yield logs[env].outcome(bool(terminated[env]), bool(truncated[env]), final)
                 del generators[int(seed[env])]
         runner.flush(np.flatnonzero(ended & active))
         active = info["active"].copy()
+        if hold is not None:
+            hold = np.where(np.isnan(actions), hold, actions)
+            begun = np.flatnonzero(ended & active)
+            for env, rest in zip(begun, venv.call_each("rest_action", {int(env): [] for env in begun}), strict=True):
+                hold[env] = rest
         for env in np.flatnonzero(ended & active):
             seed[env] = info["reset_info"][env]["seed"]
             logs[env] = _Log(int(seed[env]))
@@ -119,6 +153,8 @@ def run_episodes(
     description: str = "evaluate",
     execute: int | None = None,
     mode: Mode = "receding_horizon",
+    delay: float = 0.0,
+    guidance: float | None = None,
     keep_observations: bool = False,
     progress: bool = True,
 ) -> list[Outcome]:
@@ -128,6 +164,7 @@ def run_episodes(
         spec: of the environment; see `robot_rl.sim.make`. Cameras that the policy does not see are left out, unless
             observations are kept.
         num_envs, processes: side by side, see `robot_rl.sim.make_vector`.
+        execute, mode, delay, guidance, keep_observations: see `rollout`.
         progress: show a bar with the success rate so far, on a terminal.
 
     Raises:
@@ -148,7 +185,10 @@ def run_episodes(
         tqdm(total=len(seeds), desc=description, unit="episode", disable=None if progress else True) as bar,
     ):
         satisfies(policy.contract, venv.contract)
-        episodes = rollout(policy, venv, seeds, execute=execute, mode=mode, keep_observations=keep_observations)
+        episodes = rollout(
+            policy, venv, seeds, execute=execute, mode=mode, delay=delay, guidance=guidance,
+            keep_observations=keep_observations,
+        )  # fmt: skip
         for outcome in episodes:
             outcomes[outcome.seed] = outcome
             successes += outcome.success
@@ -183,13 +223,18 @@ class _Log:
         self._success_step: int | None = None
         self._actions: list[NDArray[np.float32]] = []
         self._rewards: list[float] = []
+        self._switched: list[bool] = []
+        self._held: list[bool] = []
         self._observations: list[dict[str, NDArray[Any]]] = []
 
     def add(
-        self, action: NDArray[np.float32], reward: float, success: bool, seen: dict[str, NDArray[Any]] | None
-    ) -> None:
+        self, action: NDArray[np.float32], reward: float, success: bool, switched: bool, held: bool,
+        seen: dict[str, NDArray[Any]] | None,
+    ) -> None:  # fmt: skip
         self._actions.append(action.copy())
         self._rewards.append(reward)
+        self._switched.append(switched)
+        self._held.append(held)
         if success and self._success_step is None:
             self._success_step = len(self._actions)
         if seen is not None:
@@ -201,4 +246,5 @@ class _Log:
             rows = [*self._observations, final]
             observations = {name: np.stack([row[name] for row in rows]) for name in final}
         rewards, actions = np.asarray(self._rewards), np.stack(self._actions)
-        return Outcome(self._seed, self._success_step, rewards, actions, terminated, truncated, observations)
+        marks = np.asarray(self._switched), np.asarray(self._held)
+        return Outcome(self._seed, self._success_step, rewards, actions, *marks, terminated, truncated, observations)

@@ -67,6 +67,9 @@ class ReachEnv(gymnasium.Env):
         observation = _observation(self.position.astype(np.float32), self.goal, ())
         return observation, -1.0, success, self.steps >= self.horizon, {"success": success}
 
+    def rest_action(self) -> np.ndarray:
+        return self.position.astype(np.float32)
+
     def image(self, camera: str, height: int, width: int) -> np.ndarray:
         picture = np.full((height, width, 3), 40, np.uint8)
         for point, colour in ((self.goal, (240, 190, 60)), (self.position, (90, 160, 250))):

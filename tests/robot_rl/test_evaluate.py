@@ -28,7 +28,7 @@ SEEDS = range(100_000, 100_020)
 class Walker:
     """Goes to the goal; a lazy one only from the left half."""
 
-    obs_horizon, action_horizon, action_offset = 1, 4, 0
+    obs_horizon, action_horizon, action_offset, prefix_max_length = 1, 4, 0, 0
 
     def __init__(self, contract, lazy=False):
         self.contract, self.lazy = contract, lazy
@@ -36,7 +36,7 @@ class Walker:
     def encode(self, observation):
         return torch.as_tensor(np.concatenate([observation["position"][:, -1], observation["goal"][:, -1]], axis=1))
 
-    def sample(self, context, prefix=None, generator=None):
+    def sample(self, context, prefix=None, generator=None, guidance=None):
         start, goal = context[:, :2], context[:, 2:]
         target = torch.where(self.lazy & (start[:, :1] > 0.5), start, goal)
         return target[:, None, None].expand(-1, 1, 4, -1)
@@ -150,7 +150,7 @@ def test_an_episode_that_cannot_be_repeated_has_no_video(walker, tmp_path, monke
     film(
         tmp_path,
         {"rate_hz": 10},
-        [Outcome(1, 3, np.zeros(3), np.zeros((3, 2), np.float32), True, False)],
+        [Outcome(1, 3, np.zeros(3), np.zeros((3, 2), np.float32), np.zeros(3, bool), np.zeros(3, bool), True, False)],
         1,
         "a",
         (8, 8),

@@ -47,7 +47,7 @@ class Linear:
         assert observation["x"].shape[1:] == (2, 2)
         return observation["x"]
 
-    def sample(self, context, prefix=None, generator=None):
+    def sample(self, context, prefix=None, generator=None, guidance=None):
         j = torch.arange(self.action_horizon) + self.action_offset
         chunk = torch.zeros(len(context), 1, self.action_horizon, 3)
         chunk[..., :2] = context[:, -1, None, None] + 0.1 * j[:, None]

@@ -19,7 +19,7 @@ from robot_rl.rollout import rollout, run_episodes, without_unseen_cameras
 class Chaser:
     """Chunks that go straight to the goal; action j of a chunk carries a trace of j and of the episode's draws."""
 
-    obs_horizon, action_horizon, action_offset = 2, 4, 0
+    obs_horizon, action_horizon, action_offset, prefix_max_length = 2, 4, 0, 0
 
     def __init__(self, contract):
         self.contract = contract
@@ -27,7 +27,7 @@ class Chaser:
     def encode(self, observation):
         return torch.as_tensor(observation["goal"])[:, -1]
 
-    def sample(self, context, prefix=None, generator=None):
+    def sample(self, context, prefix=None, generator=None, guidance=None):
         from robot_rl.policies import draw
 
         noise = draw.normal((len(context), 1, 1, 2), torch.device("cpu"), generator)
@@ -136,3 +136,58 @@ def test_success_rate_uses_seeds_of_its_own(chaser):
 def test_cameras_that_the_policy_does_not_see_are_not_rendered(chaser):
     spec = {"task": "lift", "cameras": {"goal": [8, 8], "agentview": [8, 8]}}
     assert without_unseen_cameras(spec, chaser) == {"task": "lift", "cameras": {"goal": [8, 8]}}
+
+
+def late_by_hand(env, seed: int, mode: str, late: int) -> tuple[list[np.ndarray], list[bool], list[bool]]:
+    """An episode of chunks that come `late` steps after they were asked for, of which 2 are executed."""
+    generator, actions, switched, held = torch.Generator().manual_seed(seed), [], [], []
+    observation, _ = env.reset(seed=seed)
+    last, plan, coming, executed, asked, fresh = env.rest_action(), None, None, 0, None, False
+    for step in range(100):
+        if coming and coming[0] == step:
+            fresh, plan, coming = plan is not None, coming[1:], None
+        if coming is None and (asked is None or executed - asked >= 2):
+            noise = torch.randn((1, 1, 1, 2), generator=generator).numpy()[0, 0, 0]
+            coming, asked = (step + late, executed, observation["goal"] + np.float32(1e-3) * noise), executed
+        place = None if plan is None else executed - plan[0]
+        held.append(place is None or place >= (2 if mode == "receding_horizon" else 4))
+        switched.append(not held[-1] and fresh)
+        if not held[-1]:
+            last, executed, fresh = plan[1] + np.float32(1e-4) * np.float32(place), executed + 1, False
+        actions.append(last)
+        observation, _, terminated, truncated, _ = env.step(last)
+        if terminated or truncated:
+            return actions, switched, held
+
+
+@pytest.mark.parametrize("mode", ["receding_horizon", "asynchronous", "real_time"])
+@pytest.mark.parametrize(("delay", "late"), [(50, 1), (100, 1), (110, 2), (200, 2)])
+def test_a_late_chunk_meets_an_environment_that_held_or_went_on(venv, env, chaser, mode, delay, late):
+    for outcome in rollout(chaser, venv(3), range(10, 18), execute=2, mode=mode, delay=delay):
+        actions, switched, held = late_by_hand(env, outcome.seed, mode, late)
+        np.testing.assert_allclose(outcome.actions, actions, rtol=1e-6)
+        assert outcome.held.tolist() == held
+        assert outcome.switched.tolist() == switched
+        assert outcome.held[:late].all()
+        assert outcome.held[late:].any() == (mode == "receding_horizon" and outcome.steps > late + 2)
+
+
+def test_an_episode_does_not_depend_on_who_runs_beside_also_when_chunks_are_late(venv, env):
+    torch.manual_seed(0)
+    statistics = {name: _Range(2) for name in ("position", "goal", "action")}
+    config = {
+        "process": {"name": "flow_matching", "steps": 4}, "denoiser": {"name": "mlp", "width": 16}, "action_horizon": 6,
+        "prefix": {"probability": 0.5, "max_length": 3},
+    }  # fmt: skip
+    policy = build_policy(config, env.contract, statistics).eval()
+    for guidance in (None, 5.0):
+        options = {"execute": 3, "mode": "real_time", "delay": 200, "guidance": guidance}
+        together = {o.seed: o for o in rollout(policy, venv(4), range(6), **options)}
+        for seed in range(6):
+            (alone,) = rollout(policy, venv(1), [seed], **options)
+            np.testing.assert_allclose(together[seed].actions, alone.actions, atol=1e-4)
+
+
+def test_a_delay_that_the_chunks_cannot_bridge_is_refused(venv, chaser):
+    with pytest.raises(ValueError, match="choose 2 to 2"):
+        list(rollout(chaser, venv(1), [1], execute=3, mode="real_time", delay=200))
