@@ -23,20 +23,20 @@ MASS = 1000.0
 
 
 class LiftBelt(Lift):
-    """See the module. The belt moves along y, to the robot's left (+) or right (-).
+    """See the module.
 
     Args:
-        speed: [low, high], drawn for each episode together with the direction [m/s].
-        upstream: [low, high], the cube's start, from the middle of the table against the motion [m].
+        speed: [low, high] along y, to the robot's left where positive; drawn for each episode [m/s].
+        start: [low, high] of the cube's y, from the middle of the table; drawn as well [m].
     """
 
-    def __init__(self, *args: Any, speed: Sequence[float], upstream: Sequence[float], **kwargs: Any) -> None:
-        self._speed, self._upstream = tuple(speed), tuple(upstream)
+    def __init__(self, *args: Any, speed: Sequence[float], start: Sequence[float], **kwargs: Any) -> None:
+        self._speed, self._start = tuple(speed), tuple(start)
         super().__init__(*args, **kwargs)
 
     def _load_model(self) -> None:
         self.placement_initializer = UniformRandomSampler(
-            name="ObjectSampler", x_range=[-0.03, 0.03], y_range=[0.0, 0.0], rotation=None,
+            name="ObjectSampler", x_range=[-0.03, 0.03], y_range=self._start, rotation=None,
             ensure_object_boundary_in_range=False, reference_pos=self.table_offset + [0.0, 0.0, HEIGHT], z_offset=0.001,
             rng=self.rng,
         )  # fmt: skip
@@ -67,14 +67,9 @@ class LiftBelt(Lift):
 
     def _reset_internal(self) -> None:
         super()._reset_internal()
-        direction = self.rng.choice([-1.0, 1.0])
-        velocity = direction * self.rng.uniform(*self._speed)
-        data, cube = self.sim.data, self.cube.joints[0]
-        start = data.get_joint_qpos(cube).copy()
-        start[1] -= direction * self.rng.uniform(*self._upstream)
-        data.set_joint_qpos(cube, start)
-        data.set_joint_qvel(cube, np.array([0.0, velocity, 0.0, 0.0, 0.0, 0.0]))
-        data.set_joint_qvel("belt_slide", velocity)
+        velocity = self.rng.uniform(*self._speed)
+        self.sim.data.set_joint_qvel(self.cube.joints[0], np.array([0.0, velocity, 0.0, 0.0, 0.0, 0.0]))
+        self.sim.data.set_joint_qvel("belt_slide", velocity)
 
     def _check_success(self) -> bool:
         height = self.sim.data.body_xpos[self.cube_body_id][2]
