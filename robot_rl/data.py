@@ -31,6 +31,25 @@ def main(arguments: list[str]) -> int:
     tag.add_argument("--episodes", required=True, help="for example 0,3,7-9")
     tag.set_defaults(run=_tag)
 
+    relabel = verbs.add_parser("relabel", help="change what is said of episodes: success, task, text")
+    relabel.add_argument("store", type=Path)
+    relabel.add_argument("--episodes", required=True, help="for example 0,3,7-9, or all")
+    relabel.add_argument("--success", choices=("true", "false", "unknown"))
+    relabel.add_argument("--task", help="name of the task")
+    relabel.add_argument("--text", help="the instruction, in words")
+    relabel.set_defaults(run=_relabel)
+
+    stats = verbs.add_parser("stats", help="mean, spread and range of every feature and action element")
+    stats.add_argument("store", type=Path)
+    stats.add_argument("--episodes", help="for example 0,3,7-9, or all; default: the successful ones")
+    stats.add_argument("--json", action="store_true", help="print everything as JSON, with 513 quantiles")
+    stats.set_defaults(run=_stats)
+
+    diff = verbs.add_parser("diff", help="compare two stores by content; exit status 1 when they differ")
+    diff.add_argument("first", type=Path)
+    diff.add_argument("second", type=Path)
+    diff.set_defaults(run=_diff)
+
     add_verbs(verbs)
     options = parser.parse_args(arguments)
     return int(options.run(options))
@@ -114,3 +133,62 @@ def _tag(options: argparse.Namespace) -> int:
         store.annotate(index, **facts)
     print(f"{options.store}: {len(episodes)} episodes, {', '.join(f'{key}={value!r}' for key, value in facts.items())}")
     return 0
+
+
+def _relabel(options: argparse.Namespace) -> int:
+    from robot_rl.datasets import EpisodeStore
+
+    given: dict[str, Any] = {key: getattr(options, key) for key in ("task", "text")}
+    facts = {key: value for key, value in given.items() if value is not None}
+    if options.success is not None:
+        facts["success"] = {"true": True, "false": False, "unknown": None}[options.success]
+    if not facts:
+        raise ValueError("nothing to change: give --success, --task or --text")
+    store = EpisodeStore.open(options.store)
+    episodes = numbers(options.episodes, len(store))
+    for index in episodes:
+        store.annotate(index, **facts)
+    print(f"{options.store}: {len(episodes)} episodes, {', '.join(f'{key}={value!r}' for key, value in facts.items())}")
+    return 0
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from robot_rl.datasets import EpisodeStore
+    from robot_rl.datasets.contract import element_names
+
+    store = EpisodeStore.open(options.store)
+    chosen = None if options.episodes is None else numbers(options.episodes, len(store))
+    if not len(store.select(success=True) if chosen is None else chosen):
+        raise ValueError(f"{options.store} holds no successful episode; choose some by --episodes")
+    found = store.statistics(chosen)
+    if options.json:
+        print(json.dumps({name: statistics.to_dict() for name, statistics in found.items()}, indent=2))
+        return 0
+    columns = ("mean", "std", "min", "1 %", "median", "99 %", "max")
+    print(f"{'':34}" + "".join(f"{column:>11}" for column in columns))
+    for name, statistics in found.items():
+        feature = store.contract.observation.get(name)
+        names = element_names(feature) if feature is not None else store.contract.action_names
+        quantiles = [statistics.quantile(q) for q in (0.01, 0.5, 0.99)]
+        rows = [statistics.mean, statistics.std, statistics.min, *quantiles, statistics.max]
+        for element, values in zip(names, zip(*(row.reshape(-1) for row in rows), strict=True), strict=True):
+            label = f"{name}  {element}" if element != name else name
+            print(f"{label:34.34}" + "".join(f"{value:11.4g}" for value in values))
+    print(f"over {next(iter(found.values())).count} rows")
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from robot_rl.datasets import EpisodeStore
+    from robot_rl.datasets.difference import difference
+
+    found = difference(EpisodeStore.open(options.first), EpisodeStore.open(options.second))
+    for line in found.contract:
+        print(f"contract: {line}")
+    for path, only in ((options.first, found.only_first), (options.second, found.only_second)):
+        if only:
+            print(f"only in {path}: episodes {', '.join(map(str, only))}")
+    for ours, theirs, key, one, other in found.facts:
+        print(f"episode {ours} and {theirs}: {key} is {one!r} and {other!r}")
+    print(f"{len(found.both)} episodes are in both" + (": the stores hold the same" if found.is_empty else ""))
+    return 0 if found.is_empty else 1

@@ -48,6 +48,18 @@ def add_verbs(verbs: Any) -> None:
     trim.add_argument("--margin", type=float, default=0.2, help="seconds to keep of that; default: 0.2")
     trim.set_defaults(run=_trim)
 
+    resample = verbs.add_parser("resample", help="a new store at another rate, image size or encoding")
+    resample.add_argument("store", type=Path)
+    resample.add_argument("--output", type=Path, required=True, metavar="new store")
+    resample.add_argument("--rate", type=float, help="rows per second")
+    resample.add_argument("--size", type=int, nargs=2, metavar=("height", "width"), help="of the pictures")
+    resample.add_argument(
+        "--crop", type=int, nargs=4, metavar=("top", "left", "height", "width"), help="to keep of the pictures, before"
+    )
+    resample.add_argument("--cameras", nargs="+", help="that size and crop apply to; default: all")
+    resample.add_argument("--encoding", help="of the frames: jpeg, png, lz4 or raw; default: as before")
+    resample.set_defaults(run=_resample)
+
 
 def numbers(text: str, count: int) -> list[int]:
     """Read `0,3,7-9` or `all`; a number that does not exist is an error before anything is touched."""
@@ -147,6 +159,21 @@ def _trim(options: argparse.Namespace) -> int:
         return 0
     _replace(store, parts)
     print(f"{cut} of {store.num_steps} steps were cut off")
+    return 0
+
+
+def _resample(options: argparse.Namespace) -> int:
+    from robot_rl.datasets import EpisodeStore
+    from robot_rl.datasets.resample import View, resample
+
+    store = EpisodeStore.open(options.store)
+    view = View(options.crop and tuple(options.crop), options.size and tuple(options.size))
+    views = dict.fromkeys(options.cameras or store.contract.cameras, view) if view != View() else {}
+    if not (views or options.rate or options.encoding):
+        raise ValueError("nothing to change: give --rate, --size, --crop or --encoding")
+    with progress_bar("resampling", len(store)) as progress:
+        made = resample(store, options.output, options.rate, views, options.encoding, progress)
+    print(f"{options.output}: {len(made)} episodes, {made.num_steps} steps at {made.contract.rate_hz:g} Hz")
     return 0
 
 

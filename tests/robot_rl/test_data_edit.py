@@ -1,4 +1,4 @@
-"""`robot-rl data merge | split | delete | trim` as they are typed."""
+"""`robot-rl data` verbs that edit and compare stores, as they are typed."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> Path:
         for number in range(3):
             with writer.episode(task="reach", source="expert", seed=number) as episode:
                 for step in range(30):
-                    episode.add({"position": np.ones(1) * step}, [min(max(step - 8, 0), 16)])
+                    episode.add({"position": np.ones(1) * step}, [min(max(step - 8, 0), 16)], reward=number)
                 episode.finish({"position": np.ones(1) * 30}, success=True)
     return tmp_path / "a.zarr"
 
@@ -69,3 +69,43 @@ def test_trim_by_time_and_by_standing_still(store: Path, capsys: pytest.CaptureF
     assert cli.main(["data", "check", str(store)]) == 0
     assert cli.main(["data", "trim", str(store), "--idle", "--margin", "0.1"]) == 0
     assert "left as it is" in capsys.readouterr().out
+
+
+def test_resample_and_diff(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half = store.with_name("half.zarr")
+    assert cli.main(["data", "resample", str(store), "--output", str(half), "--rate", "5"]) == 0
+    assert EpisodeStore.open(half).lengths.tolist() == [15, 15, 15]
+    assert cli.main(["data", "resample", str(store), "--output", str(half)]) == 1
+    assert "nothing to change" in capsys.readouterr().err
+    assert cli.main(["data", "diff", str(store), str(half)]) == 1
+    out = capsys.readouterr().out
+    assert "rate_hz" in out
+    assert "0 episodes are in both" in out
+
+
+def test_diff_recognises_episodes_wherever_they_stand(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = store.with_name("both.zarr")
+    cli.main(["data", "merge", str(store), "--output", str(both)])
+    assert cli.main(["data", "relabel", str(both), "--episodes", "all", "--success", "unknown", "--text", "go"]) == 0
+    assert cli.main(["data", "delete", str(both), "--episodes", "0"]) == 0
+    capsys.readouterr()
+    assert cli.main(["data", "diff", str(store), str(both)]) == 1
+    out = capsys.readouterr().out
+    assert f"only in {store}: episodes 0" in out
+    assert "episode 1 and 0: success is True and None" in out
+    assert "2 episodes are in both" in out
+    assert cli.main(["data", "diff", str(store), str(store)]) == 0
+
+
+def test_stats_are_those_of_the_rows(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "stats", str(store)]) == 0
+    position, target = capsys.readouterr().out.splitlines()[1:3]
+    assert position.split()[0] == "position"
+    mean, std, low, *_, high = map(float, position.split()[-7:])
+    rows = np.arange(31)
+    assert (mean, low, high) == (15, 0, 30)
+    assert std == pytest.approx(rows.std(), rel=1e-3)
+    assert float(target.split()[-1]) == 16
+    assert cli.main(["data", "relabel", str(store), "--episodes", "all", "--success", "false"]) == 0
+    assert cli.main(["data", "stats", str(store)]) == 1
+    assert "no successful episode" in capsys.readouterr().err
