@@ -94,6 +94,7 @@ class Inference:
         path: a run folder, a checkpoint folder or an exported policy.
         device: of a policy in torch.
         threads: of the computation.
+        guidance: how requests with a prefix are computed, see `Policy.sample`.
         timeout: longest time for one chunk [s]; a process that takes longer is killed and started again.
         start_timeout: longest time for loading the policy [s].
         wake: called, by another thread, when there are events.
@@ -111,11 +112,12 @@ class Inference:
         *,
         device: str = "cpu",
         threads: int = 1,
+        guidance: float | None = None,
         timeout: float = 2.0,
         start_timeout: float = 120.0,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settings = {"path": str(path), "device": device, "threads": threads}
+        self._settings = {"path": str(path), "device": device, "threads": threads, "guidance": guidance}
         self._timeout, self._start_timeout, self._wake = timeout, start_timeout, wake
         self._seed: int | None = 0
         self._submitted: deque[dict[str, Any]] = deque()
@@ -296,10 +298,11 @@ def main() -> None:
 class _Server:
     """The policy, in its process."""
 
-    def __init__(self, path: str, device: str, threads: int) -> None:
+    def __init__(self, path: str, device: str, threads: int, guidance: float | None) -> None:
         from robot_rl.policies.prediction import load, new_generator
 
         self._policy, _, _ = load(path, device, threads)
+        self._guidance = guidance
         self._generator: Any = new_generator(self._policy, 0)
         contract, horizon = self._policy.contract, self._policy.obs_horizon
         nothing = {
@@ -312,7 +315,7 @@ class _Server:
     def describe(self) -> dict[str, Any]:
         policy = self._policy
         keys = ("obs_horizon", "action_horizon", "action_offset", "prefix_max_length")
-        return {"contract": policy.contract.to_dict()} | {key: getattr(policy, key, 0) for key in keys}
+        return {"contract": policy.contract.to_dict()} | {key: getattr(policy, key) for key in keys}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from robot_rl.policies.prediction import new_generator, predict
@@ -321,5 +324,6 @@ class _Server:
         if request["seed"] is not None:
             self._generator = new_generator(self._policy, request["seed"])
         prefix = None if request["prefix"] is None else Prefix(*request["prefix"])
-        chunk = predict(self._policy, request["observation"], [self._generator], prefix)
+        guidance = None if prefix is None else self._guidance
+        chunk = predict(self._policy, request["observation"], [self._generator], prefix, guidance)
         return {"id": request["id"], "chunk": chunk, "seconds": time.perf_counter() - began}

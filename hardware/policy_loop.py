@@ -2,8 +2,8 @@
 
     loop.begin(seed)
     loop.take(topic, message, received)                # whenever a message comes
-    steps = loop.tick(time, now)                       # at each multiple of the control period
-    steps = loop.advance(now)                          # whenever something has come since: a message, a chunk
+    steps = loop.tick(time)                            # at each multiple of the control period
+    steps = loop.advance()                             # whenever something has come since: a message, a chunk
 
 A control step begins with its tick, takes a row of observations and ends with an action: at once when the `ChunkRunner`
 has one, otherwise as soon as the chunk that it waits for arrives. When the next tick comes first, the robot is told to
@@ -59,10 +59,11 @@ class Step:
 
     Attributes:
         time: the tick that it belongs to.
-        row: observed just now, or None. Its own time is that of observing, on or after the tick.
+        row: observed just now, or None.
         action: to be proposed now, or None.
         held: the action is the last one again, for want of a chunk.
-        seam: the largest change of an action element where a new chunk took over, or None.
+        seam: the jump of the commanded velocity where a new chunk took over or there was none, else None: see
+            `robot_rl.policies.chunk_seam`; without the gripper.
     """
 
     time: float
@@ -107,7 +108,9 @@ class PolicyLoop:
         self._inference, self._alignment = inference, alignment
         self._runner = ChunkRunner(inference.policy, 1, execute=execute, mode=mode, delay=steps)
         self._names = list(contract.observation)
-        self._delay, self._lockstep = delay, lockstep
+        self._delay, self._lockstep, self._rate_hz = delay, lockstep, contract.rate_hz
+        smooth = [part for name, part in contract.action_slices.items() if name != "gripper_opening"]
+        self._smooth = np.r_[tuple(smooth or contract.action_slices.values())]
         self._newest = dict.fromkeys(alignment.health, -np.inf)
         self._interval: dict[str, float] = {}
         self._asked: dict[int, float] = {}
@@ -115,6 +118,7 @@ class PolicyLoop:
         self._time: float | None = None
         self._observed = True
         self._last: NDArray[np.float32] | None = None
+        self._before: NDArray[np.float32] | None = None
         self.active = False
         self.failure: str | None = None
         self.inference_times: list[float] = []
@@ -134,7 +138,7 @@ class PolicyLoop:
 
     def end(self) -> None:
         """Act no longer."""
-        self.active, self._time, self._last = False, None, None
+        self.active, self._time, self._last, self._before = False, None, None, None
         self._asked.clear()
         self._answers.clear()
 
@@ -148,6 +152,11 @@ class PolicyLoop:
                 self._interval[name] = sample[0] - last if sample[0] > last else np.inf
                 self._newest[name] = sample[0]
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a control step has begun that came to no action yet."""
+        return self._time is not None
+
     def awaited(self) -> list[str]:
         """Features whose next sample, by the rhythm so far, belongs to the present tick and has not come."""
         if self._time is None or self._observed:
@@ -158,7 +167,7 @@ class PolicyLoop:
             if newest + self._interval.get(name, np.inf) <= self._time + _EPSILON
         ]
 
-    def tick(self, time: float, now: float) -> list[Step]:
+    def tick(self, time: float) -> list[Step]:
         """Begin the control step of a time [s], ending the one before.
 
         Raises:
@@ -167,16 +176,14 @@ class PolicyLoop:
         """
         steps = []
         if self.active and self._time is not None and self._observed and self._last is not None:
-            held = self._runner.next_action(hold=self._last[None])[0]
-            steps.append(Step(self._time, action=held, held=True))
+            steps.append(self._hold(self._time, self._last))
         self._time, self._observed = time, False
-        return [*steps, *self.advance(now)]
+        return [*steps, *self.advance()]
 
-    def advance(self, now: float, patient: bool = True) -> list[Step]:
+    def advance(self, patient: bool = True) -> list[Step]:
         """Go on with the present control step as far as that is possible now.
 
         Args:
-            now: the clock of the ticks [s].
             patient: wait for samples that are to come.
 
         Raises:
@@ -190,7 +197,7 @@ class PolicyLoop:
             if patient and self.awaited():
                 return []
             self._observed = True
-            row = self._look(max(time, now))
+            row = self._look(time)
             steps.append(Step(time, row=row))
             self._runner.observe({name: row.observation[name][None] for name in self._names})
             self._deliver(time)
@@ -207,13 +214,20 @@ class PolicyLoop:
         except StarvedError:
             if waiting or self._last is None:
                 return steps
-            action = self._runner.next_action(hold=self._last[None])[0]
-            self._time = None
-            return [*steps, Step(time, action=action, held=True)]
-        switched = self._last is not None and bool(self._runner.switched[0])
-        seam = float(np.abs(action - self._last).max()) if switched and self._last is not None else None
-        self._last, self._time = action, None
-        return [*steps, Step(time, action=action, seam=seam)]
+            return [*steps, self._hold(time, self._last)]
+        return [*steps, self._act(time, action, bool(self._runner.switched[0]))]
+
+    def _hold(self, time: float, last: NDArray[np.float32]) -> Step:
+        self._runner.next_action(hold=last[None])
+        return self._act(time, last, self._before is not last, held=True)
+
+    def _act(self, time: float, action: NDArray[np.float32], switched: bool, held: bool = False) -> Step:
+        seam = None
+        if switched and self._last is not None and self._before is not None:
+            bend = (action - 2 * self._last + self._before)[self._smooth]
+            seam = float(np.linalg.norm(bend)) * self._rate_hz
+        self._before, self._last, self._time = self._last, action, None
+        return Step(time, action=action, held=held, seam=seam)
 
     def _look(self, time: float) -> Row:
         try:

@@ -48,6 +48,7 @@ class Alignment:
 
     def __init__(self) -> None:
         self.sample: tuple[float, np.ndarray] | None = None
+        self.asked: list[float] = []
 
     @property
     def health(self) -> dict[str, None]:
@@ -62,7 +63,8 @@ class Alignment:
     def row(self, time: float) -> Row:
         if self.sample is None:
             raise LookupError("no sample")
-        return Row(time, {"step": self.sample[1]}, {"step": self.sample[0]})
+        self.asked.append(time)
+        return Row({"step": self.sample[1]}, {"step": self.sample[0]})
 
 
 def make(**options: Any) -> tuple[PolicyLoop, Inference]:
@@ -72,10 +74,6 @@ def make(**options: Any) -> tuple[PolicyLoop, Inference]:
 
 def observe(loop: PolicyLoop, step: int) -> None:
     loop.take("/step", np.array([step], np.float32), step * PERIOD)
-
-
-def tick(loop: PolicyLoop, time: float) -> list[Step]:
-    return loop.tick(time, time)
 
 
 def actions(steps: list[Step]) -> list[float]:
@@ -89,14 +87,14 @@ def test_a_chunk_that_arrives_within_the_period_acts_at_once() -> None:
     executed = []
     for step in range(9):
         observe(loop, step)
-        steps = tick(loop, step * PERIOD)
+        steps = loop.tick(step * PERIOD)
         rows = [item.row for item in steps if item.row is not None]
         assert [row.stamps["step"] for row in rows] == [step * PERIOD]
         if step % 4 == 0:
             assert actions(steps) == []
             inference.answer()
-            steps = loop.advance(0.0)
-        assert loop.advance(0.0) == []
+            steps = loop.advance()
+        assert loop.advance() == []
         executed += actions(steps)
     assert executed == list(range(9))
     assert [observed[0, :, 0].tolist() for _, observed in inference.asked] == [[0, 0], [3, 4], [7, 8]]
@@ -109,10 +107,10 @@ def test_the_last_action_is_held_until_a_late_chunk_arrives() -> None:
     executed: list[tuple[float, bool]] = []
     for step in range(8):
         observe(loop, step)
-        steps = tick(loop, step * PERIOD)
+        steps = loop.tick(step * PERIOD)
         if step in (0, 6):
             inference.answer()
-            steps += loop.advance(0.0)
+            steps += loop.advance()
         executed += [(float(item.action[0]), item.held) for item in steps if item.action is not None]
     moves = [(0.0, False), (1.0, False), (2.0, False), (3.0, False)]
     # Asked at step 4, answered within step 6: two periods are over without an action of their own.
@@ -124,7 +122,7 @@ def test_before_the_first_chunk_nothing_is_proposed() -> None:
     loop.begin(0)
     for step in range(3):
         observe(loop, step)
-        assert actions(tick(loop, step * PERIOD)) == []
+        assert actions(loop.tick(step * PERIOD)) == []
 
 
 def test_an_artificial_delay_is_counted_on_the_clock_of_the_ticks() -> None:
@@ -133,61 +131,62 @@ def test_an_artificial_delay_is_counted_on_the_clock_of_the_ticks() -> None:
     executed = []
     for step in range(10):
         observe(loop, step)
-        executed.append(actions(tick(loop, step * PERIOD)))
+        executed.append(actions(loop.tick(step * PERIOD)))
         if inference.asked and inference.asked[-1][1][0, -1, 0] == step:
             inference.answer()
-            assert actions(loop.advance(0.0)) == []
+            assert actions(loop.advance()) == []
     # Chunks asked at 0, 2 + 4 = 6, … are there two steps later; the second one goes on where execution stands.
     assert executed == [[], [], [0], [1], [2], [3], [4], [5], [8], [9]]
 
 
 def test_in_lockstep_a_tick_waits_for_its_observation_and_for_its_chunk() -> None:
-    loop, inference = make(lockstep=True)
+    inference, alignment = Inference(), Alignment()
+    loop = PolicyLoop(inference, alignment, execute=4, lockstep=True)
     loop.begin(0)
     for step in range(2):
         observe(loop, step)
-    assert tick(loop, 1 * PERIOD)[0].row is not None
+    assert loop.tick(1 * PERIOD)[0].row is not None
     inference.answer()
-    assert actions(loop.advance(0.0)) == [1.0]
-    assert tick(loop, 2 * PERIOD) == []
+    assert actions(loop.advance()) == [1.0]
+    assert loop.tick(2 * PERIOD) == []
     assert loop.awaited() == ["step"]
     observe(loop, 2)
-    steps = loop.advance(2 * PERIOD + 0.001)
+    steps = loop.advance()
     assert actions(steps) == [2.0]
-    assert steps[0].row is not None
-    assert steps[0].row.time == 2 * PERIOD + 0.001  # what was received after the tick counts
-    assert tick(loop, 3 * PERIOD) == []
-    steps = loop.advance(3 * PERIOD, patient=False)  # it never came
+    assert alignment.asked == [PERIOD, 2 * PERIOD]
+    assert loop.tick(3 * PERIOD) == []
+    steps = loop.advance(patient=False)  # it never came
     assert [step.row.stamps["step"] for step in steps if step.row is not None] == [2 * PERIOD]
 
 
-def test_seams_are_the_jumps_between_chunks() -> None:
+def test_seams_are_the_jumps_of_velocity_between_chunks() -> None:
     loop, inference = make()
     loop.begin(0)
     seams = []
     for step in range(9):
         observe(loop, 10 * step)  # each chunk begins ten times as far as the steps before went
-        steps = tick(loop, step * PERIOD)
+        steps = loop.tick(step * PERIOD)
         if step % 4 == 0:
             inference.answer()
-            steps += loop.advance(0.0)
+            steps += loop.advance()
         seams += [item.seam for item in steps if item.seam is not None]
-    assert seams == [40.0 - 3.0, 80.0 - 43.0]
+    # The command went on by 1 in each step, then by 37.
+    assert seams == pytest.approx([(37.0 - 1.0) / PERIOD] * 2)
 
 
 def test_a_failed_inference_ends_the_loop_and_a_restart_allows_another_beginning() -> None:
     loop, inference = make()
     loop.begin(0)
     observe(loop, 0)
-    tick(loop, 0.0)
+    loop.tick(0.0)
     inference.pending.append(Failure(0, "the process died: SIGKILL"))
     with pytest.raises(InferenceFailed, match="SIGKILL"):
-        loop.advance(0.0)
+        loop.advance()
     assert not loop.active
     with pytest.raises(InferenceFailed, match="SIGKILL"):
         loop.begin(1)
     inference.pending.append(Ready())
-    loop.advance(0.0)
+    loop.advance()
     loop.begin(1)
     assert loop.active
 
@@ -196,32 +195,32 @@ def test_a_chunk_that_is_not_finite_ends_the_loop() -> None:
     loop, inference = make()
     loop.begin(0)
     observe(loop, 0)
-    tick(loop, 0.0)
+    loop.tick(0.0)
     inference.pending.append(Answer(0, np.full((1, 8, 1), np.nan, np.float32), 0.01))
     with pytest.raises(InferenceFailed, match="not finite"):
-        loop.advance(0.0)
+        loop.advance()
 
 
 def test_an_answer_to_the_run_before_is_ignored() -> None:
     loop, inference = make()
     loop.begin(0)
     observe(loop, 0)
-    tick(loop, 0.0)
+    loop.tick(0.0)
     inference.answer()
     late = inference.pending
     inference.pending = []
     loop.begin(1)
     observe(loop, 1)
-    tick(loop, PERIOD)
+    loop.tick(PERIOD)
     inference.pending = late
-    assert loop.advance(0.0) == []
+    assert loop.advance() == []
 
 
 def test_a_missing_observation_is_raised_and_leaves_out_the_step() -> None:
     loop, _ = make()
     loop.begin(0)
     with pytest.raises(LookupError):
-        tick(loop, 0.0)
-    assert loop.advance(0.0) == []
+        loop.tick(0.0)
+    assert loop.advance() == []
     observe(loop, 1)
-    assert len(tick(loop, PERIOD)) == 1
+    assert len(loop.tick(PERIOD)) == 1
