@@ -402,11 +402,12 @@ def action_features(
                       lower=lower, upper=upper)  # fmt: skip
     features = {arm.name: arm}
     if gripper:
-        bounds = {"lower": (0.0,), "upper": (gripper.opening,)}
-        features["gripper_opening"] = Feature("gripper_opening", (1,), kind="action", unit="m", **bounds)
+        features["gripper_opening"] = Feature(
+            "gripper_opening", (1,), kind="action", unit="m", lower=(0.0,), upper=(gripper.opening,)
+        )
     return features
 
 
 def _interpolate(numbers: ArrayLike, inputs: Sequence[float], outputs: Sequence[float]) -> np.ndarray:
     order = 1 if inputs[0] < inputs[-1] else -1
-    return np.asarray(np.interp(numbers, inputs[::order], outputs[::order]))
+    return np.asarray(np.interp(np.asarray(numbers, float), inputs[::order], outputs[::order]))

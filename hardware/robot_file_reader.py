@@ -194,6 +194,8 @@ class _Reader:
             count = len(joints) if name == "joint_position" else max(1, len(command.elements))
             if len(command.elements) != count and not (name == "gripper_opening" and command.type == ARRAY):
                 self.problems.append(f"{where}.elements: expected {count} joint names, got {len(command.elements)}")
+            if name == "joint_position" and command.scale is not None:
+                self.problems.append(f"{where}.scale: joints are commanded in radians; a scale is for a gripper")
             if command.type == TRAJECTORY and not command.elements:
                 self.problems.append(f"{where}.elements: a JointTrajectory names its joints")
             if len(set(command.elements)) != len(command.elements):
