@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, Full, Queue
 
@@ -16,6 +17,7 @@ import mujoco
 import numpy as np
 
 from robot_rl.hardware.twin import Twin
+from robot_rl.sim.render import Renderer, RenderError
 
 _NICENESS = 10
 
@@ -29,6 +31,9 @@ class CameraThread:
 
     Attributes:
         skipped: pictures that were asked for while the thread was busy.
+
+    Raises:
+        RenderError: this machine cannot render.
     """
 
     def __init__(self, twin: Twin, deliver: Callable[[str, float, np.ndarray], None]) -> None:
@@ -36,8 +41,10 @@ class CameraThread:
         self.lock = threading.Lock()
         self._twin, self._deliver = twin, deliver
         self._wanted: Queue[tuple[Sequence[str], float, np.ndarray] | None] = Queue(maxsize=1)
+        self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="twin cameras", daemon=True)
         self._thread.start()
+        self._ready.result()
 
     def request(self, cameras: Sequence[str], time: float) -> None:
         """Ask for pictures of the present state, which is of a time [s]; never waits."""
@@ -54,23 +61,26 @@ class CameraThread:
         self._thread.join()
 
     def _run(self) -> None:
-        from robot_rl.sim.render import Renderer
-
         if hasattr(os, "setpriority"):
             # On Linux of this thread alone, and of those of the software renderer, which it starts.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         env = self._twin.env
-        model = env.model
-        data = mujoco.MjData(model)
-        with Renderer(model, env.spec["render_quality"]) as renderer:
+        data = mujoco.MjData(env.model)
+        try:
+            renderer = Renderer(env.model, env.spec["render_quality"])
+        except RenderError as error:
+            self._ready.set_exception(error)
+            return
+        self._ready.set_result(None)
+        with renderer:
             while (wanted := self._wanted.get()) is not None:
                 cameras, time, positions = wanted
                 for camera in cameras:
                     picture = np.empty(env.contract.observation[camera].shape, np.uint8)
                     with self.lock:
                         data.qpos[:] = positions
-                        mujoco.mj_kinematics(model, data)
-                        mujoco.mj_comPos(model, data)
-                        mujoco.mj_camlight(model, data)
+                        mujoco.mj_kinematics(env.model, data)
+                        mujoco.mj_comPos(env.model, data)
+                        mujoco.mj_camlight(env.model, data)
                         renderer.render(data, camera, picture)
                     self._deliver(camera, time, picture)
