@@ -1,9 +1,9 @@
 """Chunk seams: how much the commanded motion jumps where execution passes from one chunk to the next.
 
-The velocity of a command is its change from one step to the next; a seam is the jump of this velocity, ‖a_t - 2 a_{t-1}
-+ a_{t-2}‖ times the rate, at a step t whose action is the first of a newer chunk. A robot that holds for want of an action
-has stopped between two chunks: that jump, to zero velocity, is a seam as well. All other steps, but those straight after
-a seam, in which its correction still shows, tell how much the velocity changes within chunks.
+The velocity of a command is its change from one step to the next. A seam is the jump of this velocity, ‖a_t - 2 a_{t-1}
++ a_{t-2}‖ times the rate, at a step t whose action is the first of a newer chunk. A robot that holds for want of an
+action has stopped between two chunks: that jump, to zero velocity, is a seam as well. All other steps, but those
+straight after a seam, in which its correction still shows, tell how much the velocity changes within chunks.
 """
 
 from __future__ import annotations

@@ -104,6 +104,7 @@ class ArmModel:
 
     Attributes:
         objects: name to (is it a site, id), observed by default; landmarks are the same, but not observed.
+        moving_objects: names of those whose velocity is observed, too.
         moved_bodies: ids of bodies without joint that a reset moves in the model.
     """
 
@@ -113,6 +114,7 @@ class ArmModel:
     arms: tuple[Arm, ...]
     objects: Mapping[str, tuple[bool, int]]
     landmarks: Mapping[str, tuple[bool, int]]
+    moving_objects: tuple[str, ...]
     moved_bodies: np.ndarray
 
     @property
@@ -185,9 +187,9 @@ def load_arm_model(
         for index, (entry, plain) in enumerate(zip(environment.robots, robots, strict=True))
     )
     moved = np.array([model.body(name).id for name in task.get("moved_bodies", [])], np.int64)
-    return ArmModel(
-        environment, model, data, arms, _places(model, task["objects"]), _places(model, task["landmarks"]), moved
-    )
+    moving = tuple(name for name, where in task["objects"].items() if where.get("velocity"))
+    objects, landmarks = _places(model, task["objects"]), _places(model, task["landmarks"])
+    return ArmModel(environment, model, data, arms, objects, landmarks, moving, moved)
 
 
 def import_robosuite() -> Any:
@@ -220,7 +222,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _places(model: mujoco.MjModel, places: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[bool, int]]:
+def _places(model: mujoco.MjModel, places: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[bool, int]]:
     found = {}
     for name, where in places.items():
         is_site = "site" in where

@@ -36,13 +36,14 @@ class ArmObservation:
         self._sizes = {camera: (int(size[0]), int(size[1])) for camera, size in cameras.items()}
         for camera in self._sizes:
             self._camera_id(camera)
-        self._objects = list(arm_model.objects)
+        self._objects, self._moving = list(arm_model.objects), list(arm_model.moving_objects)
         self._object_names = [*arm_model.objects, *arm_model.landmarks]
         places = [*((True, arm.site) for arm in self._arms), *arm_model.objects.values(), *arm_model.landmarks.values()]
         frames = [*(arm.base for arm in self._arms), *[self._arms[0].base] * len(self._object_names)]
-        self._sources = _sources(self._model, self._data, self._arms, places, frames)
+        moving = [arm_model.objects[name] for name in self._moving]
+        self._sources = _sources(self._model, self._data, self._arms, places, frames, moving)
         self.features = {feature.name: feature for feature in self._all_features()}
-        self._slices = _slices(self._arms, self._object_names)
+        self._slices = _slices(self._arms, self._object_names, self._moving)
         self.select(self.features)
 
     def select(self, names: Iterable[str]) -> None:
@@ -118,13 +119,15 @@ class ArmObservation:
         for name in self._objects:
             frame = self._arms[0].base_frame
             yield Feature(f"{name}_pose", (7,), frame=frame, representation="position_quaternion")
+        for name in self._moving:
+            yield Feature(f"{name}_velocity", (3,), frame=self._arms[0].base_frame, unit="m/s")
         for camera, (height, width) in self._sizes.items():
             focal = 0.5 * height / np.tan(0.5 * np.radians(self._model.cam_fovy[self._camera_id(camera)]))
             calibration = {"fx": float(focal), "fy": float(focal), "cx": 0.5 * width, "cy": 0.5 * height}
             yield Feature(camera, (height, width, 3), "uint8", kind="image", calibration=calibration)
 
 
-def _slices(arms: Sequence[Arm], objects: Sequence[str]) -> dict[str, slice]:
+def _slices(arms: Sequence[Arm], objects: Sequence[str], moving: Sequence[str]) -> dict[str, slice]:
     """Where each feature stands in the vector of `read_state`."""
     sizes = {
         **{f"{arm.prefix}joint_position": arm.dof for arm in arms},
@@ -132,6 +135,7 @@ def _slices(arms: Sequence[Arm], objects: Sequence[str]) -> dict[str, slice]:
         **{f"{arm.prefix}gripper_opening": 1 for arm in arms},
         **{f"{arm.prefix}ee_pose": 7 for arm in arms},
         **{f"{name}_pose": 7 for name in objects},
+        **{f"{name}_velocity": 3 for name in moving},
     }
     ends = np.cumsum(list(sizes.values())).tolist()
     return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
@@ -156,6 +160,15 @@ class Sources(NamedTuple):
     body_rotation: np.ndarray
     site_position: np.ndarray
     site_rotation: np.ndarray
+    moving_is_site: np.ndarray
+    moving_ids: np.ndarray
+    moving_bodies: np.ndarray
+    """[M]: the body that each moving object is part of."""
+    moving_roots: np.ndarray
+    """[M]: the root of its kinematic tree, about whose centre of mass MuJoCo states velocities."""
+    base: int
+    body_velocity: np.ndarray
+    center_of_mass: np.ndarray
 
 
 def _sources(
@@ -164,6 +177,7 @@ def _sources(
     arms: Sequence[Arm],
     places: Sequence[tuple[bool, int]],
     frames: Sequence[int],
+    moving: Sequence[tuple[bool, int]],
 ) -> Sources:
     joints = np.concatenate([arm.joints for arm in arms])
     drive = np.zeros((len(arms), model.nq))
@@ -173,6 +187,7 @@ def _sources(
         row[gripper.qpos] = gripper.weights
         order = np.argsort(gripper.measured)
         tables.append((gripper.measured[order], gripper.opening[order]))
+    bodies = np.array([model.site_bodyid[index] if is_site else index for is_site, index in moving], np.int64)
     return Sources(
         data.qpos, data.qvel, model.jnt_qposadr[joints].astype(np.int64), model.jnt_dofadr[joints].astype(np.int64),
         drive, np.cumsum([0, *(len(measured) for measured, _ in tables)]),
@@ -180,14 +195,16 @@ def _sources(
         np.array([is_site for is_site, _ in places]), np.array([index for _, index in places], np.int64),
         np.array(frames, np.int64), data.xpos, data.xmat.reshape(-1, 3, 3),
         data.site_xpos, data.site_xmat.reshape(-1, 3, 3),
+        np.array([is_site for is_site, _ in moving], np.bool_), np.array([index for _, index in moving], np.int64),
+        bodies, model.body_rootid[bodies].astype(np.int64), arms[0].base, data.cvel, data.subtree_com,
     )  # fmt: skip
 
 
 @compiled
 def read_state(sources: Sources) -> np.ndarray:
-    """Joint positions, joint velocities, gripper openings of all arms, then all poses, in one vector, float64."""
-    joints, arms, poses = len(sources.joints), len(sources.drive), len(sources.ids)
-    state = np.empty(2 * joints + arms + 7 * poses)
+    """Joint positions and velocities, gripper openings of all arms, poses, then velocities, in one vector, float64."""
+    joints, arms, poses, moving = len(sources.joints), len(sources.drive), len(sources.ids), len(sources.moving_ids)
+    state = np.empty(2 * joints + arms + 7 * poses + 3 * moving)
     for k in range(joints):
         state[k] = sources.qpos[sources.joints[k]]
         state[joints + k] = sources.qvel[sources.dofs[k]]
@@ -205,6 +222,15 @@ def read_state(sources: Sources) -> np.ndarray:
         else:
             position, rotation = sources.body_position[index], sources.body_rotation[index]
         _relative_pose(sources.body_position[frame], sources.body_rotation[frame], position, rotation, pose)
+    base = sources.body_rotation[sources.base]
+    for row in range(moving):
+        index = sources.moving_ids[row]
+        position = sources.site_position[index] if sources.moving_is_site[row] else sources.body_position[index]
+        motion = sources.body_velocity[sources.moving_bodies[row]]
+        arm = position - sources.center_of_mass[sources.moving_roots[row]]
+        velocity = motion[3:] + np.cross(motion[:3], arm)
+        for i in range(3):
+            state[2 * joints + arms + 7 * poses + 3 * row + i] = np.dot(base[:, i].copy(), velocity)
     return state
 
 

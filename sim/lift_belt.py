@@ -1,7 +1,7 @@
 """robosuite's Lift with the cube on a moving belt.
 
-The belt is a long plate on a frictionless slide, so heavy that nothing slows it: its speed is part of the physical state,
-so that whatever steps, saves or restores a scene needs to know nothing of it.
+The belt is a long plate on a frictionless slide, so heavy that nothing slows it: its speed is part of the physical
+state, so that whatever steps, saves or restores a scene needs to know nothing of it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,16 @@ class LiftBelt(Lift):
         super().__init__(*args, **kwargs)
 
     def _load_model(self) -> None:
+        x, y, table = self.table_offset
         self.placement_initializer = UniformRandomSampler(
             name="ObjectSampler", x_range=[-0.03, 0.03], y_range=self._start, rotation=None,
-            ensure_object_boundary_in_range=False, reference_pos=self.table_offset + [0.0, 0.0, HEIGHT], z_offset=0.001,
+            ensure_object_boundary_in_range=False, reference_pos=np.array([x, y, table + HEIGHT]), z_offset=0.001,
             rng=self.rng,
         )  # fmt: skip
         super()._load_model()
         numbers = {
-            "size": HALF_SIZE,
-            "friction": self.table_friction,
-            "pos": self.table_offset + [0.0, 0.0, HEIGHT - HALF_SIZE[2]],
-        }
+            "size": HALF_SIZE, "friction": self.table_friction, "pos": (x, y, table + HEIGHT - HALF_SIZE[2]),
+        }  # fmt: skip
         text = {name: " ".join(f"{value:g}" for value in values) for name, values in numbers.items()}
         belt = ElementTree.SubElement(self.model.worldbody, "body", name="belt", pos=text["pos"])
         ElementTree.SubElement(belt, "joint", name="belt_slide", type="slide", axis="0 1 0", damping="0")
@@ -62,7 +61,7 @@ class LiftBelt(Lift):
             rgb1="0.2 0.2 0.2", rgb2="0.3 0.3 0.3",
         )  # fmt: skip
         ElementTree.SubElement(self.model.asset, "material", name="belt", texture="belt", texrepeat="2 16")
-        # MuJoCo's solver stops relative to the mean inertia: with the belt's in it, the fingers' contacts would be coarse.
+        # MuJoCo's solver stops relative to the mean inertia: with the belt's in it, contacts would be solved coarsely.
         ElementTree.SubElement(self.model.root, "statistic", meaninertia="1")
 
     def _reset_internal(self) -> None:

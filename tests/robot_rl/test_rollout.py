@@ -143,7 +143,9 @@ def late_by_hand(env, seed: int, mode: str, late: int) -> tuple[list[np.ndarray]
     generator, actions, switched, held = torch.Generator().manual_seed(seed), [], [], []
     observation, _ = env.reset(seed=seed)
     last, plan, coming, executed, asked, fresh = env.rest_action(), None, None, 0, None, False
-    for step in range(100):
+    terminated = truncated = False
+    while not (terminated or truncated):
+        step = len(actions)
         if coming and coming[0] == step:
             fresh, plan, coming = plan is not None, coming[1:], None
         if coming is None and (asked is None or executed - asked >= 2):
@@ -156,8 +158,7 @@ def late_by_hand(env, seed: int, mode: str, late: int) -> tuple[list[np.ndarray]
             last, executed, fresh = plan[1] + np.float32(1e-4) * np.float32(place), executed + 1, False
         actions.append(last)
         observation, _, terminated, truncated, _ = env.step(last)
-        if terminated or truncated:
-            return actions, switched, held
+    return actions, switched, held
 
 
 @pytest.mark.parametrize("mode", ["receding_horizon", "asynchronous", "real_time"])

@@ -17,7 +17,8 @@ from robot_rl.sim.rotation import quaternion_to_6d
 from robot_rl.sim.spec import SpecError, load
 
 TASKS = [
-    "lift", "pick_place_can", "nut_assembly_square", "stack", "door", "tool_hang", "two_arm_transport", "two_arm_lift",
+    "lift", "lift_belt", "pick_place_can", "nut_assembly_square", "stack", "door", "tool_hang", "two_arm_transport",
+    "two_arm_lift",
 ]  # fmt: skip
 
 
@@ -325,7 +326,7 @@ def test_a_camera_looks_from_where_it_is_put():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["lift", "pick_place_can", "stack", "nut_assembly_square", "door"])
+@pytest.mark.parametrize("task", ["lift", "lift_belt", "pick_place_can", "stack", "nut_assembly_square", "door"])
 def test_scripted_experts_fare_alike_under_robosuites_own_step(task):
     from robot_rl.sim.expert import make_expert
 

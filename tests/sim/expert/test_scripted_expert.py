@@ -7,7 +7,7 @@ from robot_rl.sim import make
 from robot_rl.sim.expert import make_expert
 from robot_rl.sim.expert.scripted_expert import advance
 
-TASKS = ["lift", "stack", "pick_place_can", "nut_assembly_square", "door"]
+TASKS = ["lift", "lift_belt", "stack", "pick_place_can", "nut_assembly_square", "door"]
 
 
 @pytest.fixture(scope="module")
