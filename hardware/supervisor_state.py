@@ -28,9 +28,7 @@ class State(StrEnum):
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType({
     State.IDLE: frozenset({State.HOMING, State.STOPPED}),
     State.HOMING: frozenset({State.READY, State.HELD, State.STOPPED}),
-    State.READY: frozenset({
-        State.HOMING, State.RUNNING, State.INTERVENING, State.IDLE, State.HELD, State.STOPPED
-    }),
+    State.READY: frozenset({State.HOMING, State.RUNNING, State.INTERVENING, State.IDLE, State.HELD, State.STOPPED}),
     State.RUNNING: frozenset({State.INTERVENING, State.READY, State.HELD, State.STOPPED}),
     State.INTERVENING: frozenset({State.READY, State.HELD, State.STOPPED}),
     State.HELD: frozenset({State.HOMING, State.READY, State.IDLE, State.STOPPED}),
