@@ -25,6 +25,7 @@ CONFIGURED = {
     "collect": "record demonstrations into an episode store",
     "train": "train a policy on episode stores",
     "evaluate": "measure a policy in simulation or on recorded data",
+    "deploy": "run a policy on a robot through ROS 2, or on its simulated twin",
 }
 PLAIN = {
     "export": "write a policy as ONNX, for deployment without torch",
@@ -39,7 +40,7 @@ usage: robot-rl <command> [key=value ...]
 
 {commands}
 
-options of demo, collect, train and evaluate:
+options of demo, collect, train, evaluate and deploy:
   --help                what the command does, and every key with its default
   --show                print the composed configuration and stop
   --multirun            run every combination of comma-separated values: seed=0,1,2 policy=flow_mlp,diffusion_cnn

@@ -1,0 +1,272 @@
+"""The `policy` node: runs a policy on a robot, through the Supervisor.
+
+Services `policy/start` and `policy/stop` (std_srvs/srv/Trigger) begin and end acting. Started, it acquires the lease,
+observes at every multiple of the control period, and proposes actions until it is stopped, loses the lease or its
+inference fails; then it releases the lease and says why on `policy/status`.
+
+Published:
+
+- `policy/status` (diagnostic_msgs/msg/DiagnosticStatus, latched): `stopped`, `starting` or `running` under the key
+  `state`, the reason as message;
+- `policy/observation` (see `observed_row`): exactly what the policy observed, for each control step;
+- `policy/step` (std_msgs/msg/Float64MultiArray): for each action, the numbers named in `STEP` as `layout.dim` labels;
+- `/diagnostics`: jitter of the loop, age of observations, time of inference, seams of chunks.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from robot_rl.datasets import ContractError
+from robot_rl.hardware.alignment import Alignment, StaleError
+from robot_rl.hardware.inference import Inference, InferenceError
+from robot_rl.hardware.nodes.distribution import Distribution
+from robot_rl.hardware.observed_row import TOPIC, TYPE, encode_row
+from robot_rl.hardware.policy_loop import InferenceFailed, PolicyLoop, Step
+from robot_rl.hardware.robot_file import RobotFile, RobotFileError
+from robot_rl.hardware.ros2 import messages
+from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
+from robot_rl.hardware.ros2.qos import LATCHED, Qos
+from robot_rl.hardware.source import Source
+
+STEP = ("tick", "began", "newest_stamp", "oldest_stamp", "proposed", "held", "seam")
+"""What `policy/step` holds: times on the node's clock [s]; whether the action repeats the last one; see `Step.seam`."""
+
+PATIENCE = 0.005
+"""How long a sample is awaited that should come, in real time [s]."""
+
+LOCKSTEP_PATIENCE = 0.4
+"""The same in lockstep, below what the Supervisor waits for the action [wall s]."""
+
+_POLL = 0.005
+_KEEP_ALL = Qos(depth=100)
+
+
+class PolicyNode:
+    """Binds a `PolicyLoop` to a graph.
+
+    Args:
+        graph: declares the parameters `seed`, `mode`, `execute`, `inference_delay` and `lockstep`.
+        inference: computes the policy.
+        robot: restricted to what the policy needs.
+    """
+
+    def __init__(self, graph: Graph, inference: Inference, robot: RobotFile) -> None:
+        self._graph, self._contract = graph, robot.contract
+        self._seed = graph.parameter("seed", 0, "of the policy's draws in the next run; raised by one with each run")
+        lockstep = _setting(graph, "lockstep", False, "simulated time waits for every action (with a twin that does)")
+        alignment = Alignment(robot)
+        self._loop = PolicyLoop(
+            inference,
+            alignment,
+            execute=_setting(graph, "execute", 0, "actions of a chunk before the next is requested; 0: half") or None,
+            mode=_setting(graph, "mode", "receding_horizon", "how chunks are executed, see the chunk runner"),
+            delay=_setting(graph, "inference_delay", 0.0, "added to each inference, as of a slower computer [s]"),
+            lockstep=lockstep,
+        )
+        self._patience = LOCKSTEP_PATIENCE if lockstep else PATIENCE
+        self._source = Source(graph, "policy", "policy", robot.contract)
+        self._observed = graph.publisher(TOPIC, TYPE, _KEEP_ALL)
+        self._stepped = graph.publisher("policy/step", "std_msgs/msg/Float64MultiArray", _KEEP_ALL)
+        self._status = graph.publisher("policy/status", "diagnostic_msgs/msg/DiagnosticStatus", LATCHED)
+        self._diagnostics = graph.publisher("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
+        for topic, stream in alignment.topics.items():
+            graph.subscribe(topic, stream.type, partial(self._take, topic), stream.qos)
+        graph.service("policy/start", "std_srvs/srv/Trigger", lambda _: _answer(*self.start()))
+        graph.service("policy/stop", "std_srvs/srv/Trigger", lambda _: _answer(*self.stop("asked to stop")))
+        self._timer = graph.timer(1.0 / self._contract.rate_hz, self.tick)
+        graph.timer(_POLL, self._poll, clock="wall")
+        graph.timer(1.0, self.report, clock="wall")
+        self._state, self._reason = "", ""
+        self._row: Any = None
+        self._began, self._began_wall = 0.0, 0.0
+        self._stale: str | None = None
+        self._jitter, self._age = Distribution("ms"), Distribution("ms")
+        self._seams, self._inference = Distribution("1/s"), Distribution("ms")
+        self._held = 0
+        self._enter("stopped", "not started yet")
+
+    def start(self) -> tuple[bool, str]:
+        """Ask for the lease and act as soon as it is granted; whether that can be, and the message for people."""
+        if self._state != "stopped":
+            return True, f"is {self._state}"
+        if self._loop.failure is not None:
+            return False, f"no inference: {self._loop.failure}"
+        self._source.acquire()
+        self._enter("starting", "asked for the lease")
+        return True, "asked for the lease"
+
+    def stop(self, reason: str) -> tuple[bool, str]:
+        """Act no longer and give the lease back."""
+        if self._state != "stopped":
+            self._loop.end()
+            self._source.release(reason)
+            self._enter("stopped", reason)
+        return True, self._reason
+
+    def tick(self) -> None:
+        """A control step begins."""
+        leased = self._source.lease is not None
+        if self._state == "running" and not leased:
+            self.stop(f"lost the lease: the Supervisor is {self._source.state} ({self._source.reason})")
+        elif self._state == "starting" and leased:
+            self._begin()
+        if self._state != "running":
+            return
+        self._began, self._began_wall = self._graph.now(), time.monotonic()
+        self._jitter.add(1e3 * (self._began - self._timer.time))
+        self._run(lambda: self._loop.tick(self._timer.time))
+
+    def advance(self) -> None:
+        """Something has come; perhaps the control step can go on."""
+        if self._state == "running":
+            self._run(self._loop.advance)
+        else:
+            failed = self._loop.failure
+            with suppress(InferenceFailed):
+                self._loop.advance()
+            if self._loop.failure != failed:
+                self._say_inference()
+
+    def report(self) -> None:
+        """Publish the diagnostics of the last second."""
+        for seconds in self._loop.inference_times:
+            self._inference.add(1e3 * seconds)
+        self._loop.inference_times.clear()
+        error = self._loop.failure is not None
+        level = 2 if error else 1 if self._stale else 0
+        message = f"no inference: {self._loop.failure}" if error else self._stale or f"{self._state}: {self._reason}"
+        values = {
+            "state": self._state,
+            **self._jitter.take("loop jitter"),
+            **self._age.take("observation age"),
+            **self._inference.take("inference time"),
+            **self._seams.take("chunk seam"),
+            "held": str(self._held),
+        }
+        status = _diagnostic(f"{self._graph.name}: control loop", level, message, values)
+        header = messages.make("std_msgs/msg/Header", stamp=messages.stamp(self._graph.now()))
+        self._diagnostics.publish(messages.make("diagnostic_msgs/msg/DiagnosticArray", header=header, status=[status]))
+
+    def _begin(self) -> None:
+        seed = int(self._seed.value)
+        try:
+            self._loop.begin(seed)
+        except InferenceFailed as error:
+            self.stop(f"inference failed: {error}")
+            return
+        self._seed.value = seed + 1
+        self._held, self._row = 0, None
+        self._enter("running", f"acts with seed {seed}")
+
+    def _take(self, topic: str, sample: Received) -> None:
+        with suppress(messages.MessageError):  # the observation will be missing, and that is reported
+            self._loop.take(topic, sample.message, sample.received)
+            if self._loop.waiting:
+                self.advance()
+
+    def _poll(self) -> None:
+        overdue = time.monotonic() - self._began_wall >= self._patience
+        if self._state == "running" and overdue and self._loop.awaited():
+            self._run(lambda: self._loop.advance(patient=False))
+
+    def _run(self, part: Callable[[], list[Step]]) -> None:
+        try:
+            steps = part()
+        except StaleError as error:
+            if self._stale is None:
+                self._graph.log.warning("no observation: %s", error)
+            self._stale = f"no observation: {error}"
+        except InferenceFailed as error:
+            self._say_inference()
+            self.stop(f"inference failed: {error}")
+        else:
+            for step in steps:
+                self._do(step)
+
+    def _do(self, step: Step) -> None:
+        if step.row is not None:
+            self._stale = None
+            self._row = step.row
+            self._observed.publish(encode_row(self._contract, step.time, step.row.observation, step.row.stamps))
+        if step.action is None:
+            return
+        now = self._graph.now()
+        self._source.propose(step.action, now)
+        stamps = self._row.stamps.values()
+        self._age.add(1e3 * (now - min(stamps)))
+        self._held += step.held
+        if step.seam is not None:
+            self._seams.add(step.seam)
+        numbers = (
+            step.time, self._began, max(stamps), min(stamps), now, float(step.held),
+            math.nan if step.seam is None else step.seam,
+        )  # fmt: skip
+        dimensions = [messages.make("std_msgs/msg/MultiArrayDimension", label=name, size=1, stride=1) for name in STEP]
+        layout = messages.make("std_msgs/msg/MultiArrayLayout", dim=dimensions)
+        self._stepped.publish(messages.make("std_msgs/msg/Float64MultiArray", layout=layout, data=numbers))
+
+    def _enter(self, state: str, reason: str) -> None:
+        self._state, self._reason = state, reason
+        self._graph.log.info("%s: %s", state, reason)
+        self._status.publish(_diagnostic(self._graph.name, 0, reason, {"state": state}))
+
+    def _say_inference(self) -> None:
+        if self._loop.failure is None:
+            self._graph.log.info("inference is ready again")
+        else:
+            self._graph.log.error("inference failed: %s", self._loop.failure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    with open_graph("policy", sys.argv[1:] if argv is None else argv) as graph:
+        node: list[PolicyNode] = []
+        path = _setting(graph, "policy", "", "run folder, checkpoint or exported policy")
+        robot = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
+        try:
+            if not path:
+                raise InferenceError("parameter policy is missing: give a run folder or a checkpoint folder")
+            inference = Inference(
+                path,
+                device=_setting(graph, "device", "cpu", "of a policy in torch: cpu or cuda"),
+                threads=_setting(graph, "threads", 1, "that compute the policy"),
+                guidance=_setting(graph, "guidance", 0.0, "of real-time chunking by guided inpainting; 0: none")
+                or None,
+                timeout=_setting(graph, "inference_timeout", 2.0, "after which a computation is taken to hang [s]"),
+                wake=lambda: graph.call_soon(lambda: node[0].advance() if node else None),
+            )
+            try:
+                node.append(PolicyNode(graph, inference, RobotFile.load(robot).for_policy(inference.policy.contract)))
+                graph.spin()
+                node[0].stop("shut down")
+            finally:
+                inference.close()
+        except (InferenceError, ContractError, RobotFileError, ValueError) as error:
+            for line in str(error).splitlines():
+                graph.log.error("%s", line)
+            return 1
+    return 0
+
+
+def _setting(graph: Graph, name: str, default: Any, description: str) -> Any:
+    return graph.parameter(name, default, description, read_only=True).value
+
+
+def _answer(success: bool, message: str) -> Any:
+    return messages.make("std_srvs/srv/Trigger_Response", success=success, message=message)
+
+
+def _diagnostic(name: str, level: int, message: str, values: dict[str, str]) -> Any:
+    pairs = [messages.make("diagnostic_msgs/msg/KeyValue", key=key, value=value) for key, value in values.items()]
+    return messages.make("diagnostic_msgs/msg/DiagnosticStatus", name=name, level=level, message=message, values=pairs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

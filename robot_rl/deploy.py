@@ -1,0 +1,334 @@
+"""`robot-rl deploy`: a policy on a robot through ROS 2, or on its twin, by one command.
+
+The run folder then holds:
+
+```
+metrics.json                success_rate, success_interval, episodes, jitter_ms, latency_ms, limited_actions, …
+deployment/episodes.csv     one row for each episode, beside that of the same seed in this process
+deployment/results.json     everything that was measured; the configuration in config.yaml
+logs/<node>.log             what each node said
+bags/…                      black boxes: all streams and all decisions of the Supervisor (MCAP)
+episodes.zarr               the episodes, imported from the black boxes
+report.html                 all of it on one page
+```
+
+`jitter_ms` is how late the control steps begin, `latency_ms` the time from the stamp of the newest observation to the
+Supervisor's command that follows the action. On simulated time both are times of that clock.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robot_rl.intervals import mcnemar, wilson
+from robot_rl.metric_log import write_results
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from tqdm import tqdm
+
+    from robot_rl.deployment import Attempt, Deployment
+    from robot_rl.evaluate import Candidate
+    from robot_rl.rollout import Outcome
+
+ROBOT_HORIZON = 400
+"""Control steps of an episode on a real robot, unless told otherwise."""
+
+RESTARTS = 3
+"""How often a node is started again before the deployment gives up."""
+
+KEYS = {"s": "success", "f": "failure", "d": "discard"}
+HELP = "[s]uccess  [f]ailure  [d]iscard  [space] EMERGENCY STOP  [Ctrl-C] end"
+
+
+def main(config: DictConfig) -> int:
+    """Deploy as configured. Returns the exit status."""
+    from omegaconf import OmegaConf
+
+    from robot_rl.evaluate import Candidate, EvaluateError
+    from robot_rl.report import write_report
+
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    plain.pop("hydra", None)
+    if plain["policy"] is None:
+        raise EvaluateError("policy= is missing: give a run folder of `robot-rl train`, or a checkpoint folder")
+    if plain["episodes"] < 1:
+        raise EvaluateError("episodes: expected at least 1")
+    candidate = Candidate.load(str(plain["policy"]), "cpu", plain["threads"])
+    folder = _begin(Path(plain["output"]), plain)
+    spec = _environment(candidate, plain) if plain["twin"] else None
+    horizon = plain["horizon"] or (ROBOT_HORIZON if spec is None else int(spec["horizon"]))
+    began = time.perf_counter()
+    attempts, interrupted = _deploy(folder, candidate, plain, spec, horizon)
+    seconds = time.perf_counter() - began
+    outcomes = None
+    if attempts and spec is not None and plain["compare"] and not interrupted:
+        from robot_rl.rollout import run_episodes
+
+        seeds = [attempt.seed for attempt in attempts]
+        execution = {key: plain[key] for key in ("execute", "mode", "delay", "guidance")}
+        outcomes = run_episodes(candidate.policy, spec, seeds, description="the same in this process", **execution)
+    if not attempts:
+        print("No episode was finished.", file=sys.stderr)
+        return 130 if interrupted else 1
+    results = _results(candidate, plain, spec, horizon, attempts, outcomes, seconds)
+    _write(folder, attempts, outcomes, results)
+    print(_say(folder, results))
+    print(f"Report: {write_report(folder)}")
+    return 130 if interrupted else 0
+
+
+def node_parameters(
+    plain: Mapping[str, Any], folder: Path, spec: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    """ROS parameters of each node of the deployment, in the order in which they are started.
+
+    Args:
+        plain: the configuration.
+        folder: the run folder.
+        spec: of the twin's environment; None for a real robot.
+    """
+    lockstep = spec is not None and not plain["real_time"]
+    shared = {"robot": str(plain["robot"]), "use_sim_time": lockstep}
+    policy = str(plain["policy"])
+    nodes: dict[str, dict[str, Any]] = {}
+    if spec is not None:
+        cameras = ",".join(f"{name}:{size[0]}x{size[1]}" for name, size in (spec["cameras"] or {}).items())
+        nodes["twin"] = {
+            "robot": str(plain["robot"]), "task": spec["task"], "cameras": cameras, "real_time": not lockstep,
+            "seed": plain["first_seed"], **plain["impairments"],
+        }  # fmt: skip
+    nodes["supervisor"] = shared | {"policy": policy, "wait_for_proposal": 0.5 if lockstep else 0.0}
+    if plain["record"]:
+        nodes["recorder"] = shared | {
+            "policy": policy, "output": str(folder / "bags"), "dataset": str(folder / "episodes.zarr"),
+        }  # fmt: skip
+    nodes["policy"] = shared | {
+        "policy": policy, "mode": plain["mode"], "execute": plain["execute"] or 0, "lockstep": lockstep,
+        "inference_delay": 1e-3 * plain["delay"], "guidance": float(plain["guidance"] or 0.0),
+        "device": plain["device"], "threads": plain["threads"],
+    }  # fmt: skip
+    return nodes
+
+
+def _begin(folder: Path, plain: Mapping[str, Any]) -> Path:
+    """Empty the run folder of the last deployment's results; recordings are never deleted."""
+    import yaml
+
+    from robot_rl.evaluate import EvaluateError
+
+    known = {"metrics.json", "deployment", "logs", "bags", "report.html", "episodes.zarr"}
+    entries = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
+    if entries - known and not {"deployment", "logs"} & entries:
+        raise EvaluateError(f"{folder} holds {', '.join(sorted(entries))}, no deployment; choose another output=")
+    for name in ("deployment", "logs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir(parents=True)
+    for name in ("metrics.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "deployment" / "config.yaml").write_text(yaml.safe_dump(dict(plain), sort_keys=False))
+    return folder
+
+
+def _environment(candidate: Candidate, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What the twin simulates: the environment of the training data, without randomisation."""
+    from robot_rl.sim.spec import resolve
+
+    spec = resolve(candidate.environment({"task": plain["task"], "randomization": "none"}))
+    cameras = {name: list(feature.shape[:2]) for name, feature in candidate.policy.contract.cameras.items()}
+    return {**spec, "cameras": cameras}
+
+
+def _deploy(
+    folder: Path, candidate: Candidate, plain: Mapping[str, Any], spec: Mapping[str, Any] | None, horizon: int
+) -> tuple[list[Attempt], bool]:
+    """The episodes that count, and whether a person has ended them early."""
+    from tqdm import tqdm
+
+    from robot_rl.deployment import Deployment, Stopped
+    from robot_rl.hardware.ros2.graph import open_graph
+    from robot_rl.keyboard import Keyboard
+    from robot_rl.node_process import NodeProcess
+
+    attempts: list[Attempt] = []
+    with ExitStack() as stack:
+        keyboard = stack.enter_context(Keyboard()) if spec is None else None
+        graph = stack.enter_context(open_graph("deploy"))
+        processes = [
+            NodeProcess(name, parameters, folder / "logs" / f"{name}.log", _show(name, plain["verbose"]))
+            for name, parameters in node_parameters(plain, folder, spec).items()
+        ]
+        lockstep = spec is not None and not plain["real_time"]
+        rate_hz = candidate.policy.contract.rate_hz
+        deployment = Deployment(graph, processes, rate_hz, spec is not None, lockstep, plain["record"])
+        stack.callback(deployment.wind_down)
+        try:
+            print(f"Starting {', '.join(process.name for process in processes)}; their logs are in {folder / 'logs'}")
+            deployment.start()
+            with tqdm(total=plain["episodes"], desc="deploy", unit="episode", disable=None) as bar:
+                _run_episodes(deployment, attempts, bar, plain, horizon, spec, keyboard)
+        except Stopped:
+            return attempts, True
+    return attempts, False
+
+
+def _run_episodes(
+    deployment: Deployment, attempts: list[Attempt], bar: tqdm[Any], plain: Mapping[str, Any], horizon: int,
+    spec: Mapping[str, Any] | None, keyboard: Any,
+) -> None:  # fmt: skip
+    from robot_rl.deployment import Attempt, NodeDied
+
+    facts = {"task": plain["task"] or (spec or {}).get("task") or "robot"}
+    seed = plain["first_seed"]
+    while len(attempts) < plain["episodes"]:
+        try:
+            if keyboard is not None:
+                _ask_for_scene(deployment, keyboard, len(attempts))
+            deployment.prepare(seed, plain["home"])
+            attempt = deployment.run(seed, horizon, facts, _verdict(deployment, keyboard))
+        except NodeDied as died:
+            _say_line(f"{died}\n  it is started again; the episode of seed {seed} has failed")
+            if died.process.starts > RESTARTS:
+                raise
+            attempt = Attempt(seed, reason=str(died).splitlines()[0])
+            deployment.restart(died.process)
+        seed += 1
+        if attempt.kept:
+            attempts.append(attempt)
+            successes = sum(each.success for each in attempts)
+            bar.set_postfix(success=f"{successes / len(attempts):.0%}", refresh=False)
+            bar.update()
+
+
+def _verdict(deployment: Deployment, keyboard: Any) -> Callable[[], str | None]:
+    def said() -> str | None:
+        keys = keyboard.pressed() if keyboard is not None else ""
+        if " " in keys:
+            deployment.emergency_stop()
+        return next((KEYS[key] for key in keys if key in KEYS), None)
+
+    return said
+
+
+def _ask_for_scene(deployment: Deployment, keyboard: Any, number: int) -> None:
+    _say_line(f"Episode {number + 1}: set the scene and press Enter; the robot then moves home.  {HELP}")
+    keyboard.pressed()
+
+    def go() -> bool:
+        keys = keyboard.pressed()
+        if " " in keys:
+            deployment.emergency_stop()
+        return "\n" in keys or "\r" in keys
+
+    deployment.wait(go, 1e9, "Enter")
+
+
+def _results(
+    candidate: Candidate, plain: Mapping[str, Any], spec: Mapping[str, Any] | None, horizon: int,
+    attempts: Sequence[Attempt], outcomes: Sequence[Outcome] | None, seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    from robot_rl.deployment import quantiles
+    from robot_rl.provenance import provenance
+
+    successes = [attempt.success for attempt in attempts]
+    compared = None
+    if outcomes is not None:
+        here = [outcome.success for outcome in outcomes]
+        compared = {
+            "success_rate": sum(here) / len(here), "success_interval": list(wilson(sum(here), len(here))),
+            **mcnemar(successes, here).__dict__,
+        }  # fmt: skip
+    return {
+        "policy": candidate.name,
+        "path": str(candidate.path),
+        "robot": str(plain["robot"]),
+        "twin": plain["twin"],
+        "clock": "simulated" if plain["twin"] and not plain["real_time"] else "wall",
+        "environment": spec,
+        "horizon": horizon,
+        "rate_hz": candidate.policy.contract.rate_hz,
+        "success_rate": sum(successes) / len(successes),
+        "success_interval": list(wilson(sum(successes), len(successes))),
+        "episodes": len(successes),
+        "successes": sum(successes),
+        "jitter_ms": quantiles([value for attempt in attempts for value in attempt.jitter]),
+        "latency_ms": quantiles([value for attempt in attempts for value in attempt.latency]),
+        "observation_age_ms": quantiles([value for attempt in attempts for value in attempt.age]),
+        "limited_actions": sum(attempt.limited for attempt in attempts),
+        "held_actions": sum(attempt.held for attempt in attempts),
+        "actions": sum(attempt.steps for attempt in attempts),
+        "comparison": compared,
+        "seconds": round(seconds, 1),
+        "provenance": provenance(("robot_rl", "torch", "numpy", "mujoco")),
+    }
+
+
+def _write(
+    folder: Path, attempts: Sequence[Attempt], outcomes: Sequence[Outcome] | None, results: Mapping[str, Any]
+) -> None:
+    with (folder / "deployment" / "episodes.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        other = ["other_success", "other_steps", "other_success_step"] if outcomes is not None else []
+        writer.writerow(["seed", "success", "steps", "success_step", "limited", "held", "reason", *other])
+        for index, attempt in enumerate(attempts):
+            row = [
+                attempt.seed, int(attempt.success), attempt.steps, attempt.success_step or "", attempt.limited,
+                attempt.held, attempt.reason,
+            ]  # fmt: skip
+            if outcomes is not None:
+                outcome = outcomes[index]
+                row += [int(outcome.success), outcome.steps, outcome.success_step or ""]
+            writer.writerow(row)
+    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+    (folder / "deployment" / "results.json").write_text(text)
+    keys = (
+        "success_rate", "success_interval", "episodes", "jitter_ms", "latency_ms", "limited_actions",
+        "observation_age_ms", "held_actions", "actions", "comparison",
+    )  # fmt: skip
+    write_results(folder, {**{key: results[key] for key in keys}, "seconds": {"deploy": results["seconds"]}})
+
+
+def _say(folder: Path, results: Mapping[str, Any]) -> str:
+    low, high = results["success_interval"]
+    lines = {
+        "success": f"{results['success_rate']:.1%} of {results['episodes']} episodes (95 % interval {low:.1%} to "
+        f"{high:.1%}), in {results['seconds']:.0f} s",
+    }
+    if (other := results["comparison"]) is not None:
+        lines["in process"] = (
+            f"{other['success_rate']:.1%} on the same seeds; only here {other['only_first']}, only there "
+            f"{other['only_second']} (exact McNemar p = {other['p_value']:.3g})"
+        )
+    for key, name in (("jitter_ms", "jitter"), ("latency_ms", "latency")):
+        values = results[key]
+        if values["median"] is not None:
+            words = f"median {values['median']:.2f} ms, 99 % below {values['p99']:.2f} ms"
+            lines[name] = words + (" of simulated time" if results["clock"] == "simulated" else "")
+    lines["actions"] = (
+        f"{results['actions']}, of which limited {results['limited_actions']}, held {results['held_actions']}"
+    )
+    lines["black boxes"] = f"{folder}/bags" if (folder / "bags").exists() else "not recorded"
+    return "\n".join(f"{name:12} {value}" for name, value in lines.items())
+
+
+def _show(name: str, verbose: bool) -> Callable[[str], None]:
+    def show(line: str) -> None:
+        # ROS 2's own form: [LEVEL] [time] [name]: text
+        if verbose or not line.startswith(("[INFO]", "[DEBUG]")):
+            _say_line(f"[{name}] {line}")
+
+    return show
+
+
+def _say_line(line: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
