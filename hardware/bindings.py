@@ -14,7 +14,7 @@ canonical, any pixel order to RGB, metres of depth to millimetres, images to the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ _CHANNELS = {
 _PIXEL_BYTES = {"rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1}
 _DEPTHS = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 JPEG_QUALITY = 95
+NEAREST = 1e-5
+"""Shortest time between two points of a trajectory [s]: controllers refuse times that do not rise, to the nanosecond."""
 UNIT = 0.01
 """How far the norm of a quaternion may be from one before it is no rotation."""
 
@@ -62,11 +64,14 @@ class Setpoints(NamedTuple):
     acceleration: np.ndarray | None
 
 
-Tail: TypeAlias = tuple[np.ndarray, References]
-"""The motion after a command until rest: times [m] s after the command's last point, and the references [m, dof] there.
+class Tail(NamedTuple):
+    """The motion after a command until rest: references [m, dof] at `times` [m] s after the command's last point.
 
-A trajectory controller that has it brings the arm to rest as planned when no further command arrives.
-"""
+    A trajectory controller that has it brings the arm to rest as planned when no further command arrives.
+    """
+
+    times: np.ndarray
+    references: References
 
 
 def decode(stream: Stream, message: Any) -> np.ndarray:
@@ -470,9 +475,10 @@ def _encode_arm(robot: RobotFile, topic: CommandTopic, command: Command, stamp: 
         return messages.make(ARRAY, data=command.position[-1])
     times = _times(robot, len(command.position))
     rows = [command.position, command.velocity, command.acceleration]
-    if tail is not None:
-        times = np.append(times, times[-1] + tail[0])
-        rows = [np.concatenate([row, more]) for row, more in zip(rows, tail[1], strict=True)]
+    if tail is not None and len(tail.times):
+        kept = _spaced(tail.times)
+        times = np.append(times, times[-1] + np.maximum(tail.times[kept], NEAREST))
+        rows = [np.concatenate([row, more[kept]]) for row, more in zip(rows, tail.references, strict=True)]
     position, velocity, acceleration = rows
     points = [_point(position[i], velocity[i], acceleration[i], time) for i, time in enumerate(times.tolist())]
     header = _header("", stamp if topic.stamp == "tick" else 0.0)
@@ -488,6 +494,15 @@ def _encode_gripper(robot: RobotFile, topic: CommandTopic, openings: np.ndarray,
     points = [_point(numbers[row : row + 1], empty, empty, time) for row, time in enumerate(times)]
     header = _header("", stamp if topic.stamp == "tick" else 0.0)
     return messages.make(TRAJECTORY, header=header, joint_names=list(topic.elements), points=points)
+
+
+def _spaced(times: np.ndarray) -> list[int]:
+    """Which of the ascending times are far enough from the one before; the last one, at rest, always is."""
+    kept = [len(times) - 1]
+    for index in range(len(times) - 2, -1, -1):
+        if times[kept[-1]] - times[index] >= NEAREST and times[index] >= NEAREST:
+            kept.append(index)
+    return kept[::-1]
 
 
 def _times(robot: RobotFile, count: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from robot_rl.datasets.contract import Feature
 from robot_rl.hardware import bindings
-from robot_rl.hardware.bindings import BindingError, ElsewhereError, GripperGoals
+from robot_rl.hardware.bindings import BindingError, ElsewhereError, GripperGoals, Tail
 from robot_rl.hardware.robot_file import RobotFile, Scale, Stream
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.supervisor_state import Command
@@ -399,7 +399,7 @@ def test_commands_there_and_back(name, seed) -> None:
 
 def test_a_trajectory_goes_on_to_rest() -> None:
     sent, rest = command(), References(*np.random.default_rng(1).normal(size=(3, 4, 7)))
-    wire = over_the_wire(PANDA, bindings.encode_command(PANDA, sent, STAMP, (0.01 * np.arange(1, 5), rest)))
+    wire = over_the_wire(PANDA, bindings.encode_command(PANDA, sent, STAMP, Tail(0.01 * np.arange(1, 5), rest)))
     points = bindings.decode_command(
         PANDA, "/joint_trajectory_controller/joint_trajectory", wire["/joint_trajectory_controller/joint_trajectory"]
     )
