@@ -31,6 +31,7 @@ from robot_rl.policies.chunk_runner import ChunkRunner, Mode, StarvedError, Unkn
 from robot_rl.policies.prefix import Prefix
 
 _EPSILON = 1e-6  # clocks are floats
+_SILENT = 3.0  # periods without a sample after which a stream is no longer taken to keep its rhythm
 
 
 class Computes(Protocol):
@@ -161,11 +162,8 @@ class PolicyLoop:
         """Features whose next sample, by the rhythm so far, belongs to the present tick and has not come."""
         if self._time is None or self._observed:
             return []
-        return [
-            name
-            for name, newest in self._newest.items()
-            if newest + self._interval.get(name, np.inf) <= self._time + _EPSILON
-        ]
+        overdue = {name: self._time - self._newest[name] - interval for name, interval in self._interval.items()}
+        return [name for name, by in overdue.items() if -_EPSILON <= by <= _SILENT * self._interval[name]]
 
     def tick(self, time: float) -> list[Step]:
         """Begin the control step of a time [s], ending the one before.

@@ -93,7 +93,7 @@ class NodeProcess:
         """Ask the process to end, and after `grace` seconds kill it."""
         if self._process is None:
             return
-        for number in (signal.SIGINT, signal.SIGKILL):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             if self._process.poll() is None:
                 self._process.send_signal(number)
                 try:
