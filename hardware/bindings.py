@@ -32,7 +32,7 @@ _PIXEL_BYTES = {"rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "mono8"
 _DEPTHS = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 JPEG_QUALITY = 95
 NEAREST = 1e-5
-"""Shortest time between two points of a trajectory [s]: controllers refuse times that do not rise, to the nanosecond."""
+"""Shortest time between two points of a trajectory [s]: controllers refuse times that do not rise."""
 UNIT = 0.01
 """How far the norm of a quaternion may be from one before it is no rotation."""
 

@@ -239,13 +239,15 @@ class Supervisor:
         taken, self._transitions = self._transitions, []
         return taken
 
-    def until_rest(self, spacing: float) -> tuple[np.ndarray, References]:
+    def until_rest(self, spacing: float = np.inf) -> tuple[np.ndarray, References]:
         """The motion after the last command until rest: times [m] s after it, at most `spacing` apart, and references.
 
-        A controller that has it brings the arm to rest as planned, when no further command arrives.
+        Quintics between them are the motion itself. A controller that has it brings the arm to rest as planned, when no
+        further command arrives.
         """
-        rest = self._servo.time_to_rest if self._engaged else 0.0
-        times = np.linspace(0.0, rest, int(np.ceil(rest / spacing - 1e-9)) + 1)[1:]
+        knots = self._servo.knots if self._engaged else np.zeros(0)
+        grid = np.arange(spacing, knots[-1], spacing) if len(knots) and np.isfinite(spacing) else np.zeros(0)
+        times = np.union1d(knots, grid)
         return times, References(*(rows[1:] for rows in self._servo.preview(np.append(0.0, times))))
 
     def tick(

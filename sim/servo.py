@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import comb, copysign, isfinite, sqrt
 from typing import NamedTuple
 
@@ -208,6 +209,15 @@ class Servo:
         end = self._motion.begins[-1] + self._motion.segments[-1].duration
         return max(0.0, float(end) - self._ticks * self.period)
 
+    @property
+    def knots(self) -> np.ndarray:
+        """Times [n] s from now, ascending, at which the polynomial of any joint changes; the last one is that of rest.
+
+        Quintics between the references there are the motion itself, so a controller that knows these can go on alone.
+        """
+        times = self._motion.knots - self._ticks * self.period
+        return times[times > _TOLERANCE]
+
     def preview(self, times: np.ndarray) -> References:
         """References of the present motion at ascending `times` [n] s from now, each array [n, dof]; nothing moves."""
         return self._motion.sample(self._ticks * self.period + times)
@@ -395,6 +405,10 @@ class _Quintic:
         scale = np.array([1.0, duration, duration**2] * 2)
         self.ends = np.array([*start, *end]) * scale[:, None]
 
+    @property
+    def knots(self) -> np.ndarray:
+        return np.array([self.duration])
+
     def within(self, limits: JointLimits, low: np.ndarray, high: np.ndarray) -> bool:
         """Whether the Bézier control points of the curve and its derivatives lie inside; their hull holds the curve."""
         return _inside(self.ends, self.duration, low, high, limits.velocity, limits.acceleration, limits.jerk)
@@ -487,6 +501,11 @@ class _TimeOptimal:
         self.trajectory = trajectory
         self.duration: float = trajectory.duration
 
+    @property
+    def knots(self) -> np.ndarray:
+        phases = (np.cumsum([*profile.brake.t, *profile.t]) for profile in self.trajectory.profiles[0])
+        return np.append(np.minimum(np.concatenate(list(phases)), self.duration), self.duration)
+
     def within(self, limits: JointLimits, low: np.ndarray, high: np.ndarray) -> bool:
         # ruckig keeps the other limits itself. Its own `position_extrema` misses some overshoots.
         profiles = self.trajectory.profiles[0]
@@ -535,6 +554,12 @@ class _Motion:
     def __init__(self, segments: Sequence[_Segment]) -> None:
         self.segments = segments
         self.begins = np.cumsum([0.0, *(segment.duration for segment in segments[:-1])])
+
+    @cached_property
+    def knots(self) -> np.ndarray:
+        """Where polynomials meet, times [n] s from the start."""
+        parts = zip(self.begins, self.segments, strict=True)
+        return np.unique(np.round(np.concatenate([begin + segment.knots for begin, segment in parts]), 9))
 
     def sample(self, times: np.ndarray) -> References:
         """The references at `times` [n] s after the start, each array [n, dof]."""
