@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
-from queue import Empty, Full, Queue
 
 import mujoco
 import numpy as np
@@ -23,14 +21,14 @@ _NICENESS = 10
 
 
 class CameraThread:
-    """Renders cameras of a twin one after the other.
+    """Renders the cameras of a twin.
 
     Args:
-        twin: as long as pictures are on their way, hold `lock` for whatever changes its model (a reset).
+        twin: hold `lock` for whatever changes its model (a reset).
         deliver: called from the thread with camera, time of the state and picture uint8 [height, width, 3].
 
     Attributes:
-        skipped: pictures that were asked for while the thread was busy.
+        skipped: pictures that were asked for again before the thread came to them.
 
     Raises:
         RenderError: this machine cannot render.
@@ -40,24 +38,27 @@ class CameraThread:
         self.skipped = 0
         self.lock = threading.Lock()
         self._twin, self._deliver = twin, deliver
-        self._wanted: Queue[tuple[Sequence[str], float, np.ndarray] | None] = Queue(maxsize=1)
+        self._changed = threading.Condition()
+        self._wanted: dict[str, tuple[float, np.ndarray]] = {}
+        self._closing = False
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="twin cameras", daemon=True)
         self._thread.start()
         self._ready.result()
 
-    def request(self, cameras: Sequence[str], time: float) -> None:
-        """Ask for pictures of the present state, which is of a time [s]; never waits."""
-        try:
-            self._wanted.put_nowait((cameras, time, self._twin.env.data.qpos.copy()))
-        except Full:
-            self.skipped += len(cameras)
+    def request(self, camera: str, time: float) -> None:
+        """Ask for a picture of the present state, which is of a time [s]; never waits for one."""
+        positions = self._twin.env.data.qpos.copy()
+        with self._changed:
+            self.skipped += camera in self._wanted
+            self._wanted[camera] = (time, positions)
+            self._changed.notify()
 
     def close(self) -> None:
         """End the thread after the picture that it is busy with."""
-        with suppress(Empty):
-            self._wanted.get_nowait()
-        self._wanted.put(None)
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
@@ -73,14 +74,22 @@ class CameraThread:
             return
         self._ready.set_result(None)
         with renderer:
-            while (wanted := self._wanted.get()) is not None:
-                cameras, time, positions = wanted
-                for camera in cameras:
-                    picture = np.empty(env.contract.observation[camera].shape, np.uint8)
-                    with self.lock:
-                        data.qpos[:] = positions
-                        mujoco.mj_kinematics(env.model, data)
-                        mujoco.mj_comPos(env.model, data)
-                        mujoco.mj_camlight(env.model, data)
-                        renderer.render(data, camera, picture)
-                    self._deliver(camera, time, picture)
+            while (wanted := self._next()) is not None:
+                camera, time, positions = wanted
+                picture = np.empty(env.contract.observation[camera].shape, np.uint8)
+                with self.lock:
+                    data.qpos[:] = positions
+                    mujoco.mj_kinematics(env.model, data)
+                    mujoco.mj_comPos(env.model, data)
+                    mujoco.mj_camlight(env.model, data)
+                    renderer.render(data, camera, picture)
+                self._deliver(camera, time, picture)
+
+    def _next(self) -> tuple[str, float, np.ndarray] | None:
+        """The camera whose turn it is: that which has been asked for longest."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._wanted or self._closing)
+            if self._closing:
+                return None
+            camera = next(iter(self._wanted))
+            return (camera, *self._wanted.pop(camera))

@@ -159,10 +159,11 @@ class TwinTopics:
         fault = self.impairments[topic].fault
         stamp = self._stamps[topic].of(self.clock, fault)
         frames = [name for name in names if self.robot.streams[name].feature.is_frame]
-        if frames and self.cameras is not None:
-            self.cameras.request(frames, stamp)
-        for name in frames if self.cameras is None else ():
-            self._deliver(name, stamp, self.twin.image(name))
+        for name in frames:
+            if self.cameras is None:
+                self._deliver(name, stamp, self.twin.image(name))
+            else:
+                self.cameras.request(name, stamp)
         values = {name: self._measured(name, state[name], fault) for name in names if name not in frames}
         for target, message in bindings.encode_observations(self.robot, values, stamp).items():
             self._send(target, messages.encode(message))

@@ -45,6 +45,7 @@ ANNOUNCE = 0.05
 
 _DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 _STATUS, _REFRESH, _POLL = 1.0, 0.1, 0.005  # wall s
+_SWITCH = 0.0005  # s; how long the loop may wait for the camera thread to hand the interpreter over (Python: 5 ms)
 _GRID = 0.01  # s; physics, streams and control ticks fall on its multiples together
 
 
@@ -230,6 +231,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)
             return 1
+        if topics.cameras is not None:
+            sys.setswitchinterval(_SWITCH)
         binding = TwinBinding(graph, topics, seed)
         driver = _RealTime(binding) if real_time else _Lockstep(binding)
         for topic, (message_type, qos) in topics.command_topics.items():
