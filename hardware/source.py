@@ -13,6 +13,7 @@ A lease that ends (a person took over, an emergency stop, a fault) is not asked 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,7 +21,6 @@ from numpy.typing import ArrayLike
 from robot_rl.datasets import Contract
 from robot_rl.hardware.lease import SourceKind
 from robot_rl.hardware.proposal import Proposal
-from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, Received
 from robot_rl.hardware.ros2.qos import LATCHED
 from robot_rl.hardware.supervisor_messages import (
@@ -63,7 +63,7 @@ class Source:
         self._proposals = graph.publisher(PROPOSAL, JOINT_STATE)
         self._wanted = False
         self._lease: int | None = None
-        self._held: int = 0
+        self._held, self._given_back = 0, 0
         self._sequence = 0
         self._state, self._reason = "", "the Supervisor has not been heard yet"
         self._heard = 0.0
@@ -92,7 +92,7 @@ class Source:
 
     def release(self, reason: str = "lease released") -> None:
         """Give the lease back, or ask for it no longer; the Supervisor gives `reason` as that of its state."""
-        self._wanted, self._lease = False, None
+        self._wanted, self._lease, self._given_back = False, None, self._held
         if self._held:
             self._say("release", self._held, reason)
 
@@ -128,14 +128,16 @@ class Source:
         self._words.publish(encode_source(word))
 
     def _on_status(self, received: Received) -> None:
-        status = received.message.status[0]
-        values = pairs(status)
-        self._heard = messages.seconds(received.message.header.stamp)
-        self._state, self._reason = values.get("state", ""), status.message
+        for status in received.message.status:
+            self._heard = received.received
+            self._take(status.message, pairs(status))
+
+    def _take(self, reason: str, values: Mapping[str, str]) -> None:
+        self._state, self._reason = values.get("state", ""), reason
         self._held = int(values.get("lease", "0")) if values.get("token") == self._token else 0
         if self._lease is not None and self._held != self._lease:
             self._lose(self._reason)
-        elif self._wanted and self._lease is None and self._held:
+        elif self._wanted and self._lease is None and self._held not in (0, self._given_back):
             self._lease, self._sequence = self._held, 0
         elif self._wanted and self._lease is None:
             self._reason = values.get(f"refused.{self._token}", self._reason)

@@ -1,12 +1,12 @@
 """What sources and the Supervisor say to each other on the graph, in standard message types.
 
-| topic                               | type                 | from       | what                                            |
-|-------------------------------------|----------------------|------------|-------------------------------------------------|
-| `supervisor/source`                 | DiagnosticStatus     | sources    | asks for the lease, keeps it, gives it back     |
-| `supervisor/proposal`               | JointState           | sources    | one action under a lease                        |
-| `supervisor/emergency_stop_request` | std_msgs/Bool        | anyone     | true stops                                      |
-| `supervisor/status`                 | DiagnosticArray      | Supervisor | of every tick, latched                          |
-| `supervisor/transition`             | DiagnosticStatus     | Supervisor | every change of state, with its reason          |
+| topic                               | type             | from       | what                                        |
+|-------------------------------------|------------------|------------|---------------------------------------------|
+| `supervisor/source`                 | DiagnosticStatus | sources    | asks for the lease, keeps it, gives it back |
+| `supervisor/proposal`               | JointState       | sources    | one action under a lease                    |
+| `supervisor/emergency_stop_request` | std_msgs/Bool    | anyone     | true stops                                  |
+| `supervisor/status`                 | DiagnosticArray  | Supervisor | of every tick, latched                      |
+| `supervisor/transition`             | DiagnosticStatus | Supervisor | every change of state, with its reason      |
 
 Services of type std_srvs/Trigger: `supervisor/home`, `supervisor/disengage`, `supervisor/emergency_stop`,
 `supervisor/clear`.
@@ -80,9 +80,14 @@ def encode_source(word: SourceWord) -> Any:
 def decode_source(message: Any) -> SourceWord:
     """Read `supervisor/source`. Raises `MalformedError`."""
     values = pairs(message)
-    lease, kind = values.get("lease", "0"), values.get("kind", "")
+    lease = values.get("lease", "0")
+    kind: Any = values.get("kind", "")
     if not message.hardware_id or not message.name:
         raise MalformedError("source_without_token", "a source needs a name and, as hardware_id, a token")
+    if kind not in get_args(SourceKind):
+        raise MalformedError(
+            "malformed_source", f"source {message.name!r}: expected {get_args(SourceKind)}, got {kind!r}"
+        )
     if message.message not in get_args(Wish) or not (lease.isascii() and lease.isdigit() and len(lease) < 16):
         raise MalformedError(
             "malformed_source", f"source {message.name!r}: expected {get_args(Wish)} and a lease number, "
@@ -122,10 +127,10 @@ def decode_proposal(message: Any, names: Sequence[str]) -> Proposal:
 
 def diagnostic(name: str, level: int, message: str, values: Mapping[str, object], hardware_id: str = "") -> Any:
     """A DiagnosticStatus."""
-    made = [messages.make("diagnostic_msgs/msg/KeyValue", key=key, value=str(value)) for key, value in values.items()]
-    return messages.make(
-        DIAGNOSTIC, level=level, name=name, message=message, hardware_id=hardware_id, values=made
-    )  # fmt: skip
+    # As `messages.make`, without its checks of every field: there are a dozen in each tick.
+    kind = messages.type_of("diagnostic_msgs/msg/KeyValue")
+    made = [kind(key, str(value)) for key, value in values.items()]
+    return messages.make(DIAGNOSTIC, level=level, name=name, message=message, hardware_id=hardware_id, values=made)
 
 
 def diagnostics(stamp: float, *statuses: Any) -> Any:

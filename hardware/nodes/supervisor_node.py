@@ -1,0 +1,482 @@
+"""The `supervisor` node: the only one that commands the robot.
+
+It alone publishes on the command topics of the robot's file. Whoever wants the robot to move acquires the lease and
+publishes proposals (see `supervisor_messages`, and `source` for the client); what leaves this process keeps every limit
+of the robot's file, whatever comes in. No parameter switches a check off.
+
+Every message to a trajectory controller also carries the motion until rest, so that the arm brakes within its limits
+even if this process dies; a forward controller takes single points, and stops where the last one was.
+
+In a terminal any key is an emergency stop. SIGINT and SIGTERM brake the arm, too.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from robot_rl.datasets import Contract, ContractError
+from robot_rl.hardware import bindings
+from robot_rl.hardware.lease import LeaseRefused
+from robot_rl.hardware.robot_file import TRAJECTORY, RobotFile, RobotFileError, Stream
+from robot_rl.hardware.ros2 import messages
+from robot_rl.hardware.ros2.graph import ActionClient, Graph, GraphError, Received, open_graph
+from robot_rl.hardware.ros2.qos import LATCHED
+from robot_rl.hardware.supervisor import SupervisorError
+from robot_rl.hardware.supervisor_messages import (
+    BOOL,
+    DIAGNOSTIC,
+    DIAGNOSTICS,
+    HISTORY,
+    JOINT_STATE,
+    PROPOSAL,
+    SOURCE,
+    STATUS,
+    STOP_REQUEST,
+    TRANSITION,
+    TRIGGER,
+    MalformedError,
+    SourceWord,
+    decode_proposal,
+    decode_source,
+    describe_actions,
+    diagnostic,
+    diagnostics,
+)
+from robot_rl.hardware.supervisor_state import Observation, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TAIL_SPACING = 0.02
+"""Between the points of a command that lead to rest [s]."""
+
+REFUSALS = 8
+"""So many refused sources are told why; one that stays silent for a second is forgotten."""
+
+_LEVELS = {State.HELD: 1, State.STOPPED: 2}
+_OK, _WARN, _ERROR = 0, 1, 2
+
+
+class Output(NamedTuple):
+    """What one tick publishes: commands by topic, the status, and the changes of state since the last tick."""
+
+    commands: dict[str, Any]
+    status: Any
+    transitions: list[Any]
+
+
+class SupervisorNode:
+    """Messages in, messages out, around a `Supervisor`; it knows no graph and no clock.
+
+    Args:
+        robot: restricted to what the policy needs, or whole.
+    """
+
+    def __init__(self, robot: RobotFile) -> None:
+        self.robot, self.supervisor = robot, robot.make_supervisor()
+        self._names, self._actions = robot.contract.action_names, describe_actions(robot.contract)
+        self._token = ""
+        self._refused: dict[str, tuple[float, str]] = {}
+        self._joints: tuple[float, Any] | None = None
+        self._opening: tuple[float, float] | None = None
+        self._sent, self._followed = 0, ""
+        self._tails = robot.commands["joint_position"].type == TRAJECTORY
+        self.proposed = -1.0
+        """Stamp of the newest proposal that could be read [s]."""
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """The streams that are observed, by feature."""
+        return {name: self.robot.streams[name] for name in ("joint_position", "gripper_opening") if self._has(name)}
+
+    @property
+    def awaits_proposal(self) -> bool:
+        """Whether some source, but no person, is expected to propose an action for every control tick."""
+        status = self.supervisor.status
+        holder = status.holder
+        return holder is not None and holder.kind != "device" and status.state in (State.READY, State.RUNNING)
+
+    def observe(self, feature: str, message: Any, received: float) -> None:
+        """Take over a message of the stream of a feature; one that cannot be read is counted, and ages the last one."""
+        stream = self.streams[feature]
+        try:
+            value = bindings.decode(stream, message)
+            stamp = bindings.stamp_of(stream, message, received)
+        except bindings.ElsewhereError:
+            return
+        except bindings.BindingError:
+            self.supervisor.reject("observation_unreadable")
+            return
+        if feature == "joint_position":
+            self._joints = (stamp, value)
+        elif self._opening is None or stamp >= self._opening[0]:
+            self._opening = (stamp, float(value[0]))
+
+    def hear(self, message: Any, now: float) -> None:
+        """A source asks for the lease, keeps it or gives it back."""
+        try:
+            word = decode_source(message)
+        except MalformedError as error:
+            self.supervisor.reject(error.reason)
+            return
+        holder = self.supervisor.status.holder
+        holds = holder is not None and word.token == self._token
+        with suppress(LeaseRefused):
+            if holds and holder is not None:
+                if word.wish != "release":
+                    self.supervisor.heartbeat(holder.id, now)
+                elif word.lease == holder.id:
+                    self.supervisor.release(holder.id, now, f"{word.name!r}: {word.reason or 'lease released'}")
+                return
+        if word.wish == "acquire":
+            self._grant(word, now)
+
+    def propose(self, message: Any, now: float) -> str | None:
+        """A source proposes an action; returns why it is rejected, which is counted, or None."""
+        try:
+            proposal = decode_proposal(message, self._names)
+        except MalformedError as error:
+            self.supervisor.reject(error.reason)
+            return error.reason
+        # A source that acts is alive.
+        with suppress(LeaseRefused):
+            self.supervisor.heartbeat(proposal.lease, now)
+            self.proposed = max(self.proposed, proposal.stamp)
+        rejected = self.supervisor.propose(proposal, now)
+        if rejected is None:
+            self._followed = message.header.frame_id
+        return rejected
+
+    def request(self, name: str, now: float) -> tuple[bool, str]:
+        """A service was called: whether it did what its name says, and the message for people."""
+        supervisor = self.supervisor
+        try:
+            match name:
+                case "home":
+                    supervisor.home(now)
+                case "disengage":
+                    supervisor.disengage()
+                case "emergency_stop":
+                    supervisor.emergency_stop("service")
+                case "clear":
+                    supervisor.clear()
+        except SupervisorError as error:
+            return False, str(error)
+        return True, f"{supervisor.status.state}: {supervisor.status.reason}"
+
+    def tick(self, now: float, stamp: float, missed: int = 0) -> Output:
+        """Everything to publish for one tick.
+
+        Args:
+            now: the clock [s].
+            stamp: when the motion of this tick begins [s].
+            missed: ticks that were left out before this one.
+        """
+        command, _ = self.supervisor.tick(now, self._observation(), missed if self._tails else 0)
+        sent = {}
+        if command is not None:
+            tail = bindings.Tail(*self.supervisor.until_rest(TAIL_SPACING)) if self._tails else None
+            sent = bindings.encode_command(self.robot, command, stamp, tail)
+            self._sent += len(sent)
+        self._refused = {token: entry for token, entry in self._refused.items() if 0 <= now - entry[0] <= 1.0}
+        return Output(sent, self._status(stamp), self.transitions(now))
+
+    def transitions(self, now: float) -> list[Any]:
+        """The changes of state since the last call, as messages."""
+        return [
+            diagnostic(
+                "supervisor", _LEVELS.get(change.after, 0), change.reason,
+                {"from": change.before, "to": change.after, "stamp": f"{now:.6f}"}, self.robot.name,
+            )
+            for change in self.supervisor.take_transitions()
+        ]  # fmt: skip
+
+    def _grant(self, word: SourceWord, now: float) -> None:
+        if word.actions != self._actions:
+            why = f"contract mismatch: {word.name!r} acts by {word.actions!r}, this robot by {self._actions!r}"
+        else:
+            try:
+                self.supervisor.acquire(word.name, word.kind, now)
+            except LeaseRefused as error:
+                why = str(error)
+            else:
+                self._token = word.token
+                self._refused.pop(word.token, None)
+                return
+        if word.token in self._refused or len(self._refused) < REFUSALS:
+            self._refused[word.token] = (now, why)
+
+    def _observation(self) -> Observation | None:
+        """The newest measurement; as old as its oldest part, by the time that this part may have."""
+        if self._joints is None or (self._has("gripper_opening") and self._opening is None):
+            return None
+        stamp, position = self._joints
+        if self._opening is None:
+            return Observation(stamp, position)
+        allowed = self.robot.streams["gripper_opening"].max_age - self.robot.watchdog.observation
+        return Observation(min(stamp, self._opening[0] + max(0.0, allowed)), position, self._opening[1])
+
+    def _has(self, feature: str) -> bool:
+        return feature in self.robot.streams and (feature != "gripper_opening" or self.robot.gripper is not None)
+
+    def _status(self, stamp: float) -> Any:
+        status = self.supervisor.status
+        holder = status.holder
+        values = {
+            "state": status.state,
+            "holder": holder.source if holder else "",
+            "token": self._token if holder else "",
+            "kind": holder.kind if holder else "",
+            "lease": holder.id if holder else 0,
+            "accepted": status.accepted,
+            "limited": status.limited,
+            "commands": self._sent,
+            "followed": self._followed,
+            **{f"rejected.{reason}": count for reason, count in status.rejected.items()},
+            **{f"refused.{token}": why for token, (_, why) in self._refused.items()},
+        }
+        level = _LEVELS.get(status.state, 0)
+        return diagnostics(stamp, diagnostic("supervisor", level, status.reason, values, self.robot.name))
+
+
+class SupervisorBinding:
+    """Binds the node to a graph.
+
+    Args:
+        graph: of this process.
+        wait: how long the tick of a control period waits for the proposal of that time [wall s]; for simulated time.
+    """
+
+    def __init__(self, graph: Graph, node: SupervisorNode, wait: float = 0.0) -> None:
+        self._graph, self._node, self._wait = graph, node, wait
+        robot = node.robot
+        self._commands = {
+            command.topic: graph.publisher(command.topic, command.type, command.qos)
+            for command in robot.commands.values()
+        }
+        self._status = graph.publisher(STATUS, DIAGNOSTICS, LATCHED)
+        self._transition = graph.publisher(TRANSITION, DIAGNOSTIC, HISTORY)
+        self._diagnostics = graph.publisher("/diagnostics", DIAGNOSTICS)
+        for topic, features in _by_topic(node.streams).items():
+            stream = node.streams[features[0]]
+            graph.subscribe(topic, stream.type, partial(self._observe, features), stream.qos)
+        graph.subscribe(SOURCE, DIAGNOSTIC, self._hear, HISTORY)
+        graph.subscribe(PROPOSAL, JOINT_STATE, self._propose)
+        graph.subscribe(STOP_REQUEST, BOOL, self._stop_request)
+        for name in ("home", "disengage", "emergency_stop", "clear"):
+            graph.service(f"supervisor/{name}", TRIGGER, partial(self._serve, name))
+        self._gripper = _GripperAction(graph, robot)
+        self._last: float | None = None
+        self._pending: tuple[float, float] | None = None
+        self._late, self._missed = 0.0, 0
+        self._timer = graph.timer(1.0 / robot.tick_rate_hz, self._tick)
+        if wait > 0:
+            graph.timer(0.01, self._settle, "wall")
+        graph.timer(1.0, self._report, "wall")
+
+    def emergency_stop(self, reason: str) -> None:
+        """Brake and stay stopped."""
+        self._node.supervisor.emergency_stop(reason)
+        self._settle()
+
+    def close(self) -> None:
+        """Brake, and tell a controller that takes trajectories how to come to rest."""
+        self._node.supervisor.hold("the Supervisor was shut down")
+        if self._last is not None:
+            self._publish(self._graph.now(), self._last + self._timer.period)
+
+    def _tick(self) -> None:
+        if self._pending is not None:
+            # Time went on without the proposal.
+            self._run(self._pending[0])
+        stamp = self._timer.time
+        periods = stamp * self._node.robot.contract.rate_hz
+        if self._wait > 0 and abs(periods - round(periods)) < 1e-3 and self._is_awaiting(stamp):
+            self._pending = (stamp, time.monotonic() + self._wait)
+        else:
+            self._run(stamp)
+
+    def _is_awaiting(self, stamp: float) -> bool:
+        return self._node.awaits_proposal and self._node.proposed < stamp - 1e-6
+
+    def _settle(self) -> None:
+        """Run the tick that waits for a proposal, if it need not wait any longer."""
+        if self._pending is not None:
+            stamp, until = self._pending
+            if not self._is_awaiting(stamp) or time.monotonic() >= until:
+                self._run(stamp)
+
+    def _run(self, stamp: float) -> None:
+        self._pending = None
+        now, period = self._graph.now(), self._timer.period
+        missed = 0 if self._last is None else max(0, min(1000, round((stamp - self._last) / period) - 1))
+        self._late, self._missed = max(self._late, now - stamp), self._missed + missed
+        self._publish(now, stamp, missed)
+        self._last = stamp
+
+    def _publish(self, now: float, stamp: float, missed: int = 0) -> None:
+        output = self._node.tick(now, stamp, missed)
+        for topic, message in output.commands.items():
+            self._commands[topic].publish(message)
+        self._status.publish(output.status)
+        for change in output.transitions:
+            self._transition.publish(change)
+            self._graph.log.log(30 if change.level else 20, "%s: %s", change.values[1].value, change.message)
+        if output.commands:
+            self._gripper.command(self._node.supervisor.gripper_target, now)
+
+    def _observe(self, features: Sequence[str], received: Received) -> None:
+        for feature in features:
+            self._node.observe(feature, received.message, received.received)
+
+    def _hear(self, received: Received) -> None:
+        self._node.hear(received.message, self._graph.now())
+        self._settle()
+
+    def _propose(self, received: Received) -> None:
+        rejected = self._node.propose(received.message, self._graph.now())
+        if rejected:
+            self._graph.log.debug("proposal %s rejected: %s", received.message.header.frame_id, rejected)
+        self._settle()
+
+    def _stop_request(self, received: Received) -> None:
+        if received.message.data:
+            self.emergency_stop("topic")
+
+    def _serve(self, name: str, _: Any) -> Any:
+        success, message = self._node.request(name, self._graph.now())
+        self._settle()
+        return messages.make(f"{TRIGGER}_Response", success=success, message=message)
+
+    def _report(self) -> None:
+        """Publish diagnostics; and brake when somebody else may command the robot, too."""
+        others = {
+            f"{endpoint.node} publishes {endpoint.topic}, too"
+            for endpoint in self._graph.endpoints()
+            if endpoint.is_publisher and endpoint.topic in self._own_topics() and _is_other(endpoint.node, self._graph)
+        }
+        status = self._node.supervisor.status
+        level, message = _LEVELS.get(status.state, _OK), f"{status.state}: {status.reason}"
+        if others:
+            level, message = _ERROR, "; ".join(sorted(others))
+            self._node.supervisor.hold(message)
+        elif self._missed:
+            level = max(level, _WARN)
+        values = {
+            "state": status.state, "ticks missed": self._missed, "tick late [ms]": f"{1e3 * self._late:.2f}",
+            "limited": status.limited, "rejected": sum(status.rejected.values()),
+        }  # fmt: skip
+        self._late, self._missed = 0.0, 0
+        report = diagnostic(f"{self._graph.name}: {self._node.robot.name}", level, message, values)
+        self._diagnostics.publish(diagnostics(self._graph.now(), report))
+
+    def _own_topics(self) -> set[str]:
+        return {publisher.topic for publisher in self._commands.values()}
+
+
+class _GripperAction:
+    """Sends goals to a gripper that is commanded by action, where its server is there."""
+
+    def __init__(self, graph: Graph, robot: RobotFile) -> None:
+        self._goals = bindings.GripperGoals(robot)
+        self._client: ActionClient | None = None
+        command = robot.commands.get("gripper_opening")
+        if command is not None and command.action is not None:
+            with suppress(GraphError):
+                self._client = graph.action_client(command.action.name, "control_msgs/action/GripperCommand")
+
+    def command(self, target: float | None, now: float) -> None:
+        """Head for an opening [m]."""
+        if self._client is not None and target is not None and self._client.ready:
+            goal = self._goals.next(target, now)
+            if goal is not None:
+                self._client.send(goal, lambda _, __: None)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    with open_graph("supervisor", sys.argv[1:] if argv is None else argv) as graph:
+        name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
+        policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
+        wait = _setting(graph, "wait_for_proposal", 0.0, "of every control period, for simulated time [wall s]")
+        try:
+            robot = RobotFile.load(name)
+            node = SupervisorNode(robot.for_policy(_contract(policy)) if policy else robot)
+        except (RobotFileError, ContractError, SupervisorError, ValueError, OSError) as error:
+            for line in str(error).splitlines():
+                graph.log.error("%s", line)
+            return 1
+        binding = SupervisorBinding(graph, node, wait)
+        graph.log.info("supervises %s: %s", robot.name, describe_actions(node.robot.contract))
+        with _keys() as pressed:
+            if pressed is not None:
+                graph.log.info("any key in this terminal is an emergency stop")
+                graph.timer(0.02, lambda: binding.emergency_stop("keyboard") if pressed() else None, "wall")
+            graph.spin()
+        binding.close()
+    return 0
+
+
+def _contract(policy: str) -> Contract:
+    """The contract of a policy, or of a file. Raises ContractError when there is none."""
+    path = Path(policy)
+    places = [path, path / "contract.json", path / "checkpoints" / "best" / "contract.json"]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise ContractError(f"parameter policy: no contract at {policy}:", [f"no file {place}" for place in places])
+    return Contract.from_yaml(found)
+
+
+@contextmanager
+def _keys() -> Iterator[Callable[[], bool] | None]:
+    """Whether a key was pressed in the terminal since the last call; None without a terminal of our own."""
+    import os
+    import select
+
+    try:
+        import termios
+        import tty
+
+        descriptor = sys.stdin.fileno()
+        ours = sys.stdin.isatty() and os.tcgetpgrp(descriptor) == os.getpgrp()
+    except (ImportError, OSError, ValueError):
+        ours = False
+    if not ours:
+        yield None
+        return
+
+    def pressed() -> bool:
+        return bool(select.select([descriptor], [], [], 0)[0] and os.read(descriptor, 64))
+
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor)
+    try:
+        yield pressed
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _by_topic(streams: dict[str, Stream]) -> dict[str, list[str]]:
+    topics: dict[str, list[str]] = {}
+    for feature, stream in streams.items():
+        topics.setdefault(stream.topic, []).append(feature)
+    return topics
+
+
+def _is_other(node: str, graph: Graph) -> bool:
+    """Whether this is a node that is known, and not this one; a process that has died loses its name first."""
+    return node.startswith("/") and node != graph.name
+
+
+def _setting(graph: Graph, name: str, default: Any, description: str) -> Any:
+    return graph.parameter(name, default, description, read_only=True).value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
