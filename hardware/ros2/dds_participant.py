@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication, BuiltinTopicDcpsSubscription
@@ -24,32 +25,25 @@ from cyclonedds.util import duration
 
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.dds_configuration import DdsConfiguration, configuration
-from robot_rl.hardware.ros2.dds_types import raw_type, ros_name
+from robot_rl.hardware.ros2.dds_types import ANY, idl_type, ros_name, take, write
 from robot_rl.hardware.ros2.graph import Endpoint, GraphError
 from robot_rl.hardware.ros2.qos import Qos
 
 DISCOVERY_TOPIC, DISCOVERY_TYPE = "ros_discovery_info", "rmw_dds_common/msg/ParticipantEntitiesInfo"
 TAKE = 64
 """Samples taken from one reader at once."""
-ANY = ViewState.Any | InstanceState.Any | SampleState.Any
 _domains: dict[int, Domain] = {}
 
 
 class Writer:
     """Writes the CDR of one topic."""
 
-    def __init__(self, entity: Any, raw: Any) -> None:
-        self.entity, self._raw = entity, raw
+    def __init__(self, entity: Any) -> None:
+        self.entity = entity
 
     def write(self, cdr: bytes) -> bool:
         """False if a reliable reader holds everything up, and the sample was not taken."""
-        try:
-            self.entity.write(self._raw(cdr))
-        except DDSException as error:
-            if error.code == DDSException.DDS_RETCODE_TIMEOUT:
-                return False
-            raise
-        return True
+        return write(self.entity, cdr)
 
     @property
     def matched(self) -> int:
@@ -62,14 +56,6 @@ class Reader:
     def __init__(self, entity: Any, callback: Callable[[bytes, Any], None]) -> None:
         self.entity, self.callback = entity, callback
         self.condition = ReadCondition(entity, ANY)
-
-    def take(self) -> list[tuple[int, Reader, bytes, Any]]:
-        """(source time stamp [ns], self, CDR, info) of what has come."""
-        return [
-            (sample.sample_info.source_timestamp, self, sample.cdr, sample.sample_info)
-            for sample in self.entity.take(TAKE)
-            if sample.sample_info.valid_data  # a writer that leaves yields samples without data
-        ]
 
     @property
     def matched(self) -> int:
@@ -91,7 +77,7 @@ class DdsParticipant:
         self._guard = GuardCondition(self._participant)
         self._waitset.attach(self._guard)
         self._nodes: dict[bytes, str] = {}
-        self._closed = False
+        self._closed = self._woken = False
         self.identities = 0
         latched = Qos(durability="transient_local", depth=1)
         self._announcements = self._write(DISCOVERY_TOPIC, DISCOVERY_TYPE, latched, "")
@@ -140,20 +126,28 @@ class DdsParticipant:
         before the observations that were sent ahead of it.
         """
         self._waitset.wait(int(seconds * 1e9))
-        self._guard.take()
-        came = [sample for reader in (self._discovery, *self._readers) for sample in reader.take()]
-        came.sort(key=lambda sample: sample[0])
+        if self._woken:
+            self._woken = False
+            self._guard.set(False)
+        came = []
+        for reader in (*self._readers, self._discovery):
+            for cdr, info in take(reader.entity, TAKE):
+                if info.valid_data:
+                    came.append((info.source_timestamp, reader, cdr, info))
+        came.sort(key=itemgetter(0))
         return came
 
     def wake(self) -> None:
         """From any thread: end the `wait` that runs, or the next one."""
         if not self._closed:
             self._guard.set(True)
+            self._woken = True
 
     def endpoints(self) -> list[Endpoint]:
         """Every ROS topic's endpoints that were discovered, ourselves included, services left out."""
-        for _, _, cdr, info in self._discovery.take():
-            self._on_nodes(cdr, info)
+        for cdr, info in take(self._discovery.entity, 10_000):
+            if info.valid_data:
+                self._on_nodes(cdr, info)
         found = []
         for topic, is_publisher in ((BuiltinTopicDcpsPublication, True), (BuiltinTopicDcpsSubscription, False)):
             reader = BuiltinDataReader(self._subscriber, topic)
@@ -200,7 +194,7 @@ class DdsParticipant:
         if lifespan:
             policies.append(Policy.Lifespan(duration(seconds=lifespan)))
         entity = DataWriter(self._publisher, self._topic(topic, message_type), _dds_qos(qos, user_data, *policies))
-        return Writer(entity, raw_type(message_type))
+        return Writer(entity)
 
     def _listen(
         self, topic: str, message_type: str, qos: Qos, user_data: str, callback: Callable[[bytes, Any], None]
@@ -212,9 +206,9 @@ class DdsParticipant:
 
     def _topic(self, name: str, message_type: str) -> Any:
         if name not in self._topics:
-            self._topics[name] = Topic(self._participant, name, raw_type(message_type))
+            self._topics[name] = Topic(self._participant, name, idl_type(message_type))
         topic = self._topics[name]
-        if topic.data_type is not raw_type(message_type):
+        if topic.data_type is not idl_type(message_type):
             raise GraphError(f"{name} is a {ros_name(topic.typename)} in this node already, not a {message_type}")
         return topic
 

@@ -1,8 +1,8 @@
-"""Raw CDR through the cyclonedds wheel: its types generated from the type store, its codec left out.
+"""Raw CDR through the cyclonedds wheel: its types made from the type store, its codec left out.
 
-The type information that peers compare is generated truly; `serialize` and `deserialize` pass the bytes through,
-because the wheel's own codec needs 45 ms for an image. That leans on duck typing inside cyclonedds-python: the
-version range is pinned and `test_dds_types.py` keeps watch.
+The type information that peers compare is true, but the bytes go straight to and from the wheel's C functions, because
+its codec in Python needs 45 ms for an image. Those functions are not its public interface: the version range is
+pinned and `test_dds_types.py` keeps watch.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from cyclonedds._clayer import ddspy_take, ddspy_write
+from cyclonedds.core import DDSException, InstanceState, SampleState, ViewState
+
 from robot_rl.hardware.ros2 import messages
 
+ANY = int(ViewState.Any | InstanceState.Any | SampleState.Any)
 SERVICE_HEADER = ("client_guid", "sequence_number")
 """rmw_cyclonedds puts two integers of 8 bytes before every request and response."""
 
@@ -30,32 +34,25 @@ def ros_name(type_name: str) -> str:
     return type_name
 
 
+def write(writer: Any, cdr: bytes) -> bool:
+    """Write a sample, CDR with its header of 4 bytes. False where a reliable reader held it up for too long."""
+    status = ddspy_write(writer._ref, cdr.ljust((len(cdr) + 3) & ~3, b"\0"))
+    if status < 0 and status != DDSException.DDS_RETCODE_TIMEOUT:
+        raise DDSException(status, f"Occurred while writing {writer.topic.name}")
+    return status >= 0
+
+
+def take(reader: Any, count: int) -> list[tuple[bytes, Any]]:
+    """Up to `count` (CDR, sample info) that wait; a writer that leaves yields one whose `valid_data` is not set."""
+    samples = ddspy_take(reader._ref, ANY, count)
+    if isinstance(samples, int):
+        raise DDSException(samples, f"Occurred while taking from {reader.topic.name}")
+    return samples
+
+
 @cache
-def raw_type(message_type: str) -> Any:
-    """A class whose instances hold the CDR of one sample, for `Topic`, `write` and `take` of cyclonedds."""
-    struct = _struct(message_type)
-    struct.__init__ = _init
-    struct.serialize = _serialize
-    struct.deserialize = classmethod(_deserialize)
-    # Of the key, nothing, in the sample that tells that a writer has left.
-    struct.deserialize_key = classmethod(_deserialize)
-    return struct
-
-
-def _init(self: Any, cdr: bytes) -> None:
-    self.cdr, self.sample_info = cdr, None
-
-
-def _serialize(self: Any, *args: Any, **kwargs: Any) -> bytes:
-    return self.cdr
-
-
-def _deserialize(cls: Any, data: bytes, *args: Any, **kwargs: Any) -> Any:
-    return cls(data)
-
-
-def _struct(message_type: str) -> Any:
-    """The IdlStruct of a message type: final, XCDR1, the same names as in rosidl's IDL."""
+def idl_type(message_type: str) -> Any:
+    """The IdlStruct of a message type, for cyclonedds's Topic: final, XCDR1, the same names as in rosidl's IDL."""
     from cyclonedds.idl import make_idl_struct
     from cyclonedds.idl.types import int64, uint64
 
@@ -69,18 +66,13 @@ def _struct(message_type: str) -> Any:
     return make_idl_struct(name.replace("::", "__"), name.replace("::", "."), fields, dataclassify=False)
 
 
-@cache
-def _nested(message_type: str) -> Any:
-    return _struct(message_type)
-
-
 def _annotation(description: Any) -> Any:
     from cyclonedds.idl import types
     from rosbags.interfaces import Nodetype
 
     kind, detail = description
     if kind == Nodetype.NAME:
-        return _nested(detail)
+        return idl_type(detail)
     if kind == Nodetype.BASE:
         name, bound = detail
         if name == "string":

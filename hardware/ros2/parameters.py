@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from robot_rl.hardware.ros2 import messages
@@ -25,14 +24,23 @@ FIELDS = {code: (kind, field) for kind, (code, field) in CODES.items()}
 NOT_SET = 0
 
 
-@dataclass
 class Declared:
     """See `graph.Parameter`."""
 
-    name: str
-    value: Any
-    description: str
-    read_only: bool
+    def __init__(
+        self, name: str, value: Any, description: str, read_only: bool, changed: Callable[[str, list[Declared]], None]
+    ) -> None:
+        self.name, self.description, self.read_only = name, description, read_only
+        self._value, self._changed = value, changed
+
+    @property
+    def value(self) -> Any:
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value = coerced(self.name, value, self._value)
+        self._changed("changed", [self])
 
     @property
     def code(self) -> int:
@@ -73,7 +81,7 @@ class ParameterTable:
             raise GraphError(f"parameter {name} is declared twice")
         default = coerced(name, default, default)
         value = coerced(name, self.overrides[name], default) if name in self.overrides else default
-        self._declared[name] = Declared(name, value, description, read_only)
+        self._declared[name] = Declared(name, value, description, read_only, self._changed)
         self._changed("new", [self._declared[name]])
         return self._declared[name]
 
@@ -92,7 +100,6 @@ class ParameterTable:
                 return str(error)
         for name, value in accepted.items():
             self._declared[name].value = value
-        self._changed("changed", [self._declared[name] for name in accepted])
         return ""
 
     def services(self) -> dict[str, tuple[str, Callable[[Any], Any]]]:

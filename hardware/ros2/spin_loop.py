@@ -54,27 +54,39 @@ class SpinLoop:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.stopped = False
-        self.simulated = False
+        self._simulated = False
         self._stopping = False
         self._wake = wake
         self._clock = 0.0
         self._timers: list[LoopTimer] = []
+        self._due_at = self._fired_at = 0.0
         self._calls: deque[Callable[[], None]] = deque()
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._handlers: dict[signal.Signals, Any] = {}
         self._signals: dict[int, float] = {}
 
+    @property
+    def simulated(self) -> bool:
+        """Whether the node's clock is what `set_clock` says; else it is this computer's."""
+        return self._simulated
+
+    @simulated.setter
+    def simulated(self, simulated: bool) -> None:
+        self._simulated, self._due_at = simulated, 0.0
+
     def now(self) -> float:
-        return self._clock if self.simulated else time.time()
+        return self._clock if self._simulated else time.time()
 
     def set_clock(self, now: float) -> None:
         """A new value of /clock: fire the timers whose multiples it brings."""
         self._clock = now
-        self._fire("node", now)
+        if self.simulated:
+            self._fire("node", now)
 
     def timer(self, period: float, callback: Callable[[], None], clock: Clock) -> LoopTimer:
         timer = LoopTimer(period, callback, clock)
         self._timers.append(timer)
+        self._due_at = 0.0
         return timer
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -129,26 +141,36 @@ class SpinLoop:
         for _ in range(len(self._calls)):  # those queued meanwhile wait for the next round
             self._calls.popleft()()
         if self._later:
-            now = time.monotonic()
-            due = [callback for at, callback in self._later if at <= now]
-            self._later = [entry for entry in self._later if entry[0] > now]
-            for callback in due:
-                callback()
+            self._run_later(time.monotonic())
         now = time.time()
+        if now < self._due_at - EARLY and now >= self._fired_at:
+            return
+        self._fired_at = now  # a computer's clock may be set back
         self._fire("wall", now)
         if not self.simulated:
             self._fire("node", now)
+        self._schedule()
+
+    def _run_later(self, now: float) -> None:
+        due = [callback for at, callback in self._later if at <= now]
+        if due:
+            self._later = [entry for entry in self._later if entry[0] > now]
+            for callback in due:
+                callback()
 
     def _fire(self, clock: Clock, now: float) -> None:
-        self._timers = [timer for timer in self._timers if not timer.cancelled]
         due = [timer for timer in self._timers if timer.clock == clock and timer.due(now)]
         for timer in sorted(due, key=lambda timer: timer.time):
             if not (timer.cancelled or self._stopping):
                 timer.callback()
 
+    def _schedule(self) -> None:
+        self._timers = [timer for timer in self._timers if not timer.cancelled]
+        now = time.time()
+        waiting = (timer for timer in self._timers if timer.clock == "wall" or not self.simulated)
+        self._due_at = min((now + timer.left(now) for timer in waiting), default=math.inf)
+
     def _idle(self) -> float:
         """Seconds until a timer or a delayed call is due."""
-        now = time.time()
-        waits = [t.left(now) for t in self._timers if not t.cancelled and (t.clock == "wall" or not self.simulated)]
-        waits += [at - time.monotonic() for at, _ in self._later]
-        return min(waits, default=math.inf)
+        idle = self._due_at - time.time()
+        return min([idle, *(at - time.monotonic() for at, _ in self._later)])
