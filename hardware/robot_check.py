@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -36,27 +37,38 @@ class Finding:
 
 @dataclass
 class Heard:
-    """What was heard on a topic: receive times and stamps [s], and the last message."""
+    """What was heard of a stream: receive times and stamps [s], and the last message; also one that was none of it."""
 
     received: list[float] = field(default_factory=list)
     stamps: list[float] = field(default_factory=list)
     message: Any = None
+    elsewhere: Any = None
 
-    def take(self, sample: Received) -> None:
-        """Note one more message."""
+    def take(self, stream: Stream, sample: Received) -> None:
+        """Note one more message; several devices may share a topic of joint states."""
+        message = sample.message
+        if stream.type == JOINT_STATE and not set(stream.elements) & set(message.name):
+            self.elsewhere = message
+            return
+        self.message = message
         self.received.append(sample.received)
-        self.message = sample.message
-        self.stamps.append(messages.seconds(sample.message.header.stamp))
+        self.stamps.append(messages.seconds(message.header.stamp))
 
 
 def listen(graph: Graph, robot: RobotFile, seconds: float) -> tuple[dict[str, Heard], list[Endpoint]]:
-    """Hear all streams of a robot for some time [wall s]; also everything that was discovered until then.
+    """Hear all streams of a robot for some time [wall s], by feature; also everything discovered until then.
 
     Subscribes as best effort and volatile, which hears every publisher: whether the file's QoS does is checked by rule.
     """
-    heard = {stream.topic: Heard() for stream in robot.streams.values()}
+    heard = {name: Heard() for name in robot.streams}
+
+    def take(topic: str, sample: Received) -> None:
+        for name, stream in robot.streams.items():
+            if stream.topic == topic:
+                heard[name].take(stream, sample)
+
     for topic, kind in {stream.topic: stream.type for stream in robot.streams.values()}.items():
-        graph.subscribe(topic, kind, heard[topic].take, ANY)
+        graph.subscribe(topic, kind, partial(take, topic), ANY)
     graph.spin(timeout=seconds)
     return heard, [endpoint for endpoint in graph.endpoints() if endpoint.node != graph.name]
 
@@ -70,7 +82,7 @@ def is_live(robot: RobotFile, endpoints: Sequence[Endpoint]) -> bool:
 def findings(robot: RobotFile, heard: Mapping[str, Heard], endpoints: Sequence[Endpoint]) -> Iterator[Finding]:
     """Every stream and command of the file against the graph, in the file's order."""
     for name, stream in robot.streams.items():
-        yield from _stream_findings(name, stream, heard.get(stream.topic, Heard()), endpoints)
+        yield from _stream_findings(name, stream, heard.get(name, Heard()), endpoints)
     for name, command in robot.commands.items():
         part = f"commands.{name}"
         ends = [end for end in endpoints if end.topic == _absolute(command.topic)]
@@ -103,6 +115,11 @@ def _stream_findings(name: str, stream: Stream, heard: Heard, endpoints: Sequenc
     yield from problems
     if problems:
         return
+    if heard.message is None and heard.elsewhere is not None:
+        names = list(heard.elsewhere.name)
+        text = f"{stream.topic} has no joint {', '.join(stream.elements)}; it has {', '.join(names)}"
+        yield Finding(part, "FAIL", text, _closest_joints(stream, names) or "correct elements in the file")
+        return
     if heard.message is None:
         yield Finding(part, "FAIL", f"{stream.topic} is published, but no message came", "check the driver and QoS")
         return
@@ -115,11 +132,7 @@ def _content_findings(part: str, stream: Stream, heard: Heard) -> Iterator[Findi
     try:
         value = bindings.decode(stream, heard.message)
     except bindings.BindingError as error:
-        mend = ""
-        if stream.type == JOINT_STATE:
-            names = list(heard.message.name)
-            closest = [(joint, _close(joint, names)) for joint in stream.elements if joint not in names]
-            mend = "; ".join(f"{joint}: did you mean {found}?" for joint, found in closest if found)
+        mend = _closest_joints(stream, list(heard.message.name)) if stream.type == JOINT_STATE else ""
         yield Finding(part, "FAIL", str(error), mend or "mend the driver, or the file")
         return
     feature = stream.feature
@@ -175,6 +188,11 @@ def _qos_problems(part: str, reasons: Sequence[tuple[Endpoint, list[str]]]) -> I
     for end, texts in reasons:
         for text in texts:
             yield Finding(part, "FAIL", f"QoS against {end.node}: {text}", "change qos in the file")
+
+
+def _closest_joints(stream: Stream, names: Sequence[str]) -> str:
+    closest = [(joint, _close(joint, names)) for joint in stream.elements if joint not in names]
+    return "; ".join(f"{joint}: did you mean {found}?" for joint, found in closest if found)
 
 
 def _absolute(topic: str) -> str:
