@@ -2,8 +2,8 @@
 
 ros2 launch robot_rl teleop.launch.py robot:=panda twin:=true package:=my_devices executable:=my_spacemouse
 
-The device's node proposes actions to the Supervisor under a lease of kind `device`, as docs/ros2.md describes (in Python
-by robot_rl.hardware.source.Source). The arguments of twin.launch.py and record.launch.py can be given here, too.
+The device's node proposes actions to the Supervisor under a lease of kind `device`; docs/ros2.md describes how. The
+arguments of twin.launch.py and record.launch.py can be given here, too.
 """
 
 from launch import LaunchDescription
