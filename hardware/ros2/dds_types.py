@@ -35,8 +35,13 @@ def ros_name(type_name: str) -> str:
 
 
 def write(writer: Any, cdr: bytes) -> bool:
-    """Write a sample, CDR with its header of 4 bytes. False where a reliable reader held it up for too long."""
+    """Write a sample, CDR with its header of 4 bytes. False where a reliable reader held it up for too long.
+
+    Raises MessageError for bytes that are not of the topic's type, DDSException for whatever else DDS says.
+    """
     status = ddspy_write(writer._ref, cdr.ljust((len(cdr) + 3) & ~3, b"\0"))
+    if status == DDSException.DDS_RETCODE_BAD_PARAMETER:
+        raise messages.MessageError(f"{len(cdr)} bytes for {writer.topic.name} are no {writer.topic.typename}")
     if status < 0 and status != DDSException.DDS_RETCODE_TIMEOUT:
         raise DDSException(status, f"Occurred while writing {writer.topic.name}")
     return status >= 0

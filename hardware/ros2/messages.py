@@ -122,8 +122,8 @@ def duration(seconds: float) -> Any:
 
 
 def seconds(time: Any) -> float:
-    """Seconds of a Time or Duration; gives back what `stamp` got, to 1 ns or to the resolution of a float."""
-    return time.sec + time.nanosec * 1e-9
+    """Seconds of a Time or Duration: the float next to it, so that whole nanoseconds come back from `stamp` equal."""
+    return (time.sec * 10**9 + time.nanosec) / 10**9
 
 
 @cache
