@@ -104,7 +104,7 @@ def node_parameters(
         cameras = ",".join(f"{name}:{size[0]}x{size[1]}" for name, size in (spec["cameras"] or {}).items())
         nodes["twin"] = {
             "robot": str(plain["robot"]), "task": spec["task"], "cameras": cameras, "real_time": not lockstep,
-            "seed": plain["first_seed"], **plain["impairments"],
+            "seed": plain["first_seed"], **(plain["impairments"] or {}),
         }  # fmt: skip
     nodes["supervisor"] = shared | {"policy": policy, "wait_for_proposal": 0.5 if lockstep else 0.0}
     if plain["record"]:
