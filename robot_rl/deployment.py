@@ -19,6 +19,7 @@ from robot_rl.hardware.ros2.parameters import to_message
 from robot_rl.hardware.ros2.qos import LATCHED, Qos
 from robot_rl.node_process import NodeProcess
 
+_FRESH = 0.2  # s; the slowest stream of a robot has sent something
 _MANY = Qos(depth=1000)
 _STATUS = "diagnostic_msgs/msg/DiagnosticStatus"
 _ARRAY = "diagnostic_msgs/msg/DiagnosticArray"
@@ -151,9 +152,14 @@ class Deployment:
         if self._twin:
             self.set_parameter("twin", "seed", seed)
             self.insist("twin/reset")
+            # What was observed before is no longer so.
+            reset = self._clock
+            self.wait(lambda: self._clock > reset + _FRESH, 30.0, "observations after the reset")
         if self.state not in ("ready", "held"):
             self.insist("supervisor/home")
-        self.wait(lambda: self.state == "ready", 60.0, "the robot to be ready")
+        self.wait(lambda: self.state not in ("idle", "homing"), 60.0, "the robot to be home")
+        if self.state != "ready":
+            raise DeployError(f"the robot did not get home: {self.state} ({self._reason})")
         self.set_parameter("policy", "seed", seed)
 
     def run(self, seed: int, horizon: int, facts: Mapping[str, Any], verdict: Callable[[], str | None]) -> Attempt:
@@ -302,6 +308,14 @@ class Deployment:
 
     def _dead(self) -> NodeProcess | None:
         return next((process for process in self._processes if process.starts and not process.running), None)
+
+    @property
+    def _clock(self) -> float:
+        return 0.0 if self._supervisor is None else messages.seconds(self._supervisor.message.header.stamp)
+
+    @property
+    def _reason(self) -> str:
+        return "" if self._supervisor is None else str(self._supervisor.message.status[0].message)
 
     def _status(self) -> dict[str, str]:
         if self._supervisor is None:
