@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from robot_rl.policies import OnnxPolicy, Policy, PolicyError, Prefix, export_policy
+from robot_rl.datasets import Contract, Feature
+from robot_rl.policies import OnnxPolicy, Policy, PolicyError, Prefix, build_policy, export_policy
 from robot_rl.policies.ddim import DDIM
 from robot_rl.policies.ddpm import DDPM
 from robot_rl.policies.denoiser import Shapes
@@ -249,3 +250,61 @@ def test_shown_and_finish() -> None:
         assert held.shown(x)[0, :, 0].tolist() == [first, 0, 0]
         assert held.finish(x)[0, :, 0].tolist() == [1, 0, 0]
         assert (held.known is not None) == clean
+
+
+BRANCH = (0.4 + 0.06 * np.arange(1, 9, dtype=np.float32))[:, None]
+
+
+@pytest.fixture(scope="module")
+def fork() -> Policy:
+    """A policy for a fork: from the same observation, chunks go along BRANCH or along its mirror image."""
+    features = {"x": Feature("x", (1,))}, {"target": Feature("target", (1,), kind="action")}
+    config = {
+        "obs_horizon": 1, "action_horizon": 8, "denoiser": {"name": "mlp", "width": 64, "depth": 2},
+        "prefix": {"probability": 0.5, "max_length": 4},
+    }  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    policy = build_policy(
+        config, Contract("fork", 10.0, *features, "none"), {name: _Range() for name in ("x", "action")}
+    )
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, 800)
+    for _ in range(800):
+        side = torch.randint(2, (256, 1, 1), generator=generator) * 2.0 - 1.0
+        batch = {"observation": {"x": torch.zeros(256, 1, 1)}, "action": side * torch.from_numpy(BRANCH)}
+        optimizer.zero_grad()
+        policy.loss(batch, generator=generator).backward()
+        optimizer.step()
+        schedule.step()
+    return policy.eval()
+
+
+class _Range:
+    """Statistics of a feature that fills [-1, 1]."""
+
+    count, mean, std, min, max = 10, np.zeros(1), np.ones(1), -np.ones(1), np.ones(1)
+
+    def quantile(self, q: float) -> np.ndarray:
+        return self.min + q * (self.max - self.min)
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx", "guided"])
+def test_each_chunk_continues_its_own_prefix(fork: Policy, kind: str, tmp_path: Path) -> None:
+    """One batch, with prefixes of either side and several lengths."""
+    policy: Any = OnnxPolicy(export_policy(fork, tmp_path)) if kind == "onnx" else fork
+    side, length = np.tile(np.array([-1, 1], np.float32), 90), np.repeat([2, 3, 4], 60)
+    wanted = side[:, None, None] * BRANCH
+    given = Prefix(wanted, np.full((180, 8), 0.5 if kind == "guided" else 0.0, np.float32), length)
+    generator: Any = np.random.default_rng(0) if kind == "onnx" else seeded()
+    context = policy.encode({"x": np.zeros((180, 1, 1), np.float32)})
+    guidance = {"guidance": 5.0} if kind == "guided" else {}
+    chunk = np.asarray(policy.sample(context, prefix=given, generator=generator, **guidance))[:, 0]
+    same = np.sign(chunk[:, -1, 0]) == side
+    beyond = np.arange(8) >= length[:, None]
+    error = np.abs(chunk - wanted)[..., 0]
+    assert (error[~beyond] == 0).all()
+    assert same.mean() >= (0.95 if kind == "guided" else 1.0)
+    assert error[beyond & same[:, None]].mean() < 0.03
+    free = np.asarray(policy.sample(context, generator=generator))[:, 0, -1, 0]
+    assert 0.35 < (np.sign(free) == side).mean() < 0.65
