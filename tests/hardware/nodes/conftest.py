@@ -29,7 +29,7 @@ class LocalGraph:
         return self.parameters[name]
 
     def publisher(self, topic, message_type, qos=None):
-        return SimpleNamespace(publish=lambda message: self.send(topic, message))
+        return SimpleNamespace(topic=topic, publish=lambda message: self.send(topic, message))
 
     def subscribe(self, topic, message_type, callback, qos=None):
         self._readers.setdefault(topic, []).append(callback)

@@ -1,0 +1,352 @@
+"""The supervisor node: by hand and clock in this process, and through real processes over DDS with injected faults."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+
+from robot_rl.hardware import bindings
+from robot_rl.hardware.nodes.supervisor_node import SupervisorBinding, SupervisorNode
+from robot_rl.hardware.proposal import Proposal
+from robot_rl.hardware.robot_file import FOLDER, RobotFile
+from robot_rl.hardware.ros2 import messages
+from robot_rl.hardware.source import Source
+from robot_rl.hardware.supervisor_messages import (
+    BOOL,
+    DIAGNOSTIC,
+    DIAGNOSTICS,
+    JOINT_STATE,
+    PROPOSAL,
+    SOURCE,
+    STATUS,
+    STOP_REQUEST,
+    TRANSITION,
+    SourceWord,
+    describe_actions,
+    encode_proposal,
+    encode_source,
+    pairs,
+)
+
+DEADLINE = 60.0
+WATCHDOG = {"observation": 0.4, "action": 0.5, "lease": 0.6, "skew": 0.05}  # for busy machines
+
+
+@cache
+def panda(folder=None):
+    """The Panda, ticked at 100 Hz and with patient watchdogs."""
+    plain = yaml.safe_load((FOLDER / "panda.yaml").read_text())
+    plain |= {"command_rate_hz": 500, "tick_rate_hz": 100, "homing_speed": 1.0, "watchdog": WATCHDOG}
+    path = folder / "robot.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    return RobotFile.load(path)
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory):
+    return panda(tmp_path_factory.mktemp("robot"))
+
+
+class Monitor:
+    """Every command that left the Supervisor, held against the limits."""
+
+    def __init__(self, robot):
+        self.robot, self.received = robot, []
+
+    def take(self, message):
+        points = bindings.decode_command(self.robot, self.robot.commands["joint_position"].topic, message)
+        self.received.append(points)
+
+    def check(self):
+        """Position, velocity and acceleration of all points, and what lies between them by finite differences."""
+        limits, count, period = self.robot.limits, self.robot.periods, 1 / self.robot.command_rate_hz
+        begin = np.array([points.start for points in self.received])
+        runs = np.split(np.arange(len(begin)), np.nonzero(np.diff(begin) > 3.0)[0] + 1)
+        for run in runs:
+            parts = [self.received[index] for index in run]
+            times = np.concatenate([points.start + points.times[:count] for points in parts])
+            position, velocity, acceleration = (
+                np.concatenate([getattr(points, key)[:count] for points in parts])
+                for key in ("position", "velocity", "acceleration")
+            )
+            self.within(position, velocity, acceleration)
+            for points in parts:
+                self.within(points.position, points.velocity, points.acceleration)
+                np.testing.assert_allclose(points.velocity[-1], 0, atol=1e-6)
+            step = np.diff(times)[:, None]
+            assert (step > 0).all()
+            assert (np.abs(np.diff(position, axis=0)) <= limits.velocity * step * 1.001 + 1e-9).all()
+            assert (np.abs(np.diff(velocity, axis=0)) <= limits.acceleration * step * 1.001 + 1e-9).all()
+            even = np.abs(step[:-1] - period).max(1) + np.abs(step[1:] - period).max(1) < 1e-6
+            second = np.diff(position, 2, axis=0)[even] / period**2
+            assert (np.abs(second) <= limits.acceleration * 1.01 + 1e-6).all()
+
+    def within(self, position, velocity, acceleration):
+        limits = self.robot.limits
+        assert ((position >= limits.lower - 1e-9) & (position <= limits.upper + 1e-9)).all()
+        assert (np.abs(velocity) <= limits.velocity * 1.001).all()
+        assert (np.abs(acceleration) <= limits.acceleration * 1.001).all()
+
+    def speed_at(self, moment):
+        """The largest joint speed commanded for a time [rad/s]."""
+        newest = [points for points in self.received if points.start is not None and points.start < moment][-1]
+        index = np.searchsorted(newest.start + newest.times, moment)
+        return np.abs(newest.velocity[min(index, len(newest.velocity) - 1)]).max()
+
+
+def word(robot, wish, token="t1", lease=0, kind="script", actions=None, reason="", name="tester"):
+    actions = describe_actions(robot.contract) if actions is None else actions
+    return encode_source(SourceWord(name, token, wish, kind, lease, actions, reason))
+
+
+def proposal(robot, lease, sequence, stamp, arm, opening=0.04):
+    return encode_proposal(Proposal(lease, sequence, stamp, np.append(arm, opening)), robot.contract.action_names)
+
+
+class ByHand:
+    """A node without a graph; the arm is where it was commanded."""
+
+    def __init__(self, robot):
+        self.node, self.robot, self.now = SupervisorNode(robot), robot, 50.0
+        self.measured, self.monitor = np.array(robot.home), Monitor(robot)
+        self.heard = []
+
+    def tick(self, count=1, **values):
+        for _ in range(count):
+            self.now += 0.01
+            values = {"joint_position": self.measured, "gripper_opening": np.array([0.04])} | values
+            sent = bindings.encode_observations(self.robot, values, self.now)
+            for feature, stream in self.node.streams.items():
+                if stream.topic in sent:
+                    self.node.observe(feature, sent[stream.topic], self.now)
+            self.output = self.node.tick(self.now, self.now)
+            self.heard += self.output.transitions
+            for topic, message in self.output.commands.items():
+                if topic == self.robot.commands["joint_position"].topic:
+                    self.monitor.take(message)
+                    self.measured = self.monitor.received[-1].position[self.robot.periods - 1]
+        self.status = pairs(self.output.status.status[0])
+
+    def ready(self):
+        self.tick()
+        assert self.node.request("home", self.now)[0]
+        self.tick(30)
+        assert self.status["state"] == "ready"
+        return self
+
+
+def test_a_source_is_granted_the_lease_and_followed_by_name(robot):
+    hand = ByHand(robot).ready()
+    hand.node.hear(word(robot, "acquire"), hand.now)
+    hand.tick()
+    assert (hand.status["holder"], hand.status["token"], hand.status["lease"]) == ("tester", "t1", "1")
+    message = proposal(robot, 1, 1, hand.now, np.array(robot.home) + 0.02)
+    order = list(reversed(range(8)))
+    message.name, message.position = [message.name[k] for k in order], message.position[order]
+    assert hand.node.propose(message, hand.now) is None
+    hand.tick(20)
+    assert hand.status["state"] == "running"
+    assert hand.status["followed"] == "1/1"
+    np.testing.assert_allclose(hand.measured, np.array(robot.home) + 0.02, atol=1e-4)
+    hand.node.hear(word(robot, "release", lease=1, reason="camera stopped"), hand.now)
+    hand.tick()
+    assert hand.status["state"] == "ready"
+    assert hand.output.status.status[0].message == "'tester': camera stopped"
+    assert int(hand.status["commands"]) == 2 * len(hand.monitor.received)
+    assert [pairs(change)["to"] for change in hand.heard] == ["homing", "ready", "running", "ready"]
+    hand.monitor.check()
+
+
+def test_what_cannot_be_read_or_executed_is_counted_by_reason(robot):
+    hand = ByHand(robot).ready()
+    hand.node.hear(word(robot, "acquire"), hand.now)
+    hand.tick()
+    home, now = np.array(robot.home), hand.now
+
+    def changed(**fields):
+        message = proposal(robot, 1, 5, now, home)
+        for key, value in fields.items():
+            setattr(message, key, value)
+        return message
+
+    names = robot.contract.action_names
+    header = messages.make("std_msgs/msg/Header", frame_id="nonsense", stamp=messages.stamp(now))
+    wrong = {
+        "wrong_names": [changed(name=["x", *names[1:]]), changed(name=[names[1], *names[1:]])],
+        "wrong_shape": [changed(position=np.zeros(3)), changed(position=np.zeros(0))],
+        "malformed_frame": [changed(header=header)],
+        "no_lease": [proposal(robot, 7, 1, now, home), proposal(robot, 0, 1, now, home)],
+        "non_finite": [proposal(robot, 1, 5, now, home * np.nan), proposal(robot, 1, 5, now, home, np.inf)],
+        "stale": [proposal(robot, 1, 5, now - 1, home)],
+        "from_the_future": [proposal(robot, 1, 5, now + 1, home)],
+    }
+    for reason, cases in wrong.items():
+        assert [hand.node.propose(message, now) for message in cases] == [reason] * len(cases)
+    # Huge, but finite: there would be a motion, as far as the limits allow, but not out of the workspace.
+    assert hand.node.propose(proposal(robot, 1, 6, now, home + 1e9), now) == "workspace"
+    assert hand.node.propose(proposal(robot, 1, 6, now, home), now) == "out_of_order"
+    hand.node.hear(word(robot, "acquire", token=""), now)
+    hand.node.hear(word(robot, "dance"), now)
+    hand.node.observe("joint_position", messages.make(JOINT_STATE, name=["panda_joint1"], position=[0.0]), now)
+    hand.tick()
+    counted = {key: int(value) for key, value in hand.status.items() if key.startswith("rejected.")}
+    assert counted == {f"rejected.{reason}": len(cases) for reason, cases in wrong.items()} | {
+        "rejected.workspace": 1, "rejected.out_of_order": 1, "rejected.source_without_token": 1, "rejected.malformed_source": 1,
+        "rejected.observation_unreadable": 1,
+    }  # fmt: skip
+    assert hand.status["limited"] == "1"
+    hand.monitor.check()
+
+
+def test_a_refused_source_is_told_why(robot):
+    hand = ByHand(robot).ready()
+    hand.node.hear(word(robot, "acquire", token="a"), hand.now)
+    hand.node.hear(word(robot, "acquire", token="b", name="other"), hand.now)
+    hand.node.hear(word(robot, "acquire", token="c", actions="servo_ee_pose at 10 Hz: x", name="old"), hand.now)
+    hand.tick()
+    assert "'tester' (script) holds the lease" in hand.status["refused.b"]
+    assert "contract mismatch: 'old' acts by 'servo_ee_pose at 10 Hz: x'" in hand.status["refused.c"]
+    for number in range(50):
+        hand.node.hear(word(robot, "acquire", token=f"x{number}"), hand.now)
+    hand.tick()
+    assert sum(key.startswith("refused.") for key in hand.status) <= 8
+    hand.tick(105)
+    assert not any(key.startswith("refused.") for key in hand.status)
+
+
+def test_a_gripper_that_is_not_observed_holds_the_arm(robot):
+    hand = ByHand(robot).ready()
+    old = messages.make(
+        JOINT_STATE, name=["panda_finger_joint1", "panda_finger_joint2"], position=[0.02, 0.02],
+        header=messages.make("std_msgs/msg/Header", stamp=messages.stamp(hand.now)),
+    )  # fmt: skip
+    gripper = hand.robot.streams["gripper_opening"].topic
+    real = bindings.encode_observations
+    try:
+        bindings.encode_observations = lambda *args: real(*args) | {gripper: old}
+        hand.tick(50)
+    finally:
+        bindings.encode_observations = real
+    assert hand.status["state"] == "held"
+    assert hand.output.status.status[0].message == "observations stopped"
+
+
+@pytest.fixture
+def bound(robot, local_graph):
+    """A node on a graph within this process, and what it published."""
+    graph = local_graph()
+    graph.endpoints = list
+    graph.action_client = lambda *_: SimpleNamespace(ready=False)
+    graph.time = 100.0
+    binding = SupervisorBinding(graph, SupervisorNode(robot), wait=5.0)
+    arm = robot.commands["joint_position"].topic
+    state = SimpleNamespace(graph=graph, binding=binding, arm=arm, position=np.array(robot.home))
+
+    def observe():
+        sent = graph.published.get(arm, [])
+        if sent:
+            state.position = bindings.decode_command(robot, arm, sent[-1]).position[robot.periods - 1]
+        values = {"joint_position": state.position, "gripper_opening": np.array([0.04])}
+        for topic, message in bindings.encode_observations(robot, values, graph.time).items():
+            graph.send(topic, message)
+
+    graph.timer(0.01, observe)
+    return state
+
+
+def last_status(graph):
+    return graph.published[STATUS][-1]
+
+
+def test_a_source_on_the_graph_acquires_proposes_and_releases(bound, robot):
+    graph = bound.graph
+    source = Source(graph, "flow", "policy", robot.contract)
+    graph.step(0.05)
+    assert graph.call("supervisor/home").success
+    source.acquire()
+    assert source.lease is None
+    graph.step(0.02)
+    assert "no lease while homing" in source.reason
+    graph.step(0.4)
+    assert source.lease == 1
+    assert source.propose(np.append(robot.home, 0.0), graph.now())
+    graph.step(0.03)
+    assert source.state == "running"
+    with pytest.raises(ValueError, match="expected 8 numbers"):
+        source.propose(np.zeros(3), graph.now())
+    source.release("done")
+    graph.step(0.02)
+    assert (source.lease, source.state, source.reason) == (None, "ready", "'flow': done")
+    source.acquire()
+    graph.step(0.1)
+    assert source.lease == 2
+    graph.call("supervisor/emergency_stop")
+    graph.step(0.02)
+    assert (source.lease, source.state) == (None, "stopped")
+    graph.step(0.5)
+    assert graph.call("supervisor/clear").success
+    assert source.lease is None
+
+
+def test_a_tick_of_a_control_period_waits_for_the_proposal_of_that_time(bound, robot):
+    graph = bound.graph
+    source = Source(graph, "flow", "policy", robot.contract)
+    graph.step(0.05)
+    graph.call("supervisor/home")
+    source.acquire()
+    while source.lease is None:
+        graph.step(0.01)
+    while round(graph.time * 1000) % 50 != 0:
+        graph.step(0.001)
+    waiting = messages.seconds(last_status(graph).header.stamp)
+    assert waiting == pytest.approx(graph.time - 0.01)
+    source.propose(np.append(robot.home, 0.0), graph.time)
+    assert messages.seconds(last_status(graph).header.stamp) == pytest.approx(graph.time)
+    assert pairs(last_status(graph).status[0])["followed"] == "1/1"
+    graph.step(0.05)
+    assert messages.seconds(last_status(graph).header.stamp) == pytest.approx(graph.time - 0.01)
+    graph.call("supervisor/emergency_stop")
+    assert messages.seconds(last_status(graph).header.stamp) == pytest.approx(graph.time)
+
+
+def test_another_publisher_of_commands_holds_the_arm(bound, robot):
+    graph = bound.graph
+    graph.step(0.05)
+    graph.call("supervisor/home")
+    graph.step(0.5)
+    other = SimpleNamespace(is_publisher=True, topic=bound.arm, node="/rogue")
+    graph.endpoints = lambda: [other]
+    graph.step(1.1)
+    assert pairs(last_status(graph).status[0])["state"] == "held"
+    assert f"/rogue publishes {bound.arm}, too" in last_status(graph).status[0].message
+
+
+def test_a_contract_that_the_robot_does_not_offer_ends_the_start(tmp_path):
+    contract = RobotFile.load("panda").contract.to_dict()
+    contract["rate_hz"] = 10
+    contract["action"] = {"joint_position": {"shape": [6], "unit": "rad"}}
+    (tmp_path / "contract.json").write_text(yaml.safe_dump(contract))
+    done = run(["-p", "robot:=panda", "-p", f"policy:={tmp_path}"])
+    assert done.returncode == 1
+    assert "rate_hz: 10.0 against 20.0" in done.stderr
+    assert "action.joint_position.shape" in done.stderr
+    assert "no contract at" in run(["-p", f"policy:={tmp_path / 'nowhere'}"]).stderr
+
+
+def run(parameters):
+    pytest.importorskip("cyclonedds")
+    command = [sys.executable, "-m", "robot_rl.hardware.nodes.supervisor_node", "--ros-args", *parameters]
+    environment = {**os.environ, **domain()}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
+
+
+def domain():
+    return {"ROS_DOMAIN_ID": str(101 + os.getpid() % 100), "ROBOT_RL_ROS": "dds", "OMP_NUM_THREADS": "1"}
