@@ -15,6 +15,7 @@ import threading
 import time
 import types
 from collections import deque
+from functools import partial
 
 
 class World:
@@ -257,9 +258,9 @@ class Node:
         subscription = self.subscriptions[-1]
         for node in WORLD.nodes:
             for publisher in node.publishers:
-                if publisher.topic_name == subscription.topic_name and subscription.hears(publisher):
-                    if subscription.qos.durability == DurabilityPolicy.TRANSIENT_LOCAL:
-                        subscription.queue.extend(publisher.kept)
+                latched = subscription.qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
+                if latched and publisher.topic_name == subscription.topic_name and subscription.hears(publisher):
+                    subscription.queue.extend(publisher.kept)
         return subscription
 
     def destroy_publisher(self, publisher):
@@ -358,25 +359,25 @@ class SingleThreadedExecutor:
                 return guard.callback
         for client in node.clients:
             if client.queue:
-                future, response = client.queue.popleft()
-                if future in client.pending:
-                    client.pending.remove(future)
-                    future._result = response
-                    self.tasks.extend(lambda callback=callback: callback(future) for callback in future._callbacks)
+                self._receive(client, *client.queue.popleft())
                 return lambda: None
         for service in node.services:
             if service.queue:
-                request, client, future = service.queue.popleft()
-
-                def serve():
-                    response = service.callback(request, service.srv_type.Response())
-                    assert isinstance(response, service.srv_type.Response)
-                    with WORLD.changed:
-                        client.queue.append((future, response))
-                        WORLD.changed.notify_all()
-
-                return serve
+                return partial(self._serve, service, *service.queue.popleft())
         return None
+
+    def _receive(self, client, future, response):
+        if future in client.pending:
+            client.pending.remove(future)
+            future._result = response
+            self.tasks.extend(partial(callback, future) for callback in future._callbacks)
+
+    def _serve(self, service, request, client, future):
+        response = service.callback(request, service.srv_type.Response())
+        assert isinstance(response, service.srv_type.Response)
+        with WORLD.changed:
+            client.queue.append((future, response))
+            WORLD.changed.notify_all()
 
 
 class Message:

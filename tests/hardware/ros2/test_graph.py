@@ -96,7 +96,7 @@ def test_parameters_are_declared_once_and_typed(opened, tmp_path):
     assert seed.value == 5
     with pytest.raises(GraphError, match="declared twice"):
         graph.parameter("gain", 1.0, "again")
-    with pytest.raises(GraphError, match="label is a float like 1.0, not a str like '7'"):
+    with pytest.raises(GraphError, match=r"label is a float like 1\.0, not a str like '7'"):
         opened("other", argv).parameter("label", 1.0, "of another type")
 
 
