@@ -23,9 +23,9 @@ from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.supervisor_state import Command
 from robot_rl.sim.servo import References
 
-_CHANNELS = {
-    "rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0),
-    "mono8": (0, 0, 0), "8UC1": (0, 0, 0), "8UC3": (2, 1, 0),
+_RGB, _BGR, _GREY = slice(0, 3), slice(2, None, -1), [0, 0, 0]
+_CHANNELS: dict[str, slice | list[int]] = {
+    "rgb8": _RGB, "rgba8": _RGB, "bgr8": _BGR, "bgra8": _BGR, "8UC3": _BGR, "mono8": _GREY, "8UC1": _GREY,
 }  # fmt: skip
 """Where red, green and blue stand in a pixel of each encoding (sensor_msgs/image_encodings.hpp)."""
 _PIXEL_BYTES = {"rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1}
@@ -379,19 +379,23 @@ def _encode_geometry(stream: Stream, value: np.ndarray) -> dict[str, Any]:
 
 def _decode_image(stream: Stream, message: Any) -> np.ndarray:
     depth = stream.feature.kind == "depth"
+    channels: slice | list[int] = _BGR
     if stream.type == "sensor_msgs/msg/CompressedImage":
         picture = _decompress(stream, message, depth)
+    elif depth:
+        picture = _read_depth(stream, message)
     else:
-        picture = _read_depth(stream, message) if depth else _read_colour(stream, message)
-    return _fit(picture, stream.feature.shape, depth)
+        picture, channels = _read_colour(stream, message), _CHANNELS[message.encoding]
+    # The picture is small by now: to sort its channels costs little.
+    picture = _fit(picture, stream.feature.shape, depth).reshape(*stream.feature.shape[:2], -1)
+    return np.array(picture if depth else picture[..., channels], order="C")
 
 
 def _read_colour(stream: Stream, message: Any) -> np.ndarray:
-    encoding = message.encoding
-    if encoding not in _CHANNELS:
-        raise BindingError(f"{stream.topic}: expected an encoding of {', '.join(_CHANNELS)}; got {encoding!r}")
-    pixels = _pixels(stream, message, _PIXEL_BYTES[encoding]).reshape(message.height, message.width, -1)
-    return pixels if encoding == "rgb8" else pixels[..., _CHANNELS[encoding]]
+    if message.encoding not in _CHANNELS:
+        raise BindingError(f"{stream.topic}: expected an encoding of {', '.join(_CHANNELS)}; got {message.encoding!r}")
+    size = _PIXEL_BYTES[message.encoding]
+    return _pixels(stream, message, size).reshape(message.height, message.width, size)
 
 
 def _read_depth(stream: Stream, message: Any) -> np.ndarray:
@@ -430,7 +434,7 @@ def _decompress(stream: Stream, message: Any, depth: bool) -> np.ndarray:
         raise BindingError(f"{stream.topic}: {len(message.data)} bytes of format {message.format!r} are no picture")
     if depth and (picture.dtype != np.uint16 or picture.ndim != 2):
         raise BindingError(f"{stream.topic}: expected 16 bits per pixel, got {picture.dtype} {list(picture.shape)}")
-    return picture if depth else picture[..., ::-1]
+    return picture
 
 
 def _crop(height: int, width: int, shape: Sequence[int]) -> tuple[int, int, int, int]:
@@ -441,7 +445,7 @@ def _crop(height: int, width: int, shape: Sequence[int]) -> tuple[int, int, int,
 
 
 def _fit(picture: np.ndarray, shape: Sequence[int], depth: bool) -> np.ndarray:
-    """A picture in the feature's size: its middle, scaled."""
+    """The middle of a picture, scaled to the feature's size; any channels."""
     top, left, rows, columns = _crop(picture.shape[0], picture.shape[1], shape)
     picture = picture[top : top + rows, left : left + columns]
     if picture.shape[:2] != tuple(shape[:2]):
@@ -450,7 +454,7 @@ def _fit(picture: np.ndarray, shape: Sequence[int], depth: bool) -> np.ndarray:
         # Mean over the pixels that become one; mixing depths would invent surfaces.
         kind = cv2.INTER_NEAREST if depth else cv2.INTER_AREA if shape[0] < rows else cv2.INTER_LINEAR
         picture = cv2.resize(np.ascontiguousarray(picture), (shape[1], shape[0]), interpolation=kind)
-    return np.array(picture).reshape(tuple(shape))
+    return picture
 
 
 def _encode_image(stream: Stream, value: np.ndarray, header: Any) -> Any:
