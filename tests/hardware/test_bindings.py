@@ -82,6 +82,7 @@ POSE = Stream(
 # Joint states
 
 
+@settings(deadline=None)
 @given(st.permutations([*JOINTS, "panda_finger_joint1", "elsewhere"]), st.sampled_from(["position", "velocity"]))
 def test_joints_are_found_by_name(names, field) -> None:
     values = {name: float(index) for index, name in enumerate(sorted(names))}
@@ -173,6 +174,7 @@ def test_a_header_without_stamp_is_refused_when_it_counts() -> None:
 # Poses, twists, wrenches, IMU
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=4, max_size=4).filter(lambda q: np.linalg.norm(q) > 0.1))
 def test_a_pose_arrives_as_wxyz_of_the_same_rotation(numbers) -> None:
     xyzw = np.array(numbers) / np.linalg.norm(numbers)
