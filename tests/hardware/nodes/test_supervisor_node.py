@@ -199,8 +199,8 @@ def test_what_cannot_be_read_or_executed_is_counted_by_reason(robot):
     hand.tick()
     counted = {key: int(value) for key, value in hand.status.items() if key.startswith("rejected.")}
     assert counted == {f"rejected.{reason}": len(cases) for reason, cases in wrong.items()} | {
-        "rejected.workspace": 1, "rejected.out_of_order": 1, "rejected.source_without_token": 1, "rejected.malformed_source": 1,
-        "rejected.observation_unreadable": 1,
+        "rejected.workspace": 1, "rejected.out_of_order": 1, "rejected.source_without_token": 1,
+        "rejected.malformed_source": 1, "rejected.observation_unreadable": 1,
     }  # fmt: skip
     assert hand.status["limited"] == "1"
     hand.monitor.check()
@@ -350,3 +350,288 @@ def run(parameters):
 
 def domain():
     return {"ROS_DOMAIN_ID": str(101 + os.getpid() % 100), "ROBOT_RL_ROS": "dds", "OMP_NUM_THREADS": "1"}
+
+
+# From here on: real processes over DDS.
+
+ACTOR = """
+import sys, numpy as np
+from robot_rl.hardware.robot_file import RobotFile
+from robot_rl.hardware.ros2.graph import open_graph
+from robot_rl.hardware.source import Source
+
+robot = RobotFile.load(sys.argv[1])
+with open_graph("actor") as graph:
+    source, step = Source(graph, "actor", "policy", robot.contract), [0]
+    def act():
+        if source.lease is not None:
+            step[0] += 1
+            arm = np.array(robot.home) + np.array([0.25, 0, 0, 0, 0.25, 0, 0.25]) * np.sin(0.15 * step[0])
+            source.propose(np.append(arm, 0.02), graph.now())
+        elif step[0] == 0:
+            source.acquire()
+    graph.timer(1 / robot.contract.rate_hz, act)
+    graph.spin()
+"""
+
+
+class Rig:
+    """The Supervisor and a source in processes of their own; the robot, which obeys, and the monitor in this one."""
+
+    def __init__(self, robot, graph, folder):
+        self.robot, self.graph, self.folder = robot, graph, folder
+        self.processes, self.monitor = [], Monitor(robot)
+        self.arm = robot.commands["joint_position"].topic
+        self.measured, self.observing, self.shift = np.array(robot.home), True, 0.0
+        self.states, self.status, self.transitions = [], {}, []
+        names = {name: robot.streams[name].topic for name in ("joint_position", "gripper_opening")}
+        self.observations = {topic: graph.publisher(topic, JOINT_STATE) for topic in names.values()}
+        graph.subscribe(self.arm, robot.commands["joint_position"].type, self.on_command)
+        graph.subscribe(STATUS, DIAGNOSTICS, self.on_status)
+        graph.subscribe(TRANSITION, DIAGNOSTIC, lambda received: self.transitions.append(received.message))
+        self.proposals = graph.publisher(PROPOSAL, JOINT_STATE)
+        self.words = graph.publisher(SOURCE, DIAGNOSTIC)
+        self.stop_request = graph.publisher(STOP_REQUEST, BOOL)
+        graph.timer(0.01, self.observe)
+
+    def observe(self):
+        now = self.graph.now()
+        while self.monitor.received[self.done :] and self.monitor.received[self.done].start <= now:
+            self.measured = self.monitor.received[self.done].position[self.robot.periods - 1]
+            self.done += 1
+        if self.observing:
+            values = {"joint_position": self.measured, "gripper_opening": np.array([0.04])}
+            for topic, message in bindings.encode_observations(self.robot, values, now + self.shift).items():
+                if topic in self.observations:
+                    self.observations[topic].publish(message)
+
+    done = 0
+
+    def on_command(self, received):
+        self.monitor.take(received.message)
+
+    def on_status(self, received):
+        self.status = pairs(received.message.status[0]) | {"reason": received.message.status[0].message}
+        self.states.append((messages.seconds(received.message.header.stamp), self.status["state"]))
+
+    def launch(self, *command):
+        log = (self.folder / f"log{len(self.processes)}.txt").open("w")
+        self.processes.append(subprocess.Popen([sys.executable, *command], stdout=log, stderr=subprocess.STDOUT))
+        log.close()
+        return self.processes[-1]
+
+    def log(self, index):
+        return (self.folder / f"log{index}.txt").read_text()
+
+    def wait(self, condition, timeout=DEADLINE):
+        assert self.graph.spin(until=condition, timeout=timeout), f"{self.status}\n{self.log(0)}"
+
+    def state(self, state):
+        self.wait(lambda: self.status.get("state") == state)
+
+    def call(self, name):
+        client, answers = self.graph.client(f"supervisor/{name}", "std_srvs/srv/Trigger"), []
+        self.wait(lambda: client.ready)
+        client.call(messages.make("std_srvs/srv/Trigger_Request"), answers.append, DEADLINE)
+        self.wait(lambda: bool(answers))
+        return answers[0]
+
+    def start(self):
+        path = str(self.robot.path)
+        self.supervisor = self.launch(
+            "-m", "robot_rl.hardware.nodes.supervisor_node", "--ros-args", "-p", f"robot:={path}"
+        )
+        self.state("idle")
+        self.wait(lambda: self.call("home").success)
+        self.state("ready")
+        return self
+
+    def act(self):
+        """A source has the arm in motion; its process."""
+        actor = self.launch("-c", ACTOR, str(self.robot.path))
+        accepted = int(self.status["accepted"])
+        self.wait(lambda: self.status["state"] == "running" and int(self.status["accepted"]) > accepted + 20)
+        self.wait(lambda: self.monitor.speed_at(self.graph.now()) > 0.3)
+        return actor
+
+    def assert_safe(self, state, since, within):
+        """The arm came to rest within its limits; detection and beginning of the braking were in time."""
+        self.state(state)
+        entered = next(stamp for stamp, name in self.states if stamp >= since - 0.05 and name == state)
+        assert entered - since <= within
+        self.graph.spin(timeout=1.0)
+        control = 1 / self.robot.contract.rate_hz
+        fast = self.monitor.speed_at(entered)
+        assert fast < 0.05 or self.monitor.speed_at(entered + 2 * control) < 0.8 * fast
+        assert self.monitor.speed_at(entered + 1.0) == pytest.approx(0, abs=1e-6)
+        last = self.transitions[-1]
+        assert (pairs(last)["to"], last.message) == (state, self.status["reason"])
+        self.monitor.check()
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def rig(robot, tmp_path, monkeypatch):
+    pytest.importorskip("cyclonedds")
+    from robot_rl.hardware.ros2.graph import open_graph
+
+    for key, value in domain().items():
+        monkeypatch.setenv(key, value)
+    with open_graph("tester") as graph:
+        made = Rig(robot, graph, tmp_path)
+        try:
+            yield made.start()
+        finally:
+            made.close()
+
+
+PATIENT = 0.5
+"""What a busy machine may add to any of the time-outs [s]."""
+
+
+@pytest.mark.slow
+def test_without_a_lease_nothing_moves_and_malformed_proposals_are_rejected_over_the_wire(rig):
+    robot, home = rig.robot, np.array(rig.robot.home)
+
+    def counted(reason, message, at_least=1):
+        rig.proposals.publish(message)
+        rig.wait(lambda: int(rig.status.get(f"rejected.{reason}", 0)) >= at_least)
+
+    rig.wait(lambda: rig.proposals.matched > 0 and rig.words.matched > 0)
+    counted("no_lease", proposal(robot, 1, 1, rig.graph.now(), home + 0.3))
+    assert rig.status["state"] == "ready"
+    source = Source(rig.graph, "tester", "script", robot.contract)
+    source.acquire()
+    rig.wait(lambda: source.lease is not None)
+    lease, now = source.lease, rig.graph.now
+    counted("non_finite", proposal(robot, lease, 1, now(), home * np.nan))
+    counted("non_finite", proposal(robot, lease, 2, now(), home + np.inf), 2)
+    counted("workspace", proposal(robot, lease, 3, now(), home + 1e9))
+    counted("stale", proposal(robot, lease, 4, now() - 5, home))
+    names = messages.make(JOINT_STATE, header=proposal(robot, lease, 5, now(), home).header, name=["a"], position=[0.0])
+    counted("wrong_names", names)
+    short = proposal(robot, lease, 6, now(), home)
+    short.position = short.position[:3]
+    counted("wrong_shape", short)
+    rig.proposals.publish(proposal(robot, lease, 8, now(), home))
+    counted("out_of_order", proposal(robot, lease, 7, now(), home))
+    rig.graph.spin(timeout=0.3)
+    rig.monitor.check()
+    moved = np.concatenate([points.position for points in rig.monitor.received]) - home
+    assert np.abs(moved).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_a_source_killed_in_motion_holds_the_arm_and_a_second_one_cannot_interfere(rig):
+    actor = rig.act()
+    second = Source(rig.graph, "second", "policy", rig.robot.contract)
+    second.acquire()
+    rig.wait(lambda: "'actor' (policy) holds the lease" in second.reason)
+    rejected = int(rig.status.get("rejected.no_lease", 0))
+    rig.proposals.publish(proposal(rig.robot, 999, 1, rig.graph.now(), np.zeros(7)))
+    rig.wait(lambda: int(rig.status.get("rejected.no_lease", 0)) > rejected)
+    assert rig.status["state"] == "running"
+    second.release()
+    actor.send_signal(signal.SIGKILL)
+    killed = rig.graph.now()
+    rig.assert_safe("held", killed, max(WATCHDOG["action"], WATCHDOG["lease"]) + PATIENT)
+    assert rig.status["reason"] in ("actions stopped", "heartbeat of the lease stopped")
+    second.acquire()
+    rig.wait(lambda: second.lease is not None)
+    rig.state("ready")
+
+
+FAULTS = {
+    "stop": lambda rig: setattr(rig, "observing", False),
+    "go stale": lambda rig: setattr(rig, "shift", -5.0),
+    "jump back": lambda rig: setattr(rig, "shift", -3600.0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_observations_that_fail_in_motion_hold_the_arm(rig, fault):
+    rig.act()
+    since = rig.graph.now()
+    FAULTS[fault](rig)
+    rig.assert_safe("held", since, WATCHDOG["observation"] + PATIENT)
+    assert rig.status["reason"] == "observations stopped"
+    assert ("rejected.observation_out_of_order" in rig.status) == (fault != "stop")
+    rig.observing, rig.shift = True, 0.0
+    rig.graph.spin(timeout=0.3)
+    assert rig.call("disengage").success
+    assert rig.call("home").success
+    rig.state("ready")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["topic", "service"])
+def test_an_emergency_stop_in_motion_is_latched(rig, way):
+    rig.act()
+    since = rig.graph.now()
+    if way == "topic":
+        rig.wait(lambda: rig.stop_request.matched > 0)
+        since = rig.graph.now()
+        rig.stop_request.publish(messages.make(BOOL, data=True))
+    else:
+        assert rig.call("emergency_stop").success
+    rig.assert_safe("stopped", since, PATIENT)
+    assert rig.status["reason"] == f"emergency stop: {way}"
+    assert not rig.call("home").success
+    assert rig.call("clear").success
+    rig.state("idle")
+
+
+@pytest.mark.slow
+def test_a_supervisor_killed_in_motion_has_told_the_robot_how_to_come_to_rest(rig):
+    rig.act()
+    rig.supervisor.send_signal(signal.SIGKILL)
+    rig.supervisor.wait()
+    rig.graph.spin(timeout=0.3)
+    count = len(rig.monitor.received)
+    rig.graph.spin(timeout=1.0)
+    assert len(rig.monitor.received) == count
+    last = rig.monitor.received[-1]
+    assert np.abs(last.velocity[0]).max() > 0.1
+    np.testing.assert_allclose(last.velocity[-1], 0, atol=1e-6)
+    rig.monitor.check()
+    between = np.diff(last.position, axis=0) / np.diff(last.times)[:, None]
+    assert (np.abs(between) <= rig.robot.limits.velocity * 1.001).all()
+
+
+@pytest.mark.slow
+def test_a_supervisor_asked_to_end_brakes_and_ends_well(rig):
+    rig.act()
+    rig.supervisor.send_signal(signal.SIGTERM)
+    assert rig.supervisor.wait(DEADLINE) == 0
+    rig.wait(lambda: any(change.message == "the Supervisor was shut down" for change in rig.transitions))
+    np.testing.assert_allclose(rig.monitor.received[-1].velocity[-1], 0, atol=1e-6)
+    rig.monitor.check()
+
+
+@pytest.mark.slow
+def test_any_key_in_the_terminal_is_an_emergency_stop(robot, tmp_path, monkeypatch):
+    pytest.importorskip("cyclonedds")
+    import pty
+
+    monkeypatch.setattr(os, "environ", {**os.environ, **domain()})
+    process, terminal = pty.fork()
+    if process == 0:
+        command = [sys.executable, "-m", "robot_rl.hardware.nodes.supervisor_node", "--ros-args"]
+        os.execve(sys.executable, [*command, "-p", f"robot:={robot.path}"], {**os.environ})
+    try:
+        said, asked, deadline = "", False, time.monotonic() + DEADLINE
+        while "stopped: emergency stop: keyboard" not in said and time.monotonic() < deadline:
+            said += os.read(terminal, 4096).decode(errors="replace")
+            if "any key in this terminal" in said and not asked:
+                os.write(terminal, b"x")
+                asked = True
+        assert re.search("emergency stop: keyboard", said), said
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(terminal)
