@@ -45,6 +45,9 @@ ROBOT_HORIZON = 400
 RESTARTS = 3
 """How often a node is started again before the deployment gives up."""
 
+RETRIES = 3
+"""How often the start of an episode is tried again."""
+
 KEYS = {"s": "success", "f": "failure", "d": "discard"}
 HELP = "[s]uccess  [f]ailure  [d]iscard  [space] EMERGENCY STOP  [Ctrl-C] end"
 
@@ -184,16 +187,23 @@ def _run_episodes(
     deployment: Deployment, attempts: list[Attempt], bar: tqdm[Any], plain: Mapping[str, Any], horizon: int,
     spec: Mapping[str, Any] | None, keyboard: Any,
 ) -> None:  # fmt: skip
-    from robot_rl.deployment import Attempt, NodeDied
+    from robot_rl.deployment import Attempt, DeployError, NodeDied
 
     facts = {"task": plain["task"] or (spec or {}).get("task") or "robot"}
-    seed = plain["first_seed"]
+    seed, failed = plain["first_seed"], 0
     while len(attempts) < plain["episodes"]:
         try:
             if keyboard is not None:
                 _ask_for_scene(deployment, keyboard, len(attempts))
             deployment.prepare(seed, plain["home"])
             attempt = deployment.run(seed, horizon, facts, _verdict(deployment, keyboard))
+            failed = 0
+        except DeployError as error:
+            failed += 1
+            if failed > RETRIES:
+                raise
+            _say_line(f"{error}; tried again")
+            continue
         except NodeDied as died:
             _say_line(f"{died}\n  it is started again; the episode of seed {seed} has failed")
             if died.process.starts > RESTARTS:

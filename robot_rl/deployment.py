@@ -147,7 +147,7 @@ class Deployment:
             if not self._twin:
                 raise DeployError("the emergency stop is latched; clear it with `ros2 service call supervisor/clear`")
             self.insist("supervisor/clear")
-        if self.state != "idle" and (self._twin or home):
+        if self.state != "idle" and (self._twin or home or self.state == "held"):
             self.insist("supervisor/disengage")
         if self._twin:
             self.set_parameter("twin", "seed", seed)
@@ -217,7 +217,7 @@ class Deployment:
         for name in ("policy", "replay", "supervisor", "recorder", "twin"):
             for process in self._processes:
                 if process.name == name:
-                    process.stop(60.0 if name == "recorder" else 5.0)
+                    process.stop(60.0 if name == "recorder" else 10.0)
 
     def call(self, name: str, timeout: float = 5.0) -> tuple[bool, str]:
         """Call a Trigger service: whether it did, and what it says."""
