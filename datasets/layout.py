@@ -28,7 +28,8 @@ CONTROL = "control"
 """The stream that every store has: when the row was taken."""
 
 _FLAGS = ("intervened", "is_first", "is_last", "terminated", "truncated")
-_RESERVED = frozenset(["action", "policy_action", "reward", *_FLAGS, "timestamp", "sim_state"])
+RESERVED = frozenset(["action", "policy_action", "reward", *_FLAGS, "timestamp", "sim_state"])
+"""Names below `data` that no observation may have."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -215,8 +216,8 @@ class Layout:
             if not _NAME.fullmatch(name):
                 yield f"{title}: a name consists of letters, digits, `_`, `.` and `-`"
         for name, feature in self.contract.observation.items():
-            if name in _RESERVED:
-                yield f"observation.{name}: this name is taken by the format; taken are {', '.join(sorted(_RESERVED))}"
+            if name in RESERVED:
+                yield f"observation.{name}: this name is taken by the format; taken are {', '.join(sorted(RESERVED))}"
             if feature.dtype not in chunks.DTYPES:
                 yield f"observation.{name}: {feature.dtype} cannot be stored; {', '.join(sorted(chunks.DTYPES))} can"
         taken = {CONTROL, *self.contract.cameras}

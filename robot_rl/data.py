@@ -1,4 +1,4 @@
-"""`robot-rl data`: inspect, check, repair, annotate and edit episode stores."""
+"""`robot-rl data`: inspect, check, repair, annotate, edit and convert episode stores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from robot_rl.data_convert import add_verb
 from robot_rl.data_edit import add_verbs, numbers, progress_bar
 
 
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
     diff.set_defaults(run=_diff)
 
     add_verbs(verbs)
+    add_verb(verbs)
     options = parser.parse_args(arguments)
     return int(options.run(options))
 
