@@ -4,9 +4,11 @@ import ast
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 from robot_rl.deploy import node_parameters
+from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.policies.chunk_runner import Mode
 
 HERE = Path(__file__).parent
@@ -154,3 +157,34 @@ def test_the_guide_lists_the_parameters_that_the_node_declares(node: str) -> Non
     known = declared(node)
     del known["use_sim_time"]
     assert listed == known
+
+
+@pytest.mark.slow
+def test_what_is_launched_works_together(tmp_path: Path) -> None:
+    """All of deploy.launch.py but the policy, started as launch does: brings the twin home and leaves a bag."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    contract = tmp_path / "contract.json"
+    contract.write_text(RobotFile.load("panda").contract.to_json())
+    places = [f"output:={tmp_path}/bags", f"dataset:={tmp_path}/episodes.zarr"]
+    nodes = started("deploy", f"policy:={contract}", "twin:=true", "real_time:=false", *places)
+    environment = os.environ | {"ROS_DOMAIN_ID": str(os.getpid() % 200), "OMP_NUM_THREADS": "1", "ROBOT_RL_ROS": "dds"}
+    processes = []
+    with ExitStack() as stack:
+        for name in ("twin", "supervisor", "recorder"):
+            file = tmp_path / f"{name}.yaml"
+            file.write_text(yaml.safe_dump({"/**": {"ros__parameters": nodes[name]["parameters"]}}))
+            module = scripts[nodes[name]["executable"]].split(":")[0]
+            command = [sys.executable, "-P", "-m", module, "--ros-args", "--params-file", str(file)]
+            processes.append(subprocess.Popen(command, env=environment, cwd=tmp_path))
+            stack.callback(end, processes[-1])
+        client = [sys.executable, "-P", HERE / "go_home.py"]
+        subprocess.run(client, check=True, env=environment, timeout=150, cwd=tmp_path)
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        assert [process.wait(60) for process in processes] == [0] * len(processes)
+    assert list((tmp_path / "bags").rglob("*.mcap"))
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
