@@ -7,8 +7,8 @@ wall clock, until the Supervisor is heard again, so that faults unfold as they w
 
 from __future__ import annotations
 
-PATIENCE = 0.5
-"""How long an answer is awaited [wall s]."""
+PATIENCE = 2.0
+"""How long an answer is awaited [wall s]; a Supervisor that waits for a proposal may take a second."""
 
 
 class Lockstep:
