@@ -90,7 +90,7 @@ class DdsGraph:
         self._loop.catch_signals()
         self._clock: DdsSubscription | None = None
         rosout = self.publisher("/rosout", "rcl_interfaces/msg/Log", ROSOUT_QOS) if self.arguments.rosout else None
-        handler = GraphLog(self.name[1:].replace("/", "."), self.arguments.stdout, rosout and rosout.publish)
+        handler = GraphLog(self.name[1:].replace("/", "."), self.arguments.stdout, rosout.publish if rosout else None)
         self.log = open_log(self.name, self.arguments.log_level, handler)
         self._events = self.publisher("/parameter_events", "rcl_interfaces/msg/ParameterEvent", EVENTS_QOS)
         overrides = {**(defaults or {}), **self.arguments.parameters}

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication, BuiltinTopicDcpsSubscription
@@ -170,17 +172,14 @@ class DdsParticipant:
 
     def refused(self) -> list[tuple[str, str]]:
         """(topic, policy) of the endpoints with which ours did not match since the last call."""
-        found = []
-        for endpoint in (*self._readers, *self._writers):
-            entity = endpoint.entity
-            status = (
-                entity.get_requested_incompatible_qos_status()
-                if isinstance(endpoint, Reader)
-                else entity.get_offered_incompatible_qos_status()
-            )
-            if status.total_count_change > 0:
-                found.append((entity.topic.name, POLICIES.get(status.last_policy_id, str(status.last_policy_id))))
-        return found
+        looks = [(reader.entity, reader.entity.get_requested_incompatible_qos_status) for reader in self._readers]
+        looks += [(writer.entity, writer.entity.get_offered_incompatible_qos_status) for writer in self._writers]
+        found = ((entity.topic.name, look()) for entity, look in looks)
+        return [
+            (name.removeprefix("rt"), POLICIES.get(status.last_policy_id, f"policy {status.last_policy_id}"))
+            for name, status in found
+            if status.total_count_change > 0
+        ]
 
     def close(self) -> None:
         """Leave the graph; others see it at once."""
@@ -190,7 +189,7 @@ class DdsParticipant:
             self._participant.__del__()
 
     def _write(self, topic: str, message_type: str, qos: Qos, user_data: str, lifespan: float = 0.0) -> Writer:
-        policies = [Policy.WriterDataLifecycle(autodispose=False)]
+        policies: list[Any] = [Policy.WriterDataLifecycle(autodispose=False)]
         if lifespan:
             policies.append(Policy.Lifespan(duration(seconds=lifespan)))
         entity = DataWriter(self._publisher, self._topic(topic, message_type), _dds_qos(qos, user_data, *policies))
@@ -234,7 +233,7 @@ class DdsParticipant:
                 self._nodes[gid.data.tobytes()] = name
 
 
-POLICIES = {1: "deadline", 2: "durability", 11: "reliability", 5: "ownership", 8: "liveliness"}
+POLICIES = {2: "durability", 4: "deadline", 6: "ownership", 8: "liveliness", 11: "reliability"}
 
 
 def user_value(qos: Any, key: str) -> str:
@@ -297,17 +296,15 @@ def _join(settings: DdsConfiguration) -> Any:
 
 
 def _sockets() -> set[int]:
-    try:
-        names = os.listdir("/proc/self/fd")  # noqa: PTH208
-        return {int(name) for name in names if os.readlink(f"/proc/self/fd/{name}").startswith("socket:")}  # noqa: PTH115
-    except OSError:
-        return set()
+    folder, found = Path("/proc/self/fd"), set()
+    for entry in folder.iterdir() if folder.exists() else ():
+        with suppress(OSError):  # the descriptor that lists the folder is gone already
+            if str(entry.readlink()).startswith("socket:"):
+                found.add(int(entry.name))
+    return found
 
 
 def _bind_to_loopback(descriptor: int) -> None:
     """Cyclone binds to every address even where its only interface is loopback: let the kernel refuse the others."""
-    with socket.socket(fileno=os.dup(descriptor)) as own:
-        try:
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-        except (OSError, AttributeError):  # before Linux 5.7, or not Linux: as open as rmw_cyclonedds is
-            return
+    with socket.socket(fileno=os.dup(descriptor)) as own, suppress(OSError):  # before Linux 5.7 only root may
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")

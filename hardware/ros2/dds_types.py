@@ -72,9 +72,10 @@ def idl_type(message_type: str) -> Any:
 
 
 def _annotation(description: Any) -> Any:
-    from cyclonedds.idl import types
+    import cyclonedds.idl.types as idl
     from rosbags.interfaces import Nodetype
 
+    types: Any = idl  # typed as if they could not be indexed
     kind, detail = description
     if kind == Nodetype.NAME:
         return idl_type(detail)

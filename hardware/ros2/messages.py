@@ -7,7 +7,7 @@ A message is a dataclass of the `rosbags` type store, numeric arrays are NumPy a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
@@ -149,7 +149,7 @@ def _sections(text: str) -> list[str]:
     return [section.strip() for section in dedent(text).split("---")]
 
 
-def _parse(name: str, definition: str) -> Mapping[str, Any]:
+def _parse(name: str, definition: str) -> dict[str, Any]:
     """Field definitions of one interface. `rosbags` writes every name as package/msg/…: put the true ones back."""
     from rosbags.typesys import get_types_from_msg
 
@@ -173,7 +173,7 @@ def _moved(description: Any, old: str, new: str) -> Any:
 def _makers(message_type: str) -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
     """Of each field: what makes its default, and what turns a given value into the one that the encoder wants."""
     type_of(message_type)
-    makers = {}
+    makers: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
     for name, description in typestore().fielddefs[message_type][1]:
         if message_type == "geometry_msgs/msg/Quaternion" and name == "w":
             makers[name] = (lambda: 1.0, float)  # the one default that a common .msg file sets
