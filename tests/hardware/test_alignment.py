@@ -70,7 +70,7 @@ def recordings(draw):
     return streams, draw(st.permutations(range(sum(len(samples) for _, samples in streams.values()))))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(recordings())
 def test_rows_are_what_the_definition_says_whatever_the_order_of_the_streams(recording) -> None:
     streams, order = recording

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from robot_rl import sim
 from robot_rl.datasets import Contract, ContractError
+from robot_rl.datasets.contract import Feature
 from robot_rl.hardware.alignment import Alignment
 from robot_rl.hardware.robot_file import FOLDER, RobotFile, RobotFileError, Scale
 from robot_rl.hardware.supervisor_state import Observation, State
@@ -64,9 +66,11 @@ def test_limits_stay_within_the_data_sheets(name) -> None:
 @pytest.mark.parametrize("controller", ["joint_position", "ee_pose"])
 def test_what_the_simulation_observes_and_executes_the_robot_does_too(name, simulated, controller) -> None:
     spec = {"task": "lift", "robot": simulated, "controller": controller}
-    env = sim.make({**spec, "cameras": {"agentview": [84, 84]}} if controller == "joint_position" else spec)
-    robot = RobotFile.load(name).for_policy(env.contract)
-    assert list(robot.contract.observation) == list(env.contract.observation)
+    env = sim.make(spec)
+    camera = Feature("agentview", (84, 84, 3), "uint8", kind="image", calibration={"fx": 101.4})
+    contract = replace(env.contract, observation={**env.contract.observation, "agentview": camera})
+    robot = RobotFile.load(name).for_policy(contract)
+    assert list(robot.contract.observation) == list(contract.observation)
     assert robot.contract.action_names == env.contract.action_names
     assert robot.contract.controller == env.contract.controller
     assert robot.streams["cube_pose"].topic == "/cube_pose"
@@ -74,9 +78,8 @@ def test_what_the_simulation_observes_and_executes_the_robot_does_too(name, simu
     for key, numbers in env.arm_model.arms[0].limits.items():
         np.testing.assert_array_equal(getattr(robot.limits, key), numbers, key)
     np.testing.assert_allclose(robot.home, env.arm_model.arms[0].home, atol=1e-8)
-    if controller == "joint_position":
-        assert robot.streams["agentview"].feature.shape == (84, 84, 3)
-        assert robot.streams["agentview"].camera_info == "/agentview/camera_info"
+    assert robot.streams["agentview"].feature.shape == (84, 84, 3)
+    assert robot.streams["agentview"].camera_info == "/agentview/camera_info"
     env.close()
 
 
