@@ -123,6 +123,7 @@ class Supervisor:
         # One row for each tick of the last LAG seconds, the oldest overwritten by the newest.
         self._commanded = np.zeros((max(2, int(np.ceil(LAG / (periods * servo.period)))), limits.dof))
         self._ticks = 0
+        self._astray: str | None = None
 
     @property
     def status(self) -> Status:
@@ -151,8 +152,8 @@ class Supervisor:
             raise LeaseRefused(f"source {source!r}: no lease while {self._state} ({self._reason}); home the arm first")
         if self._state is State.HELD and not (self.at_rest and self._is_observed(now)):
             raise LeaseRefused(f"source {source!r}: held ({self._reason}); wait for rest and fresh observations")
-        if self._state is State.HELD and (astray := self._astray()):
-            raise LeaseRefused(f"source {source!r}: held, and {astray}; disengage and home")
+        if self._state is State.HELD and self._astray:
+            raise LeaseRefused(f"source {source!r}: held, and {self._astray}; disengage and home")
         lease = self._desk.acquire(source, kind, now)
         self._brake()
         self._acted = now
@@ -205,6 +206,7 @@ class Supervisor:
                 self._gripper.reset(self._observation.gripper_opening)
             self._engaged = True
             self._commanded[:] = self._servo.reference.position
+            self._astray = None
         self._brake()
         self._desk.revoke()
         self._enter(State.HOMING, "asked to home")
@@ -295,6 +297,7 @@ class Supervisor:
             self._rejected["observation_non_finite"] += 1
         else:
             self._observation = observation
+            self._astray = self._strays(position) if self._engaged else None
 
     def _is_observed(self, now: float) -> bool:
         return self._observation is not None and now - self._observation.stamp <= self._watchdog.observation
@@ -304,19 +307,16 @@ class Supervisor:
             return None
         if not self._is_observed(now):
             return "observations stopped"
-        if astray := self._astray():
-            return astray
+        if self._astray:
+            return self._astray
         if self._state not in _FOLLOWING:
             return None
         if self._desk.expired(now):
             return "heartbeat of the lease stopped"
         return "actions stopped" if now - self._acted > self._watchdog.action else None
 
-    def _astray(self) -> str | None:
+    def _strays(self, position: np.ndarray) -> str | None:
         """Which joint is not where it was commanded to be, in any of the last ticks."""
-        if self._observation is None:
-            return None
-        position = self._observation.joint_position
         low, high = self._commanded.min(axis=0), self._commanded.max(axis=0)
         error = np.maximum(low - position, position - high)
         joint = int(error.argmax())

@@ -37,7 +37,7 @@ from robot_rl.hardware.supervisor_messages import (
 )
 
 DEADLINE = 60.0
-WATCHDOG = {"observation": 0.4, "action": 0.5, "lease": 0.6, "skew": 0.05}  # for busy machines
+WATCHDOG = {"observation": 0.8, "action": 0.8, "lease": 1.0, "skew": 0.05, "following_error": 0.5}  # busy machines
 
 
 @cache
@@ -232,7 +232,7 @@ def test_a_gripper_that_is_not_observed_holds_the_arm(robot):
     real = bindings.encode_observations
     try:
         bindings.encode_observations = lambda *args: real(*args) | {gripper: old}
-        hand.tick(50)
+        hand.tick(100)
     finally:
         bindings.encode_observations = real
     assert hand.status["state"] == "held"
@@ -442,8 +442,11 @@ class Rig:
             "-m", "robot_rl.hardware.nodes.supervisor_node", "--ros-args", "-p", f"robot:={path}"
         )
         self.state("idle")
-        self.wait(lambda: self.call("home").success)
-        self.state("ready")
+        while self.status["state"] != "ready":
+            # On a busy machine the observations may stop by themselves.
+            self.call("disengage")
+            self.call("home")
+            self.wait(lambda: self.status["state"] in ("ready", "held"))
         return self
 
     def act(self):
