@@ -160,6 +160,7 @@ def test_every_node_has_an_executable_and_every_executable_a_node() -> None:
     for name in NODES:
         module, function = PYPROJECT["project"]["scripts"][name].split(":")
         assert (module, function) == (f"robot_rl.hardware.nodes.{name.removeprefix('robot_rl_')}_node", "main")
+        assert (ROOT / "hardware" / "nodes" / f"{module.split('.')[-1]}.py").is_file()
 
 
 # The order and rules of the schema of REP 149 (format 3). colcon builds a package that breaks them without ROS.
