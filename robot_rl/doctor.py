@@ -112,9 +112,25 @@ def _extras() -> Iterator[Finding]:
 
 
 def _ros() -> Iterator[Finding]:
-    names = ("ROS_DISTRO", "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "RMW_IMPLEMENTATION", "CYCLONEDDS_URI")
-    found = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
-    yield Finding("ROS 2", ", ".join(found) if found else "no ROS 2 environment is sourced")
+    from robot_rl.hardware.ros2 import dds_configuration
+    from robot_rl.hardware.ros2.graph import GraphError, adapter
+
+    names = ("ROS_DISTRO", "RMW_IMPLEMENTATION", "ROBOT_RL_ROS", *dds_configuration.VARIABLES)
+    found = ", ".join(f"{name}={os.environ[name]}" for name in names if os.environ.get(name))
+    try:
+        chosen, settings = adapter(), dds_configuration.configuration()
+    except GraphError as error:
+        yield Finding("ROS 2", found, str(error))
+        return
+    mend = ""
+    if chosen == "rclpy":
+        state = f"by rclpy, domain {settings.domain_id}"
+    elif _version("cyclonedds") and _version("rosbags"):
+        reach = "this machine only" if settings.on_loopback else f"the network ({settings.discovery_range})"
+        state = f"by DDS (cyclonedds {_version('cyclonedds')}), domain {settings.domain_id}, {reach}"
+    else:
+        state, mend = "neither rclpy nor cyclonedds: no deployment", 'source ROS 2, or pip install "robot_rl[ros]"'
+    yield Finding("ROS 2", f"{state}; {found or 'no ROS variables are set'}", mend)
 
 
 def _machine() -> Iterator[Finding]:

@@ -128,9 +128,8 @@ def _ros_arguments(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _remap(rule: str) -> Remap:
-    matched = re.fullmatch(
-        rf"(?:({TOKEN}):)?(?:rostopic://|rosservice://)?([^:]+):=(?:rostopic://|rosservice://)?(.+)", rule
-    )
+    scheme = "(?:rostopic://|rosservice://)?"
+    matched = re.fullmatch(rf"(?:({TOKEN}):(?!//))?{scheme}([^:]+):={scheme}(.+)", rule)
     if not matched:
         raise GraphError(f"-r {rule!r} is no remapping: write from:=to or node:from:=to")
     return Remap(matched[1] or "", matched[2], matched[3])

@@ -29,5 +29,5 @@ def test_offers_and_requests(offered, requested, words):
     "wrong", [{"reliability": "maybe"}, {"durability": "eternal"}, {"depth": -1}, {"deadline": 0.0}]
 )
 def test_wrong_values_are_refused(wrong):
-    with pytest.raises(ValueError, match="must be|is '"):
+    with pytest.raises(ValueError, match=r"must be|is '"):
         Qos(**wrong)
