@@ -53,9 +53,6 @@ from robot_rl.hardware.supervisor_state import Observation, State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TAIL_SPACING = 0.02
-"""Between the points of a command that lead to rest [s]."""
-
 REFUSALS = 8
 """So many refused sources are told why; one that stays silent for a second is forgotten."""
 
@@ -181,7 +178,7 @@ class SupervisorNode:
         command, _ = self.supervisor.tick(now, self._observation(), missed if self._tails else 0)
         sent = {}
         if command is not None:
-            tail = bindings.Tail(*self.supervisor.until_rest(TAIL_SPACING)) if self._tails else None
+            tail = bindings.Tail(*self.supervisor.until_rest()) if self._tails else None
             sent = bindings.encode_command(self.robot, command, stamp, tail)
             self._sent += len(sent)
         self._refused = {token: entry for token, entry in self._refused.items() if 0 <= now - entry[0] <= 1.0}
