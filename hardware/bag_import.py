@@ -31,12 +31,16 @@ from robot_rl.hardware.bag import Bag, Recorded
 from robot_rl.hardware.episode_mark import VERDICTS, Mark
 from robot_rl.hardware.recorded_actions import Action, RecordedActions
 from robot_rl.hardware.robot_file import RobotFile
+from robot_rl.hardware.ros2 import messages
 
 if TYPE_CHECKING:
     from robot_rl.datasets.writer import EpisodeWriter, StoreWriter
 
-LAG = 0.5
-"""How long a row waits for messages that were sent before its tick and are received after it [s]."""
+LAG = 2.0
+"""How long a row waits for what belongs to it and is received after its tick, also on a busy computer [s]."""
+
+SIMULATED_LAG = 30.0
+"""The same on simulated time, which runs as fast as it goes and may be far ahead when a message is received [s]."""
 
 PAUSE = 5.0
 """So long without an action divides an episode in two [s]."""
@@ -112,14 +116,15 @@ class BagImport:
         self._bag, self._writer, self._run = bag, writer, notes.get("run", bag.path.stem)
         self._contract, self._rate = robot.contract, robot.contract.rate_hz
         self._facts = dict(facts or {})
-        self._alignment, self._actions = Alignment(robot), RecordedActions(robot)
+        self._robot, self._actions = robot, RecordedActions(robot)
+        self._simulated = False
+        self._wait(LAG)
         self._published: dict[int, tuple[dict[str, np.ndarray], dict[str, float]]] = {}
         self._known = {facts["recording"] for facts in map(writer.store.facts, range(len(writer.store)))
                        if "recording" in facts}  # fmt: skip
         self._episode: _Episode | None = None
         self._closed: Imported | None = None
         self._now = -np.inf
-        self._lag = max(LAG, 2 / self._rate)
         self._whole = not notes
         resolved = json.loads(notes.get("topics", "{}"))
 
@@ -138,7 +143,14 @@ class BagImport:
             self._open(1, received, {})
         done = self._advance(received)
         if topic in self._streams:
-            self._alignment.take(self._streams[topic], self._bag.decode(recorded), received)
+            message = self._bag.decode(recorded)
+            if self._simulated:
+                # The recorder may have heard of the time later than of the message.
+                received = max(received, messages.seconds(message.header.stamp))
+            self._alignment.take(self._streams[topic], message, received)
+        elif topic == "/clock" and not self._simulated:
+            self._simulated = True
+            self._wait(SIMULATED_LAG)
         elif topic == self._observation:
             self._take_observation(self._bag.decode(recorded))
         elif topic == self._proposal:
@@ -146,7 +158,7 @@ class BagImport:
         elif topic == self._status:
             self._actions.take_status(self._bag.decode(recorded))
         elif topic in self._commands:
-            self._actions.take_command(self._commands[topic], self._bag.decode(recorded), received)
+            self._actions.take_command(self._commands[topic], self._bag, recorded)
         elif topic == self._mark:
             done += self._take_mark(episode_mark.decode(self._bag.decode(recorded)))
         return done
@@ -167,6 +179,9 @@ class BagImport:
         self._episode = _Episode(number, time, int(np.ceil(time * self._rate - 1e-6)), dict(facts))
         self._closed = None
 
+    def _wait(self, lag: float) -> None:
+        self._lag, self._alignment = lag, Alignment(self._robot, keep=2 * lag)
+
     def _advance(self, received: float) -> list[Imported]:
         done = []
         if received < self._now - RESTART and self._episode is not None:
@@ -183,7 +198,7 @@ class BagImport:
             _log.warning("%s; the row is made of the streams instead", error)
             return
         self._published[round(time * self._rate)] = values, stamps
-        if len(self._published) > 1000:
+        if len(self._published) > 10_000:
             del self._published[next(iter(self._published))]
 
     def _take_mark(self, mark: Mark) -> list[Imported]:
@@ -222,14 +237,12 @@ class BagImport:
             if row is None:
                 continue
             episode.row = row
-            action = self._actions.at(row.time)
-            stopgap = None if action is not None else self._actions.commanded(row.time)
-            if action is None and not self._actions.supervised:
-                action, stopgap = stopgap, None
+            supervised = self._actions.supervised
+            action = self._actions.at(row.time) if supervised else self._actions.commanded(row.time)
             if action is not None:
                 self._act(episode, row, action)
             elif episode.held is not None:
-                episode.gap.append((row, stopgap))
+                episode.gap.append((row, self._actions.commanded(row.time) if supervised else None))
                 if len(episode.gap) > PAUSE * self._rate:
                     done += self._divide(episode)
         return done

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robot_rl.hardware import bindings
+from robot_rl.hardware.bag import Bag, Recorded
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
 
 _EPSILON = 1e-6  # clocks are floats
-_KEEP = 10.0
+_KEEP = 60.0
+"""Proposals and commands are forgotten after that [s]."""
 
 
 class Action(NamedTuple):
@@ -43,6 +45,13 @@ class _Proposal(NamedTuple):
     value: np.ndarray
 
 
+class _Command(NamedTuple):
+    received: float
+    topic: str
+    bag: Bag
+    recorded: Recorded
+
+
 class RecordedActions:
     """Collects proposals, statuses and commands as they were received.
 
@@ -57,7 +66,7 @@ class RecordedActions:
         self._proposals: list[_Proposal] = []
         self._followed: dict[str, None] = {}
         self._kinds: dict[str, str] = {}
-        self._commands: dict[str, list[tuple[float, bindings.Setpoints]]] = {name: [] for name in robot.commands}
+        self._commands: dict[str, list[_Command]] = {name: [] for name in robot.commands}
         self._kinematics = robot.kinematics() if "ee_pose" in robot.contract.action else None
         self.supervised = False
 
@@ -88,15 +97,12 @@ class RecordedActions:
         if stamp - self._proposals[0].stamp > 2 * _KEEP:
             self._proposals = [proposal for proposal in self._proposals if stamp - proposal.stamp < _KEEP]
 
-    def take_command(self, topic: str, message: Any, received: float) -> None:
-        """A message on one of the robot's command topics; malformed ones are left out, as by the robot."""
-        try:
-            setpoints = bindings.decode_command(self._robot, topic, message)
-        except bindings.BindingError:
-            return
-        kept = self._commands[setpoints.feature]
-        kept.append((received, setpoints))
-        if received - kept[0][0] > 2 * _KEEP:
+    def take_command(self, topic: str, bag: Bag, recorded: Recorded) -> None:
+        """A message on one of the robot's command topics, named as in its file; decoded when it is asked for."""
+        name = next(name for name, command in self._robot.commands.items() if command.topic == topic)
+        kept, received = self._commands[name], recorded.received * 1e-9
+        kept.append(_Command(received, topic, bag, recorded._replace(cdr=bytes(recorded.cdr))))
+        if received - kept[0].received > 2 * _KEEP:
             del kept[: bisect_left(kept, received - _KEEP, key=_received)]
 
     def at(self, tick: float) -> Action | None:
@@ -114,9 +120,10 @@ class RecordedActions:
         end, parts, stamp = tick + self._period, {}, 0.0
         for name, kept in self._commands.items():
             index = bisect_left(kept, end - _EPSILON, key=_received) - 1
-            if index < 0:
+            setpoints = self._setpoints(kept[index]) if index >= 0 else None
+            if setpoints is None:
                 return None
-            received, setpoints = kept[index]
+            received = kept[index].received
             begin = received if setpoints.start is None else setpoints.start
             columns = setpoints.position.T
             parts[name] = np.array([np.interp(end - begin, setpoints.times, column) for column in columns])
@@ -130,6 +137,12 @@ class RecordedActions:
             return None
         return Action(self._contract.join_action(parts), stamp, "command")
 
+    def _setpoints(self, command: _Command) -> bindings.Setpoints | None:
+        try:
+            return bindings.decode_command(self._robot, command.topic, command.bag.decode(command.recorded))
+        except bindings.BindingError:
+            return None  # the robot did not follow it either
 
-def _received(command: tuple[float, bindings.Setpoints]) -> float:
-    return command[0]
+
+def _received(command: _Command) -> float:
+    return command.received

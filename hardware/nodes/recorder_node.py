@@ -42,8 +42,8 @@ from robot_rl.hardware.ros2.qos import LATCHED, RELIABLE, Qos
 DEPTH = 200
 """Messages of a topic that may wait to be received."""
 
-SETTLE_S = 0.1
-"""An episode is closed so much later than asked, for what is still on its way [wall s]."""
+SETTLE_S = 0.25
+"""An episode is closed at least so much later than asked, for what is still on its way [wall s]."""
 
 _STATUS, _ARRAY = "diagnostic_msgs/msg/DiagnosticStatus", "diagnostic_msgs/msg/DiagnosticArray"
 _STRING, _TRIGGER = "std_msgs/msg/String", "std_srvs/srv/Trigger"
