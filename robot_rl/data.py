@@ -9,6 +9,7 @@ from typing import Any
 
 from robot_rl.data_convert import add_verb
 from robot_rl.data_edit import add_verbs, numbers, progress_bar
+from robot_rl.data_import import add_import_verb
 
 
 def main(arguments: list[str]) -> int:
@@ -51,8 +52,17 @@ def main(arguments: list[str]) -> int:
     diff.add_argument("second", type=Path)
     diff.set_defaults(run=_diff)
 
+    view = verbs.add_parser("view", help="a page with clips, signals and facts of episodes; or the rerun viewer")
+    view.add_argument("store", type=Path)
+    view.add_argument("--episodes", help="for example 0,3,7-9, or all; default: the first 30")
+    view.add_argument("--cameras", nargs="+", help="to show side by side; default: all")
+    view.add_argument("--output", type=Path, help="the page; default: beside the store. With --rerun: a file for later")
+    view.add_argument("--rerun", action="store_true", help="start the rerun viewer (extra `view`)")
+    view.set_defaults(run=_view)
+
     add_verbs(verbs)
     add_verb(verbs)
+    add_import_verb(verbs)
     options = parser.parse_args(arguments)
     return int(options.run(options))
 
@@ -177,6 +187,27 @@ def _stats(options: argparse.Namespace) -> int:
             label = f"{name}  {element}" if element != name else name
             print(f"{label:34.34}" + "".join(f"{value:11.4g}" for value in values))
     print(f"over {next(iter(found.values())).count} rows")
+    return 0
+
+
+def _view(options: argparse.Namespace) -> int:
+    from robot_rl.datasets import EpisodeStore
+
+    store = EpisodeStore.open(options.store)
+    episodes = numbers(options.episodes, len(store)) if options.episodes else list(range(min(len(store), 30)))
+    if not episodes:
+        raise ValueError(f"{options.store} holds no episode to show")
+    with progress_bar("drawing", len(episodes)) as progress:
+        if options.rerun:
+            from robot_rl.rerun_log import log_episodes
+
+            log_episodes(store, episodes, options.output, progress)
+        else:
+            from robot_rl.contact_sheet import write_contact_sheet
+
+            output = options.output or store.path.with_suffix(".html")
+            written = write_contact_sheet(store, output, episodes, options.cameras, progress)
+            print(f"{written}: {len(episodes)} of {len(store)} episodes; open it in a browser")
     return 0
 
 

@@ -138,6 +138,28 @@ def predicted_and_recorded(
     return path
 
 
+def recorded(path: Path, columns: Mapping[str, np.ndarray], rate_hz: float) -> Path:
+    """Signals of an episode over time, one panel for each.
+
+    Args:
+        columns: title of the panel and values [T, n].
+    """
+    lines = math.ceil(len(columns) / 2)
+    with _figure(path, 7.6, 0.4 + 1.25 * lines) as figure:
+        panels = figure.subplots(lines, 2, sharex=True, squeeze=False)
+        for axes, (title, values) in zip(panels.flat, columns.items(), strict=False):
+            rows = np.asarray(values, float).reshape(len(values), -1)
+            for element, column in enumerate(rows.T):
+                axes.plot(np.arange(len(rows)) / rate_hz, column, color=COLOURS[element % len(COLOURS)], linewidth=1.0)
+            axes.set_title(_plain(title))
+            _at_least(axes, 1e-3)
+        for axes in panels.flat[len(columns) :]:
+            axes.set_visible(False)
+        for axes in panels[-1]:
+            axes.set_xlabel("time [s]")
+    return path
+
+
 @contextmanager
 def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
     """A figure without global state, saved as SVG on leaving."""

@@ -59,17 +59,28 @@ def write_report(folder: str | Path) -> Path:
     ]  # fmt: skip
     heading = tag("header", tag("h1", run.title), tag("p", run.subtitle, class_="soft") if run.subtitle else None)
     footer = tag("footer", f"Written by robot_rl from the run folder {folder.resolve().name}.")
+    return write_page(folder / "report.html", run.title, [heading, *sections, footer])
+
+
+def write_page(path: Path, title: str, body: Iterable[Any]) -> Path:
+    """Write one page with the report's style; it appears whole."""
     files = resources.files("robot_rl")
     page = Template(files.joinpath("report.html").read_text()).substitute(
-        title=html.escape(run.title),
-        style=files.joinpath("report.css").read_text(),
-        body=join([heading, *sections, footer]),
+        title=html.escape(title), style=files.joinpath("report.css").read_text(), body=join(body)
     )
-    path = folder / "report.html"
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(page)
     beside.replace(path)
     return path
+
+
+def inline_video(path: Path) -> Html:
+    """A video as data."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return tag(
+        "video", src=f"data:video/mp4;base64,{data}", controls=True, muted=True, loop=True, playsinline=True,
+        preload="metadata",
+    )  # fmt: skip
 
 
 class _Run:
@@ -153,7 +164,7 @@ def _simulation(run: _Run) -> Html | None:
             "success, round for failure."),
         tag("div", *squares, class_="episodes"),
         tag("h3", "Success over time"),
-        _plot(run.folder / "evaluation" / "success_over_time.svg"),
+        inline_plot(run.folder / "evaluation" / "success_over_time.svg"),
         _comparison(results),
     )  # fmt: skip
 
@@ -184,18 +195,14 @@ def _comparison(results: Mapping[str, Any]) -> Html | None:
 
 def _videos(run: _Run) -> Html | None:
     figures = []
-    for video in run.evaluation.get("videos") or ():
-        path = run.folder / "evaluation" / "videos" / video["file"]
+    for entry in run.evaluation.get("videos") or ():
+        path = run.folder / "evaluation" / "videos" / entry["file"]
         if path.is_file():
-            data = base64.b64encode(path.read_bytes()).decode()
-            seconds = video["steps"] / run.evaluation["rate_hz"]
-            word = tag("b", "Success" if video["success"] else "Failure", class_="good" if video["success"] else "bad")
-            figures.append(tag(
-                "figure",
-                tag("video", src=f"data:video/mp4;base64,{data}", controls=True, muted=True, loop=True,
-                    playsinline=True, preload="metadata"),
-                tag("figcaption", word, f", seed {video['seed']}, {seconds:.1f} s"),
-            ))  # fmt: skip
+            seconds = entry["steps"] / run.evaluation["rate_hz"]
+            word = tag("b", "Success" if entry["success"] else "Failure", class_="good" if entry["success"] else "bad")
+            figures.append(
+                tag("figure", inline_video(path), tag("figcaption", word, f", seed {entry['seed']}, {seconds:.1f} s"))
+            )
     return _section("Videos", tag("div", *figures, class_="videos")) if figures else None
 
 
@@ -213,8 +220,8 @@ def _offline(run: _Run) -> Html | None:
     ]  # fmt: skip
     figures = []
     for index in results.get("plotted") or ():
-        if (plot := _plot(run.folder / "offline" / f"episode_{index}.svg")) is not None:
-            figures += [tag("h3", f"Predicted and recorded, episode {index}"), plot]
+        if (drawn := inline_plot(run.folder / "offline" / f"episode_{index}.svg")) is not None:
+            figures += [tag("h3", f"Predicted and recorded, episode {index}"), drawn]
     return _section(
         "Offline",
         tag("p", f"Predicted against recorded actions of {results['dataset']}: {results['described']}, "
@@ -222,7 +229,7 @@ def _offline(run: _Run) -> Html | None:
             "repeats the action executed last."),
         _table(["action", "error", "baseline", "unit", "error [deviations]", "baseline [deviations]"], rows, (1, 2)),
         tag("h3", "Error over the chunk"),
-        _plot(run.folder / "offline" / "error_by_step.svg"),
+        inline_plot(run.folder / "offline" / "error_by_step.svg"),
         *figures,
     )  # fmt: skip
 
@@ -255,7 +262,7 @@ def _training(run: _Run) -> Html | None:
         return None
     with tempfile.TemporaryDirectory() as scratch:
         path = plots.training_curves(Path(scratch) / "training_curves.svg", run.curves)
-        curves = None if path is None else _plot(path)
+        curves = None if path is None else inline_plot(path)
     if curves is None:
         return None
     best = (run.metrics.get("training") or {}).get("best")
@@ -302,7 +309,7 @@ def _section(title: str, *children: Any) -> Html:
     return tag("section", tag("h2", title), *children)
 
 
-def _plot(path: Path) -> Html | None:
+def inline_plot(path: Path) -> Html | None:
     """An SVG of `plots` as part of the page: scalable, with the page's own ink and font."""
     if not path.is_file():
         return None
