@@ -1,0 +1,79 @@
+"""`robot-rl data import`: ROS 2 recordings become episodes, see `robot_rl.hardware.bag_import`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+OPTIONS = {
+    "robot": "name of a robot, or path of its file; default: as noted in the bag",
+    "output": "the store; made where there is none, else added to",
+    "contract": "of a policy's run or checkpoint, a store or a file; default: as noted in the bag, else the robot's",
+    "namespace": "of the nodes and topics in a bag of another recorder",
+    "encoding": "of pictures in a new store: jpeg, png, lz4 or raw",
+}
+
+
+def add_import_verb(verbs: Any) -> None:
+    """Add `import` to the parser of `robot-rl data`."""
+    lines = [f"  {key:10} {text}" for key, text in OPTIONS.items()]
+    parser = verbs.add_parser(
+        "import", help="episodes from a rosbag2 folder, .mcap or .db3: robot=panda output=data/lift.zarr",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["keys:", *lines, "  any other  a fact of every episode: task=lift source=teleop"]),
+    )  # fmt: skip
+    parser.add_argument("bag", type=Path)
+    parser.add_argument("settings", nargs="+", metavar="key=value")
+    parser.set_defaults(run=_import)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from robot_rl.datasets import Contract
+    from robot_rl.hardware.bag import Bag
+    from robot_rl.hardware.bag_import import import_bag, robot_for
+    from robot_rl.hardware.black_box import BlackBoxError, recover
+
+    settings = dict(_pair(item) for item in options.settings)
+    known = {key: str(settings.pop(key)) for key in OPTIONS if key in settings}
+    if "output" not in known:
+        raise ValueError("output= is missing: give the store, for example output=data/lift.zarr")
+    notes = Bag(options.bag).facts
+    robot = known.get("robot") or notes.get("robot")
+    if robot is None:
+        raise ValueError("robot= is missing: give the name of a robot or the path of its file")
+    contract: Any = known.get("contract") or None
+    if contract is None and "contract" in notes:
+        contract = Contract.from_dict(json.loads(notes["contract"]))
+    if notes:
+        try:
+            if recover(options.bag):
+                print(f"{options.bag} was not closed by its recorder: recovered")
+        except BlackBoxError as error:
+            print(f"{error}; importing what is there")
+    stored = 0
+    done = import_bag(
+        options.bag, robot_for(robot, contract), known["output"], known.get("namespace", ""), settings,
+        known.get("encoding", "jpeg"),
+    )  # fmt: skip
+    for episode in done:
+        stored += episode.index is not None
+        if episode.index is None:
+            print(f"episode {episode.number}: not stored: {episode.problem}")
+        else:
+            success = episode.facts.get("success")
+            verdict = {True: "success", False: "failure"}.get(success, "no verdict")  # type: ignore[arg-type]
+            print(f"episode {episode.number}: number {episode.index} of the store, {episode.steps} steps, {verdict}")
+    print(f"{known['output']}: {stored} episodes imported")
+    return 0
+
+
+def _pair(item: str) -> tuple[str, Any]:
+    key, equals, value = item.partition("=")
+    if not (key and equals):
+        raise ValueError(f"{item}: expected key=value, for example robot=panda")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
