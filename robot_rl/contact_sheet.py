@@ -68,7 +68,8 @@ def _card(episode: Episode, cameras: Sequence[str], folder: Path) -> Html:
     clip = None
     if cameras:
         clip = inline_video(write_video(folder / "clip.mp4", _side_by_side(episode, cameras), rate))
-    word, style = {True: ("success", "good"), False: ("failure", "bad")}.get(episode.success, ("unknown", "soft"))
+    words = {True: ("success", "good"), False: ("failure", "bad"), None: ("unknown", "soft")}
+    word, style = words[episode.success]
     told = [str(facts[key]) for key in ("text", "task", "source", "operator") if facts.get(key)]
     told += [f"seed {facts['seed']}"] if facts.get("seed") is not None else []
     told += [f"damaged: {facts['damaged']}"] if facts.get("damaged") else []
