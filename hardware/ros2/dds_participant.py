@@ -6,6 +6,7 @@ What rmw_cyclonedds puts on the wire, and so do we: topics `rt/<name>`, type has
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 from collections.abc import Callable
@@ -34,6 +35,8 @@ from robot_rl.hardware.ros2.qos import Qos
 DISCOVERY_TOPIC, DISCOVERY_TYPE = "ros_discovery_info", "rmw_dds_common/msg/ParticipantEntitiesInfo"
 TAKE = 64
 """Samples taken from one reader at once."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of mallopt(3)."""
 _domains: dict[int, Domain] = {}
 
 
@@ -280,6 +283,7 @@ def _ros_qos(qos: Any) -> Qos:
 
 
 def _join(settings: DdsConfiguration) -> Any:
+    _keep_memory()
     before = _sockets()
     try:
         if settings.domain_id not in _domains:  # one configuration per domain and process
@@ -293,6 +297,13 @@ def _join(settings: DdsConfiguration) -> Any:
         for descriptor in _sockets() - before:
             _bind_to_loopback(descriptor)
     return participant
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what it frees: an image is some buffers of 1 MB, and new pages cost more than its transport."""
+    with suppress(OSError, AttributeError):  # not glibc
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(option, 32 * 2**20)
 
 
 def _sockets() -> set[int]:
