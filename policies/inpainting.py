@@ -3,10 +3,10 @@
 A sampler works on states x = signal · chunk + noise · ε. From each the network predicts the clean chunk, and what is
 known of the chunk corrects that prediction before the step is taken:
 
-- *prefix*, for a network trained with known first actions: it sees them clean and continues them by itself; nothing is
-  corrected (training-time real-time chunking, Black et al. 2025, arXiv:2512.05964).
 - *replacement*: the prediction is moved to the target by its weight. So in the end the weight is exactly the target's
   share against the network's last prediction, whatever the number of steps.
+- *prefix*, the same for a network that was trained with known first actions: it sees the committed ones clean, and so
+  continues them by itself (training-time real-time chunking, Black et al. 2025, arXiv:2512.05964).
 - *guidance*: the error at the known actions, weighted, is pulled back through the network, so that the free actions
   change as well (real-time chunking, Black et al. 2025, arXiv:2506.07339, eqs. 2 to 4). It needs gradients.
 """

@@ -182,7 +182,7 @@ class _Held:
         self.clean = policy.prefix_max_length > 0
         if self.clean:
             check_prefix_length(int(length.max()), policy.prefix_max_length)
-        weight = np.where(committed, np.float32(1), np.float32(0) if self.clean else weights)[..., None]
+        weight = np.where(committed, np.float32(1), weights)[..., None]
         target = np.where(weight > 0, (actions - policy._center) / policy._spread, np.float32(0))
         self.actions, self.target, self.weight, self.committed = (
             np.repeat(value, n, axis=0) for value in (actions, target, weight, committed[..., None])

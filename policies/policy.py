@@ -156,7 +156,7 @@ class Policy(nn.Module):
             context: from `encode`; n chunks share one encoding.
             noise: [B, n, H, A] standard normal; drawn from the generator when None.
             prefix: actions already decided, the same for all n. Committed ones are kept exactly. A policy trained with
-                a prefix continues them and ignores weights; another one is held near the actions by their weights.
+                a prefix sees them while it denoises. Beyond them the chunk is held near the actions by their weights.
             steps: denoising steps; the process's own number when None.
             guidance: largest weight of guided inpainting, which pulls the prefix's error back through the network,
                 whether or not it was trained with a prefix (5 in Black et al. 2025); see `Inpainting`.
@@ -275,7 +275,7 @@ class Policy(nn.Module):
         if guidance is not None and not guidance > 0:
             raise PolicyError(f"guidance: expected a positive number, got {guidance}")
         committed = torch.arange(self.action_horizon, device=self.device) < length.to(self.device)[:, None]
-        weight = torch.where(committed, 1.0, 0.0 if clean else weights)
+        weight = torch.where(committed, 1.0, weights)
         # Beyond the prefix the caller may leave anything, also values that are not finite.
         target = torch.where(weight.unsqueeze(-1) > 0, self.action_normalizer.normalize(actions), 0.0)
         parts = (target, weight.unsqueeze(-1), committed.unsqueeze(-1))

@@ -14,8 +14,7 @@ class Prefix:
 
     The arrays are NumPy arrays or tensors. Step i of element b is *committed* when `i < length[b]`: the chunk then
     holds `actions[b, i]` exactly. Beyond, `weights[b, i]` in [0, 1] is the share of `actions[b, i]` (the soft mask of
-    real-time chunking); 0 leaves the step free, and the action there may be anything. A policy that was trained with a
-    prefix leaves all steps beyond the committed ones free, unless it is guided.
+    real-time chunking); 0 leaves the step free, and the action there may be anything.
 
     Attributes:
         actions: [B, H, A] float32, raw units, aligned with the chunk to be sampled.

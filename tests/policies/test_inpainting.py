@@ -99,12 +99,20 @@ def test_a_weight_is_the_targets_share_whatever_the_number_of_steps(process: Pro
     torch.testing.assert_close(chunk, torch.lerp(believed, target, weight), atol=2e-5, rtol=0)
 
 
-def test_weights_do_not_hold_a_policy_that_continues_its_prefix(make_policy: Any, make_batch: Any) -> None:
-    policy = make_policy(prefix=TRAINED).eval()
+@pytest.mark.parametrize("trained", [False, True])
+def test_weights_pull_towards_the_given_actions(trained: bool, make_policy: Any, make_batch: Any) -> None:
+    policy = make_policy(clip_actions=False, **({"prefix": TRAINED} if trained else {})).eval()
     context = policy.encode(make_batch(policy)["observation"])
     noise = torch.randn(5, 1, 8, 4, generator=seeded())
-    chunks = [policy.sample(context, noise=noise, prefix=prefix([2] * 5, weight)) for weight in (0.0, 0.9)]
-    assert chunks[0].equal(chunks[1])
+    distance = []
+    for weight in (0.0, 0.3, 0.6, 1.0):
+        given = prefix([1] * 5, weight)
+        chunk = policy.sample(context, noise=noise, prefix=given)[:, 0]
+        target = policy.action_normalizer.normalize(torch.from_numpy(given.actions))
+        distance.append(float((policy.action_normalizer.normalize(chunk) - target)[:, 1:].abs().mean()))
+    assert distance == sorted(distance, reverse=True)
+    assert distance[1] > 0.3 * distance[0]
+    assert distance[-1] < 1e-4
 
 
 @pytest.mark.parametrize(
