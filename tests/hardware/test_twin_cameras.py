@@ -1,6 +1,7 @@
 """CameraThread: pictures equal to the simulation's, every camera in its turn, and a clean end."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -24,8 +25,8 @@ def test_renders_the_state_it_was_asked_for_though_the_twin_goes_on(twin):
     expected = sim.make(SPEC).reset(seed=3)[0]
     pictures, complete = {}, threading.Event()
 
-    def deliver(camera, time, picture):
-        pictures[camera] = (time, picture)
+    def deliver(camera, stamp, picture):
+        pictures[camera] = (stamp, picture)
         if len(pictures) == 2:
             complete.set()
 
@@ -36,8 +37,8 @@ def test_renders_the_state_it_was_asked_for_though_the_twin_goes_on(twin):
     twin.advance(0.5)
     assert complete.wait(60)
     cameras.close()
-    for camera, (time, picture) in pictures.items():
-        assert time == 5.0
+    for camera, (stamp, picture) in pictures.items():
+        assert stamp == 5.0
         np.testing.assert_array_equal(picture, expected[camera])
     assert cameras.skipped == 0
 
@@ -45,21 +46,21 @@ def test_renders_the_state_it_was_asked_for_though_the_twin_goes_on(twin):
 def test_a_camera_that_is_asked_for_again_does_not_push_the_others_aside(twin):
     begun, go_on, delivered = threading.Event(), threading.Event(), []
 
-    def deliver(camera, time, picture):
-        delivered.append((camera, time))
+    def deliver(camera, stamp, picture):
+        delivered.append((camera, stamp))
         begun.set()
         assert go_on.wait(60)
 
     cameras = CameraThread(twin, deliver)
     cameras.request("agentview", 0.0)
     assert begun.wait(60)
-    for time in (1.0, 2.0, 3.0):
-        cameras.request("agentview", time)
-        cameras.request("robot0_eye_in_hand", time)
+    for stamp in (1.0, 2.0, 3.0):
+        cameras.request("agentview", stamp)
+        cameras.request("robot0_eye_in_hand", stamp)
     assert cameras.skipped == 4
     go_on.set()
     while len(delivered) < 3:
-        pass
+        time.sleep(0.01)
     cameras.close()
     assert delivered == [("agentview", 0.0), ("agentview", 3.0), ("robot0_eye_in_hand", 3.0)]
 
