@@ -208,6 +208,11 @@ def test_the_manifest_names_the_ros_packages_in_use() -> None:
     assert used <= declared, f"package.xml lacks {sorted(used - declared)}"
 
 
+def test_the_readme_names_every_extra() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in PYPROJECT["project"]["optional-dependencies"] if f"`{name}` for" not in text] == []
+
+
 def test_the_robot_computer_keeps_the_numpy_of_ros() -> None:
     lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
