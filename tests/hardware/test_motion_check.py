@@ -43,3 +43,32 @@ def test_the_forearm_touches_the_base_when_it_folds_back(model):
     assert check(np.array([[0.0, np.pi - touch - 0.02]])) is None
     assert check(np.array([[0.0, np.pi - touch + 0.02]])) == "self_collision"
     assert model.geom_margin.max() == 0
+
+
+def test_remembered_distances_never_pass_what_fresh_ones_forbid(model):
+    """Motions one after the other, as they are planned: the answer is that of every position by itself."""
+    generator = np.random.default_rng(1)
+    home = np.array([0.0, 1.0])
+    kinematics = Kinematics(model, ["a1", "a2"], "tip", "base")
+    corners = [-0.7, -0.7, -0.1], [0.9, 0.8, 0.1]
+    remembering = SelfCollision(model, ["a1", "a2"], "base", home), WorkspaceBox(kinematics, *corners)
+    position, forbidden = home, 0
+    for _ in range(300):
+        goal = np.clip(position + generator.normal(0, 0.4, 2), [-2.9, -3.1], [2.9, 3.1])
+        path = position + np.linspace(0, 1, 12)[:, None] * (goal - position)
+        for check in remembering:
+            fresh = (
+                SelfCollision(model, ["a1", "a2"], "base", home)
+                if check is remembering[0]
+                else WorkspaceBox(kinematics, *corners)
+            )
+            alone = any(fresh(row[None]) for row in path)
+            assert (check(path) is not None) == alone
+            forbidden += alone
+        position = goal
+    assert 30 < forbidden < 500
+
+
+def test_no_joint_moves_the_end_effector_further_than_its_lever(model):
+    kinematics = Kinematics(model, ["a1", "a2"], "tip", "base")
+    np.testing.assert_allclose(kinematics.levers, [1.0, 0.5])
