@@ -54,8 +54,8 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder)
     run = _Run(folder)
     sections = [
-        _tiles(run), _simulation(run), _videos(run), _offline(run), _shift(run), _training(run), _configuration(run),
-        _provenance(run),
+        _tiles(run), _deployment(run), _simulation(run), _videos(run), _offline(run), _shift(run), _training(run),
+        _configuration(run), _provenance(run),
     ]  # fmt: skip
     heading = tag("header", tag("h1", run.title), tag("p", run.subtitle, class_="soft") if run.subtitle else None)
     footer = tag("footer", f"Written by robot_rl from the run folder {folder.resolve().name}.")
@@ -92,23 +92,31 @@ class _Run:
         self.curves = read_metrics(folder / "metrics.csv")
         self.evaluation = _read_json(folder / "evaluation" / "results.json")
         self.offline = _read_json(folder / "offline" / "results.json")
+        self.deployment = _read_json(folder / "deployment" / "results.json")
         checkpoint = folder / "checkpoints" / "best"
         self.policy = _read_json(checkpoint / "policy.json")
         self.trained = _read_json(checkpoint / "provenance.json")
 
     @property
     def title(self) -> str:
-        environment = self.evaluation.get("environment") or self.trained.get("environment") or {}
+        environment = self._environment
         task = environment.get("task") or Path(self.offline.get("dataset", "")).stem
-        policy = self.trained.get("preset") or self.evaluation.get("policy") or self.offline.get("policy")
+        made = self.evaluation or self.offline or self.deployment
+        policy = self.trained.get("preset") or made.get("policy")
         return ": ".join(str(part) for part in (task, policy) if part) or self.folder.resolve().name
 
     @property
     def subtitle(self) -> str:
-        environment = self.evaluation.get("environment") or self.trained.get("environment") or {}
-        created = (self.evaluation or self.offline or self.trained).get("provenance", self.trained).get("created", "")
+        environment = self._environment
+        made = self.evaluation or self.offline or self.deployment or self.trained
+        created = made.get("provenance", self.trained).get("created", "")
         parts = [environment.get("robot"), environment.get("controller"), created[:10]]
         return " · ".join(str(part) for part in parts if part)
+
+    @property
+    def _environment(self) -> dict[str, Any]:
+        found = (run.get("environment") for run in (self.evaluation, self.deployment, self.trained))
+        return dict(next(filter(None, found), {}))
 
 
 def _tiles(run: _Run) -> Html:
@@ -122,6 +130,12 @@ def _tiles(run: _Run) -> Html:
         median = run.evaluation.get("median_success_step")
         if median is not None:
             tiles.append(("median time to success", f"{median / run.evaluation['rate_hz']:.1f} s", f"{median:g} steps"))
+    if run.deployment:
+        low, high = run.deployment["success_interval"]
+        tiles.append((
+            "success deployed", _percent(run.deployment["success_rate"]),
+            f"95 % interval {_percent(low)} to {_percent(high)}, {run.deployment['episodes']} episodes",
+        ))  # fmt: skip
     if run.offline:
         policy, hold = run.offline["offline_action_error"], run.offline["hold_baseline_error"]
         tiles.append(("offline action error", f"{policy:.3f}", f"repeating the last action: {hold:.3f} [deviations]"))
@@ -143,6 +157,46 @@ def _tiles(run: _Run) -> Html:
             tag("div", note or "", class_="note"), class_="tile")
         for name, value, note in tiles
     ), class_="tiles")  # fmt: skip
+
+
+def _deployment(run: _Run) -> Html | None:
+    results = run.deployment
+    if not results:
+        return None
+    rows = _read_csv(run.folder / "deployment" / "episodes.csv")
+    squares = [
+        tag("span", title=f"seed {row['seed']}: {row['reason']}, {row['steps']} steps",
+            class_=None if row["success"] == "1" else "failed")
+        for row in rows
+    ]  # fmt: skip
+    clock = "simulated time" if results["clock"] == "simulated" else "the wall clock"
+    times = [
+        [name, *(f"{results[key][share]:.2f}" for share in ("median", "p99"))]
+        for name, key in (
+            ("control step late by", "jitter_ms"),
+            ("newest observation to command", "latency_ms"),
+            ("age of the oldest observation", "observation_age_ms"),
+        )
+        if results[key]["median"] is not None
+    ]
+    other = results.get("comparison")
+    compared = other and tag(
+        "p", f"In this process, on the same seeds: {_percent(other['success_rate'])} ({_interval(other)}). Only the "
+        f"deployment succeeds in {other['only_first']} episodes, only the process in {other['only_second']} (exact "
+        f"McNemar p = {other['p_value']:.3g}).",
+    )  # fmt: skip
+    where = f"{'the twin of ' * results['twin']}{results['robot']}"
+    return _section(
+        "Deployment",
+        tag("p", f"{results['successes']} of {results['episodes']} episodes succeeded on {where} over ROS 2, "
+            f"{_percent(results['success_rate'])} (95 % interval {_interval(results)}). The Supervisor limited "
+            f"{results['limited_actions']} of {results['actions']} actions, and in {results['held_actions']} control "
+            "steps the last action was held, for want of another."),
+        tag("div", *squares, class_="episodes"),
+        compared or None,
+        tag("h3", f"Times by {clock}"),
+        _table(["[ms]", "median", "99 % below"], times, (1, 2)),
+    )  # fmt: skip
 
 
 def _simulation(run: _Run) -> Html | None:
@@ -274,7 +328,12 @@ def _training(run: _Run) -> Html | None:
 
 
 def _configuration(run: _Run) -> Html | None:
-    places = (("training", "config.yaml"), ("evaluation", "evaluation/config.yaml"), ("offline", "offline/config.yaml"))
+    places = (
+        ("training", "config.yaml"),
+        ("evaluation", "evaluation/config.yaml"),
+        ("offline", "offline/config.yaml"),
+        ("deployment", "deployment/config.yaml"),
+    )
     found = [(name, run.folder / place) for name, place in places if (run.folder / place).is_file()]
     details = [
         tag("details", tag("summary", f"Configuration of the {name}"), tag("pre", path.read_text()))
@@ -291,6 +350,7 @@ def _provenance(run: _Run) -> Html | None:
         ("training", run.trained),
         ("evaluation", run.evaluation.get("provenance")),
         ("offline", run.offline.get("provenance")),
+        ("deployment", run.deployment.get("provenance")),
     ]
     details = []
     for name, values in made:
