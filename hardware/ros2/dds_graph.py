@@ -89,6 +89,7 @@ class DdsGraph:
         self._loop = SpinLoop(self.participant.wake)
         self._loop.catch_signals()
         self._clock: DdsSubscription | None = None
+        self._unused = self.arguments.assigned
         rosout = self.publisher("/rosout", "rcl_interfaces/msg/Log", ROSOUT_QOS) if self.arguments.rosout else None
         handler = GraphLog(self.name[1:].replace("/", "."), self.arguments.stdout, rosout.publish if rosout else None)
         self.log = open_log(self.name, self.arguments.log_level, handler)
@@ -124,6 +125,7 @@ class DdsGraph:
         return ServiceActionClient(self, name, action_type)
 
     def parameter(self, name: str, default: Any, description: str, read_only: bool = False) -> parameters.Declared:
+        self._unused.discard(name)
         return self._parameters.declare(name, default, description, read_only)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -133,6 +135,9 @@ class DdsGraph:
         return self.participant.endpoints()
 
     def spin(self, until: Callable[[], bool] | None = None, timeout: float | None = None) -> bool:
+        if self._unused:
+            self.log.warning("-p gives what this node does not declare: %s", ", ".join(sorted(self._unused)))
+            self._unused.clear()
         return self._loop.spin(self._wait, until, timeout)
 
     @property

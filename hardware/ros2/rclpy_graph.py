@@ -197,6 +197,7 @@ class RclpyGraph:
         self._clock_reader: RclpySubscription | None = None
         self._closed = False
         self._declared: set[str] = set()
+        self._unused = self.arguments.assigned - {"use_sim_time"}
         self._use_clock(simulated)
         self._node.add_post_set_parameters_callback(self._on_parameters)
 
@@ -246,6 +247,7 @@ class RclpyGraph:
         descriptor = ParameterDescriptor(description=description, read_only=read_only, dynamic_typing=value == [])
         self._node.declare_parameter(name, value, descriptor, ignore_override=True)
         self._declared.add(name)
+        self._unused.discard(name)
         return RclpyDeclared(self._node, name)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -266,6 +268,9 @@ class RclpyGraph:
         return sorted(found, key=lambda endpoint: (endpoint.topic, not endpoint.is_publisher, endpoint.node))
 
     def spin(self, until: Callable[[], bool] | None = None, timeout: float | None = None) -> bool:
+        if self._unused:
+            self.log.warning("-p gives what this node does not declare: %s", ", ".join(sorted(self._unused)))
+            self._unused.clear()
         return self._loop.spin(self._wait, until, timeout)
 
     @property

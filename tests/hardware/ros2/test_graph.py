@@ -1,5 +1,6 @@
 """What every adapter does: one set of scenarios over DDS on loopback, and over a stand-in for rclpy."""
 
+import logging
 import os
 import signal
 import threading
@@ -98,6 +99,18 @@ def test_parameters_are_declared_once_and_typed(opened, tmp_path):
         graph.parameter("gain", 1.0, "again")
     with pytest.raises(GraphError, match=r"label is a float like 1\.0, not a str like '7'"):
         opened("other", argv).parameter("label", 1.0, "of another type")
+
+
+def test_a_parameter_that_nobody_declares_is_named(opened):
+    graph = opened("robot", ["--ros-args", "-p", "gian:=2.0", "-p", "gain:=1.0", "-p", "use_sim_time:=false"])
+    graph.parameter("gain", 1.5, "a float")
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    graph.log.addHandler(handler)
+    graph.spin(timeout=0.0)
+    graph.spin(timeout=0.0)
+    assert lines == ["-p gives what this node does not declare: gian"]
 
 
 def test_services_answer_late_and_early_calls(opened):
