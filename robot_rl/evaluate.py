@@ -20,6 +20,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from robot_rl.policies.prediction import AnyPolicy
     from robot_rl.rollout import Outcome
+    from robot_rl.unfinished import Unfinished
 
 FIRST_SEED = 100_000
 
@@ -149,9 +151,12 @@ def simulate(
     from robot_rl.plots import success_over_time
     from robot_rl.replay import film
     from robot_rl.rollout import run_episodes, without_unseen_cameras
+    from robot_rl.unfinished import Unfinished
 
     if not seeds or min(seeds) < 0:
         raise EvaluateError("episodes: expected at least 1, and first_seed at least 0")
+    if videos < 0:
+        raise EvaluateError(f"videos={videos}: expected how many of each kind to film, 0 for none")
     if record is not None and Path(record).exists():
         raise EvaluateError(f"record={record}: exists already; choose another path")
     _try_to_write(folder)
@@ -159,19 +164,29 @@ def simulate(
     options = {**execution, "num_envs": num_envs, "processes": processes}
     spec = _resolved(candidate.environment(changes))
     began = time.perf_counter()
-    outcomes = run_episodes(
-        candidate.policy,
-        spec,
-        seeds,
-        description=f"evaluate {spec['task']}",
-        keep_observations=record is not None,
-        **options,
-    )
+    unfinished = []
+
+    def run(each: Candidate, spec: dict[str, Any], doing: str, record: bool) -> list[Outcome]:
+        settings = {**execution, "environment": spec, "path": str(each.path), "record": record}
+        state = Unfinished(folder / f".{doing}-unfinished", settings, each.path)
+        unfinished.append(state)
+        if state.outcomes:
+            print(f"Going on after {len(state.outcomes)} episodes of an evaluation that was stopped.")
+        try:
+            return run_episodes(
+                each.policy, spec, seeds, description=f"{doing} {spec['task']}", keep_observations=record,
+                finished=state.outcomes, keep=state.keep, **options,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            print("\nStopped; finished episodes are kept, and the same command goes on from there.", file=sys.stderr)
+            raise
+
+    outcomes = run(candidate, spec, "evaluate", record is not None)
     seconds = time.perf_counter() - began
     compared, others = None, None
     if other is not None:
         other_spec = _resolved(other.environment(changes))
-        others = run_episodes(other.policy, other_spec, seeds, description=f"compare {other_spec['task']}", **options)
+        others = run(other, other_spec, "compare", False)
         compared = {
             **_rates(others), "policy": other.name, "path": str(other.path), "environment": other_spec,
             **mcnemar([o.success for o in outcomes], [o.success for o in others]).__dict__,
@@ -187,7 +202,7 @@ def simulate(
         **_rates(outcomes),
         "rate_hz": candidate.policy.contract.rate_hz,
         "seconds": round(seconds, 2),
-        "steps_per_second": round(sum(outcome.steps for outcome in outcomes) / seconds, 1),
+        "steps_per_second": round(_new_steps(outcomes, unfinished[0]) / seconds, 1),
         "comparison": compared,
         "provenance": provenance(("robot_rl", "torch", "numpy", "mujoco", "robosuite")),
     }
@@ -202,6 +217,8 @@ def simulate(
     _merge_metrics(folder, "evaluate", seconds, rates)
     # The results are safe by now: recording and filming is what a machine may be unable to do.
     _write_json(place / "results.json", {**results, "videos": []})
+    for state in unfinished:
+        state.finish()
     if record is not None:
         _record(Path(record), candidate, spec, outcomes)
     seen = without_unseen_cameras(spec, candidate.policy)
@@ -278,6 +295,10 @@ def offline(
         folder, "offline", seconds, {key: plain[key] for key in ("offline_action_error", "hold_baseline_error")}
     )
     return results
+
+
+def _new_steps(outcomes: Sequence[Outcome], before: Unfinished) -> int:
+    return sum(outcome.steps for outcome in outcomes if outcome.seed not in before.outcomes)
 
 
 def _rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +157,8 @@ def run_episodes(
     guidance: float | None = None,
     keep_observations: bool = False,
     progress: bool = True,
+    finished: Mapping[int, Outcome] | None = None,
+    keep: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Run one episode from each seed in environments made for it; the outcomes in the order of the seeds.
 
@@ -166,6 +168,8 @@ def run_episodes(
         num_envs, processes: side by side, see `robot_rl.sim.make_vector`.
         execute, mode, delay, guidance, keep_observations: see `rollout`.
         progress: show a bar with the success rate so far, on a terminal.
+        finished: outcomes by seed that are known already.
+        keep: called with each outcome as it is found.
 
     Raises:
         ContractError: the environment does not offer what the policy needs.
@@ -178,19 +182,27 @@ def run_episodes(
     if len(set(seeds)) != len(seeds):
         raise ValueError("seeds: expected every seed once")
     spec = spec if keep_observations else without_unseen_cameras(spec, policy)
-    outcomes: dict[int, Outcome] = {}
-    successes = 0
+    outcomes = {seed: outcome for seed, outcome in (finished or {}).items() if seed in set(seeds)}
+    successes = sum(outcome.success for outcome in outcomes.values())
+    left = [seed for seed in seeds if seed not in outcomes]
+    if not left:
+        return [outcomes[seed] for seed in seeds]
     with (
-        sim.make_vector(spec, min(num_envs, len(seeds)), processes) as venv,
-        tqdm(total=len(seeds), desc=description, unit="episode", disable=None if progress else True) as bar,
-    ):
+        sim.make_vector(spec, min(num_envs, len(left)), processes) as venv,
+        tqdm(
+            total=len(seeds), initial=len(outcomes), desc=description, unit="episode",
+            disable=None if progress else True,
+        ) as bar,
+    ):  # fmt: skip
         satisfies(policy.contract, venv.contract)
         episodes = rollout(
-            policy, venv, seeds, execute=execute, mode=mode, delay=delay, guidance=guidance,
+            policy, venv, left, execute=execute, mode=mode, delay=delay, guidance=guidance,
             keep_observations=keep_observations,
         )  # fmt: skip
         for outcome in episodes:
             outcomes[outcome.seed] = outcome
+            if keep is not None:
+                keep(outcome)
             successes += outcome.success
             bar.set_postfix(success=f"{successes / len(outcomes):.0%}", refresh=False)
             bar.update()

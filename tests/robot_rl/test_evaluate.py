@@ -104,6 +104,50 @@ def test_outcomes_depend_on_the_seeds_alone(walker, tmp_path):
     assert [row["seed"] for row in rows(tmp_path / "a") if row["success"] == "0"] == ["100007", "100017"]
 
 
+def test_a_stopped_evaluation_goes_on_and_ends_as_if_never_stopped(walker, tmp_path, monkeypatch, capsys):
+    whole = simulate(tmp_path / "whole", walker, {}, SEEDS, videos=0, processes=0)
+    ran = []
+    from robot_rl import unfinished
+
+    keep = unfinished.Unfinished.keep
+
+    def stop_after_seven(self, outcome):
+        keep(self, outcome)
+        ran.append(outcome.seed)
+        if len(ran) == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(unfinished.Unfinished, "keep", stop_after_seven)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(tmp_path / "parts", walker, {}, SEEDS, videos=0, processes=0)
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "parts" / "metrics.json").exists()
+    parts = simulate(tmp_path / "parts", walker, {}, SEEDS, videos=0, processes=0)
+    assert "Going on after 7 episodes" in capsys.readouterr().out
+    assert sorted(ran) == [*SEEDS]
+    assert [entry.name for entry in (tmp_path / "parts").iterdir() if entry.name.startswith(".")] == []
+    ours, theirs = (tmp_path / name / "evaluation" / "episodes.csv" for name in ("parts", "whole"))
+    assert ours.read_text() == theirs.read_text()
+    assert parts["success_interval"] == whole["success_interval"]
+
+
+def test_what_was_left_of_other_settings_does_not_count(walker, tmp_path, monkeypatch, capsys):
+    from robot_rl import unfinished
+
+    keep = unfinished.Unfinished.keep
+    with monkeypatch.context() as patch:
+
+        def stop(self, outcome):
+            keep(self, outcome)
+            raise KeyboardInterrupt
+
+        patch.setattr(unfinished.Unfinished, "keep", stop)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(tmp_path, walker, {}, SEEDS, videos=0, processes=0)
+    simulate(tmp_path, walker, {}, SEEDS, videos=0, processes=0, execute=1)
+    assert "Going on" not in capsys.readouterr().out
+
+
 def test_two_policies_are_compared_on_the_same_seeds(walker, lazy, tmp_path):
     results = simulate(tmp_path, walker, {}, SEEDS, lazy, videos=0)
     pairs = [(row["success"] == "1", row["other_success"] == "1") for row in rows(tmp_path)]

@@ -1,0 +1,73 @@
+"""Finished episodes of an evaluation that has not come to its end, so that the same command goes on from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robot_rl.rollout import Outcome
+
+
+class Unfinished:
+    """Outcomes by seed, one file each, in a folder that is gone when the evaluation is complete.
+
+    Outcomes of other settings, or of another policy, are thrown away.
+
+    Args:
+        folder: for them alone.
+        settings: what decides the outcomes, JSON types.
+        checkpoint: the folder of the policy; its files decide too.
+
+    Attributes:
+        outcomes: that were there at the start.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], checkpoint: Path) -> None:
+        self.folder = folder
+        self.outcomes: dict[int, Outcome] = {}
+        files = sorted(checkpoint.rglob("*")) if checkpoint.is_dir() else []
+        known = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+        content = json.dumps([dict(settings), known], sort_keys=True, default=str)
+        self._mark = hashlib.sha256(content.encode()).hexdigest()
+        mark = folder / "settings"
+        if mark.is_file() and mark.read_text() == self._mark:
+            for file in folder.glob("*.npz"):
+                outcome = _read(file)
+                self.outcomes[outcome.seed] = outcome
+        else:
+            self.finish()
+
+    def keep(self, outcome: Outcome) -> None:
+        """Write an outcome."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "settings").write_text(self._mark)
+        plain = dict(vars(outcome))
+        observations = plain.pop("observations") or {}
+        plain["success_step"] = -1 if outcome.success_step is None else outcome.success_step
+        beside = self.folder / f".{outcome.seed}"
+        with beside.open("wb") as file:
+            np.savez(file, **plain, **{f"observation.{name}": rows for name, rows in observations.items()})
+        beside.replace(self.folder / f"{outcome.seed}.npz")
+
+    def finish(self) -> None:
+        """Remove the folder: the evaluation is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read(file: Path) -> Outcome:
+    with np.load(file, allow_pickle=False) as stored:
+        plain: dict[str, Any] = dict(stored)
+    observations = {name: plain.pop(name) for name in list(plain) if name.startswith("observation.")}
+    for name in ("seed", "success_step"):
+        plain[name] = int(plain[name])
+    for name in ("terminated", "truncated"):
+        plain[name] = bool(plain[name])
+    plain["success_step"] = None if plain["success_step"] < 0 else plain["success_step"]
+    named = {name.removeprefix("observation."): rows for name, rows in observations.items()}
+    return Outcome(**plain, observations=named or None)
