@@ -143,6 +143,7 @@ class Deployment:
 
     def prepare(self, seed: int, home: bool = True) -> None:
         """Bring scene and robot to the start of an episode."""
+        self.call("policy/stop")
         if self.state == "stopped":
             if not self._twin:
                 raise DeployError("the emergency stop is latched; clear it with `ros2 service call supervisor/clear`")

@@ -117,6 +117,8 @@ class PolicyNode:
             self.stop(f"lost the lease: the Supervisor is {self._source.state} ({self._source.reason})")
         elif self._state == "starting" and leased:
             self._begin()
+        elif self._state == "starting":
+            self._source.acquire()  # again, where it was granted and lost between two ticks
         if self._state != "running":
             return
         self._began, self._began_wall = self._graph.now(), time.monotonic()

@@ -41,7 +41,7 @@ def wild_policy(folder: Path, cameras: dict[str, list[int]]) -> Path:
     env = sim.make(spec)
     contract: Contract = env.contract.select(["joint_position", "gripper_opening", *cameras])
     env.close()
-    rows = np.random.default_rng(0).uniform(-0.25, 0.25, (200, 8)) + np.append(PANDA.home, 0.04)
+    rows = np.random.default_rng(0).uniform(-0.1, 0.1, (200, 8)) + np.append(PANDA.home, 0.04)
     rows[:, 7] = rows[:, 7].clip(0.0, 0.08)
     parts = {"action": rows, "joint_position": rows[:, :7], "gripper_opening": rows[:, 7:]}
     statistics = {
