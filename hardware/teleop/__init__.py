@@ -1,0 +1,1 @@
+"""Teleoperation: devices in a person's hand, and how their readings become actions."""
