@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from robot_rl.deployment import Attempt, Deployment
     from robot_rl.evaluate import Candidate
+    from robot_rl.hardware.robot_file import RobotFile
+    from robot_rl.hardware.ros2.graph import Endpoint
     from robot_rl.rollout import Outcome
 
 ROBOT_HORIZON = 400
@@ -44,6 +46,9 @@ ROBOT_HORIZON = 400
 
 RESTARTS = 3
 """How often a node is started again before the deployment gives up."""
+
+DISCOVERY = 1.0
+"""How long others on the graph are looked for before anything is started [s]."""
 
 RETRIES = 3
 """How often the start of an episode is tried again."""
@@ -122,6 +127,30 @@ def node_parameters(
     return nodes
 
 
+def check_alone(endpoints: Sequence[Endpoint], robot: RobotFile, twin: bool) -> None:
+    """Refuse to deploy where somebody else commands the robot, and a twin where there is a robot.
+
+    Raises:
+        DeployError: naming who is there already.
+    """
+    from robot_rl.deployment import DeployError
+    from robot_rl.hardware.supervisor_messages import STATUS
+
+    commands = {command.topic for command in robot.commands.values()}
+    streams = {stream.topic for stream in robot.streams.values()}
+    found = sorted({
+        f"{endpoint.node} {'publishes' if endpoint.is_publisher else 'listens to'} {endpoint.topic}"
+        for endpoint in endpoints
+        if (endpoint.is_publisher and (endpoint.topic in commands or endpoint.topic.endswith(f"/{STATUS}")))
+        or (twin and endpoint.topic in (streams if endpoint.is_publisher else commands))
+    })  # fmt: skip
+    if found:
+        raise DeployError(
+            f"this ROS 2 graph is taken: {'; '.join(found)}. End that first, or choose another ROS_DOMAIN_ID"
+            + (", so that what is meant for the twin never reaches a robot" if twin else "")
+        )
+
+
 def _begin(folder: Path, plain: Mapping[str, Any]) -> Path:
     """Empty the run folder of the last deployment's results; recordings are never deleted."""
     import yaml
@@ -157,6 +186,7 @@ def _deploy(
     from tqdm import tqdm
 
     from robot_rl.deployment import Deployment, Stopped
+    from robot_rl.hardware.robot_file import RobotFile
     from robot_rl.hardware.ros2.graph import open_graph
     from robot_rl.keyboard import Keyboard
     from robot_rl.node_process import NodeProcess
@@ -174,6 +204,8 @@ def _deploy(
         deployment = Deployment(graph, processes, rate_hz, spec is not None, lockstep, plain["record"])
         stack.callback(deployment.wind_down)
         try:
+            graph.spin(timeout=DISCOVERY)
+            check_alone(graph.endpoints(), RobotFile.load(str(plain["robot"])), spec is not None)
             print(f"Starting {', '.join(process.name for process in processes)}; their logs are in {folder / 'logs'}")
             deployment.start()
             with tqdm(total=plain["episodes"], desc="deploy", unit="episode", disable=None) as bar:

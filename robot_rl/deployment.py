@@ -144,12 +144,10 @@ class Deployment:
     def prepare(self, seed: int, home: bool = True) -> None:
         """Bring scene and robot to the start of an episode."""
         self.call("policy/stop")
-        if self.state == "stopped":
-            if not self._twin:
-                raise DeployError("the emergency stop is latched; clear it with `ros2 service call supervisor/clear`")
-            self.insist("supervisor/clear")
-        if self.state != "idle" and (self._twin or home or self.state == "held"):
-            self.insist("supervisor/disengage")
+        if self.state == "stopped" and not self._twin:
+            raise DeployError("the emergency stop is latched; clear it with `ros2 service call /supervisor/clear …`")
+        if self._twin or home or self.state == "held":
+            self.wait(self._let_go, 15.0, "the Supervisor to let go of the robot")
         if self._twin:
             self.set_parameter("twin", "seed", seed)
             self.insist("twin/reset")
@@ -263,6 +261,13 @@ class Deployment:
         if self._graph.stopped:
             raise Stopped
         raise DeployError(f"waited {timeout:g} s for {what}; the logs of the nodes say more")
+
+    def _let_go(self) -> bool:
+        """Ask the Supervisor to stop commanding, which the arm has to be at rest for; whether it has."""
+        if self.state != "idle":
+            self.call("supervisor/clear" if self.state == "stopped" else "supervisor/disengage")
+            self._graph.spin(timeout=0.05)
+        return self.state == "idle"
 
     def _act(self, attempt: Attempt, horizon: int, verdict: Callable[[], str | None]) -> None:
         started, message = self.call("policy/start")

@@ -13,7 +13,10 @@ import pytest
 import yaml
 
 from robot_rl import cli, deploy
-from robot_rl.deployment import Attempt, quantiles
+from robot_rl.deployment import Attempt, DeployError, quantiles
+from robot_rl.hardware.robot_file import RobotFile
+from robot_rl.hardware.ros2.graph import Endpoint
+from robot_rl.hardware.ros2.qos import RELIABLE
 from robot_rl.intervals import mcnemar, wilson
 from robot_rl.node_process import NodeProcess
 from robot_rl.report import write_report
@@ -62,6 +65,26 @@ def test_a_real_robot_has_no_twin_and_its_own_clock() -> None:
     nodes = deploy.node_parameters(plain(twin=False, record=False), Path("out"), None)
     assert list(nodes) == ["supervisor", "policy"]
     assert not any(parameters["use_sim_time"] for parameters in nodes.values())
+
+
+def test_a_graph_that_is_taken_is_refused() -> None:
+    panda = RobotFile.load("panda")
+    arm, joints = panda.commands["joint_position"].topic, panda.streams["joint_position"].topic
+
+    def check(topic, node, is_publisher, twin):
+        harmless = Endpoint("/rosout", "", "/deploy", RELIABLE, True)
+        deploy.check_alone([Endpoint(topic, "", node, RELIABLE, is_publisher), harmless], panda, twin)
+
+    for topic in (arm, "/supervisor/status"):
+        for twin in (True, False):
+            with pytest.raises(DeployError, match=f"/other publishes {topic}"):
+                check(topic, "/other", True, twin)
+    with pytest.raises(DeployError, match="never reaches a robot"):
+        check(arm, "/joint_trajectory_controller", False, twin=True)
+    with pytest.raises(DeployError, match=f"/driver publishes {joints}"):
+        check(joints, "/driver", True, twin=True)
+    check(arm, "/joint_trajectory_controller", False, twin=False)  # what a real robot is for
+    check(joints, "/driver", True, twin=False)
 
 
 def test_results_count_episodes_actions_and_times(tmp_path) -> None:
