@@ -22,7 +22,7 @@ MASS = 1000.0
 """Of the plate [kg]."""
 
 
-class LiftBelt(Lift):
+class LiftBelt(Lift):  # type: ignore[misc]
     """See the module.
 
     Args:
