@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from robot_rl.datasets.formats.trajectory import BadEpisode
 
@@ -27,6 +28,7 @@ class VideoReader:
         except (OSError, av.FFmpegError) as error:
             raise BadEpisode(f"{path.name} is not readable as video: {error}") from error
         self._stream: Any = self._container.streams.video[0]
+        self._reformatter = VideoReformatter()
         self._frames = self._decoded()
         self._held: tuple[int, Any] | None = None
 
@@ -44,7 +46,8 @@ class VideoReader:
             number, frame = self._held
             if number != wanted:
                 raise BadEpisode(f"{self._path.name} has no frame at {wanted / self._fps:.3f} s")
-            yield frame.to_ndarray(format="rgb24")
+            # One reformatter for all frames: each would make its own conversion tables.
+            yield self._reformatter.reformat(frame, format="rgb24").to_ndarray()
 
     def close(self) -> None:
         """Close the file."""
