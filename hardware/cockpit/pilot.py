@@ -1,0 +1,82 @@
+"""What the persons at the pages want, between the thread of the web server and that of the node."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from robot_rl.hardware.cockpit.dead_man import DeadMan, Input
+
+_WAITING = 32
+
+
+class Pilot:
+    """The dead man and the words of all pages; every method may be called by any thread.
+
+    Args:
+        stop: called at once for the word `stop`, on the thread that brings it.
+        clock: monotonic [s].
+    """
+
+    def __init__(self, stop: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._stop, self._clock = stop, clock
+        self._lock = threading.Lock()
+        self._dead_man = DeadMan()
+        self._words: deque[str] = deque(maxlen=_WAITING)
+
+    @property
+    def pages(self) -> int:
+        """How many pages are connected."""
+        with self._lock:
+            return self._dead_man.pages
+
+    def connect(self, page: int) -> None:
+        """A page has connected."""
+        with self._lock:
+            self._dead_man.connect(page, self._clock())
+
+    def disconnect(self, page: int) -> None:
+        """A page's connection is lost."""
+        with self._lock:
+            self._dead_man.disconnect(page)
+
+    def take(self, page: int, given: Input) -> None:
+        """A page says what is held."""
+        with self._lock:
+            self._dead_man.take(page, given, self._clock())
+
+    def word(self, page: int, word: str, sent: float) -> str:
+        """A page says a word; why it is not passed on, or nothing. An emergency stop is never too late."""
+        if word == "stop":
+            self._stop()
+        with self._lock:
+            if self._dead_man.late(page, sent, self._clock()) and word != "stop":
+                return f"{word}: it came too late over a slow connection; press again"
+            self._words.append(word)
+        return ""
+
+    def words(self) -> list[str]:
+        """The words since the last call, in order."""
+        with self._lock:
+            words = list(self._words)
+            self._words.clear()
+        return words
+
+    def held(self) -> tuple[float, Input] | None:
+        """How old what the driver holds is [s], and what; None when nobody drives."""
+        with self._lock:
+            now = self._clock()
+            held = self._dead_man.held(now)
+        return None if held is None else (now - held[0], held[1])
+
+    def state(self, page: int) -> dict[str, object]:
+        """What a page is told about itself."""
+        with self._lock:
+            self._dead_man.check(self._clock())
+            driver = self._dead_man.driver
+            return {
+                "driving": "" if driver is None else "you" if driver == page else "other",
+                "stopped": self._dead_man.stopped(page), "pages": self._dead_man.pages,
+            }  # fmt: skip
