@@ -41,9 +41,7 @@ def choose_token(host: str, token: str) -> str:
         AccessError: the given token is too short to withstand guessing.
     """
     if token and len(token) < SHORTEST:
-        raise AccessError(
-            f"web.token: expected {SHORTEST} or more characters, got {len(token)}; leave it out for a random one"
-        )
+        raise AccessError(f"web.token: expected {SHORTEST} or more characters, got {len(token)}; none: a random one")
     return token or ("" if is_local(host) else secrets.token_urlsafe(16))
 
 
@@ -53,7 +51,7 @@ def admits(token: str, given: str | None) -> bool:
 
 
 def knows_host(local: bool, host: str) -> bool:
-    """Whether a request names a host that we serve: a page of another site that resolves to us (DNS rebinding) is not."""
+    """Whether a request names a host that we serve, which another site that resolves to us (DNS rebinding) does not."""
     return not local or (urlsplit(f"//{host}").hostname or "") in _LOOPBACK
 
 
@@ -78,7 +76,7 @@ def addresses() -> list[str]:
 def certificate(folder: Path, hosts: list[str]) -> tuple[ssl.SSLContext, str]:
     """A server context with a self-signed certificate for `hosts`, and its SHA-256 fingerprint.
 
-    The certificate stays in `folder`, so that a browser asks once; it is made anew when a host is missing or it expires.
+    It stays in `folder`, so that a browser asks once; it is made anew when a host is missing or it expires.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization

@@ -44,7 +44,10 @@ QUALITY = 80
 """Of the pictures, as JPEG counts."""
 
 STALE = 1.0
-"""Age of a newest message from which on the page says so [s]."""
+"""Age of the newest joint state from which on the page says so [s]."""
+
+OLD = 3.0
+"""Age of a status from which on whoever says it is taken to be gone [s]."""
 
 _LOOK = 1.0
 _NEWEST = Qos(reliability="best_effort", depth=1)
@@ -127,7 +130,7 @@ class GraphView:
         success = self._newest.get("twin/success")
         return {
             "problem": self._problem,
-            "silent": "no joint states yet" if age is None else f"no joint states for {age:.0f} s" if age > STALE else "",
+            "silent": "no joint states yet" if age is None else f"none for {age:.0f} s" if age > STALE else "",
             "supervisor": self._said(STATUS), "session": self._said("teleop/status"),
             "recorder": self._said("recorder/status"), "policy": self._said("policy/status"),
             "twin": self._said("twin/status"),
@@ -203,7 +206,7 @@ class GraphView:
         if not hasattr(status, "values"):
             return None
         age = self._graph.now() - received.received
-        return {"message": status.message, "level": int(_byte(status.level)), "old": age > STALE, **pairs(status)}
+        return {"message": status.message, "level": int(_byte(status.level)), "old": age > OLD, **pairs(status)}
 
     def _add(self, name: str, stream: Stream) -> None:
         if stream.topic in self._subscribed and not stream.feature.is_frame:

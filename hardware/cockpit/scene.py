@@ -298,11 +298,12 @@ def _points(model: mujoco.MjModel, geom: int) -> tuple[np.ndarray, bool]:
         return vertices[model.mesh_face[corner : corner + corners]].reshape(-1, 3), True
     if kind == mujoco.mjtGeom.mjGEOM_BOX:
         return _CUBE * size, False
+    up = np.array([0.0, 0.0, size[1]])
     angle = np.linspace(0.0, 2 * np.pi, 24, endpoint=False)
     ring = np.stack([np.cos(angle), np.sin(angle), np.zeros_like(angle)], 1)
     if kind == mujoco.mjtGeom.mjGEOM_CYLINDER:
         flat = ring * [size[0], size[0], 0.0]
-        return np.vstack([flat + [0, 0, size[1]], flat - [0, 0, size[1]]]), False
+        return np.vstack([flat + up, flat - up]), False
     heights = np.linspace(-np.pi / 2, np.pi / 2, 13)
     sphere = np.concatenate([ring * np.cos(height) + [0, 0, np.sin(height)] for height in heights])
     if kind == mujoco.mjtGeom.mjGEOM_SPHERE:
@@ -310,7 +311,7 @@ def _points(model: mujoco.MjModel, geom: int) -> tuple[np.ndarray, bool]:
     if kind == mujoco.mjtGeom.mjGEOM_ELLIPSOID:
         return sphere * size, False
     if kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
-        return np.vstack([sphere * size[0] + [0, 0, size[1]], sphere * size[0] - [0, 0, size[1]]]), False
+        return np.vstack([sphere * size[0] + up, sphere * size[0] - up]), False
     return np.empty((0, 3)), False
 
 

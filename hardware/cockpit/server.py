@@ -133,7 +133,7 @@ class CockpitServer:
             self._thread.join()
             self._thread = None
             raise access.AccessError(
-                f"web: cannot listen at {self._host} port {self._port}: {error.strerror or error}; choose another web.port"
+                f"web: cannot listen at {self._host}:{self._port}: {error.strerror or error}; choose another web.port"
             ) from None
 
     def close(self) -> None:
