@@ -127,8 +127,11 @@ class Deployment:
             if not process.running:
                 process.start()
         self.wait(lambda: bool(self.state), timeout, "the Supervisor's status")
-        self.wait(lambda: bool(self._policy[0]), timeout, "the policy node")
-        names = ["policy/start", "supervisor/home"] + ["twin/reset"] * self._twin + ["recorder/stop"] * self._records
+        acts = any(process.name == "policy" for process in self._processes)
+        if acts:
+            self.wait(lambda: bool(self._policy[0]), timeout, "the policy node")
+        names = ["supervisor/home"] + ["policy/start"] * acts
+        names += ["twin/reset"] * self._twin + ["recorder/stop"] * self._records
         for name in names:
             client = self._client(name)
             self.wait(functools.partial(getattr, client, "ready"), timeout, f"the service {name}")

@@ -45,3 +45,26 @@ def quaternion_to_6d(quaternion: np.ndarray) -> np.ndarray:
         1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y),
         2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x),
     ])  # fmt: skip
+
+
+def matrix_from_quaternion(quaternion: np.ndarray) -> np.ndarray:
+    """Rotation matrix [3, 3] of a quaternion [4] of any length but zero."""
+    first = quaternion_to_6d(quaternion / np.linalg.norm(quaternion)).reshape(2, 3)
+    return np.stack([*first, np.cross(*first)], axis=1)
+
+
+def matrix_from_vector(vector: np.ndarray) -> np.ndarray:
+    """Rotation matrix [3, 3] about a vector [3] by its length [rad]."""
+    angle = float(np.linalg.norm(vector))
+    if angle < 1e-12:
+        return np.eye(3)
+    quaternion = np.empty(4)
+    mujoco.mju_axisAngle2Quat(quaternion, vector / angle, angle)
+    return matrix_from_quaternion(quaternion)
+
+
+def vector_from_matrix(matrix: np.ndarray) -> np.ndarray:
+    """Rotation vector [3] of a rotation matrix [3, 3], its length [rad] up to half a turn."""
+    vector = np.empty(3)
+    mujoco.mju_quat2Vel(vector, quaternion_from_matrix(matrix), 1.0)
+    return vector

@@ -35,8 +35,9 @@ LINEAR_SPEED = 0.25
 ANGULAR_SPEED = 1.0
 """The same for rotations [rad/s]."""
 
-HELD = frozenset({"clutch", "takeover", "slow"})
-"""Buttons that count for as long as they are held: clutch (dead man of `pose`), takeover (from a policy), slow."""
+HELD = frozenset({"clutch", "takeover", "slow", "gripper"})
+"""Buttons that count for as long as they are held: clutch (dead man of `pose`), takeover (from a policy), slow motion,
+gripper (each press toggles it, or it is closed meanwhile)."""
 
 WORDS = frozenset({
     "gripper", "record", "success", "failure", "discard", "redo", "reset", "home", "release", "stop", "clear",

@@ -1,0 +1,407 @@
+"""The `teleop` node: a person moves the robot with a device, through the Supervisor, and records episodes.
+
+Every control period the device's reading becomes an action under the robot's contract, proposed under a lease of kind
+`device`. The lease is asked for when the person moves the device or holds `takeover`, also while a policy acts, which
+then loses it; the motion begins where the arm is. With `handback` the lease is given back so long after the last
+motion, and the policy goes on; without, by the word `release`. When the device is lost, its lease ends and the arm
+holds; after any loss the device has to come to rest before it may move the robot again.
+
+Words come from the device and on `teleop/command` (std_msgs/msg/String); see `teleop.device` and `teleop.session`.
+Published:
+
+- `teleop/status` (diagnostic_msgs/msg/DiagnosticArray, latched, 10 Hz): `phase` and `cue` of the session with
+  `cue_number` rising, `counted` and `episodes`, `seconds` of this one, statistics; `device`, `age`, `moved`, `leased`;
+  `state` and `reason` of the Supervisor; the message says what is wrong;
+- `recorder/command`: marks of episodes, see the recorder.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from robot_rl.datasets import ContractError
+from robot_rl.hardware import bindings
+from robot_rl.hardware.bag_import import robot_for
+from robot_rl.hardware.robot_file import RobotFile, RobotFileError
+from robot_rl.hardware.ros2 import messages
+from robot_rl.hardware.ros2.graph import Client, Graph, Received, open_graph
+from robot_rl.hardware.ros2.parameters import to_message
+from robot_rl.hardware.ros2.qos import LATCHED
+from robot_rl.hardware.source import Source
+from robot_rl.hardware.supervisor_messages import (
+    BOOL,
+    DIAGNOSTICS,
+    JOINT_STATE,
+    PROPOSAL,
+    STOP_REQUEST,
+    TRIGGER,
+    diagnostic,
+    diagnostics,
+)
+from robot_rl.hardware.teleop.device import WORDS, Device, DeviceError, Reading
+from robot_rl.hardware.teleop.devices import DEVICES, make_device
+from robot_rl.hardware.teleop.mapping import Mapping, MappingError, Settings
+from robot_rl.hardware.teleop.session import Order, RecordingSession
+
+STATUS, COMMAND = "teleop/status", "teleop/command"
+
+RESET_PATIENCE = 30.0
+"""After which a reset that does not succeed is given up [wall s]."""
+
+_POLL = 0.02
+_STRING = "std_msgs/msg/String"
+_SETTLED = 0.2  # s; after a reset every stream has sent something anew, after a request the status has come
+
+
+class TeleopNode:
+    """Binds a device, its mapping and a recording session to a graph.
+
+    Args:
+        graph: of this process.
+        robot: restricted to what is recorded.
+        device: opened by the caller.
+        mapping: for this robot.
+        session: of recording.
+        timeout: age at which a reading is too old, and the device lost [s].
+        handback: time without motion after which the lease is given back [s]; 0: never.
+        twin: whether the scene is reset by `twin/reset`.
+        acts: whether a policy acts while an episode is recorded, until the person takes over.
+        cue: told what the person should hear and see.
+    """
+
+    def __init__(
+        self, graph: Graph, robot: RobotFile, device: Device, mapping: Mapping, session: RecordingSession,
+        timeout: float = 0.3, handback: float = 0.0, twin: bool = False, acts: bool = False,
+        cue: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.session, self.device = session, device
+        self._graph, self._robot, self._mapping = graph, robot, mapping
+        self._timeout, self._handback, self._twin, self._say = timeout, handback, twin, cue or (lambda _: None)
+        self._acts = acts
+        self._period = 1.0 / robot.contract.rate_hz
+        self._source = Source(graph, device.name, "device", robot.contract)
+        self._joints: np.ndarray | None = None
+        self._opening: float | None = None
+        self._gripper_target: float | None = None
+        self._reading: Reading | None = None
+        self._moved, self._last_moved, self._leased = False, -np.inf, False
+        self._awaits_rest, self._toggles = False, 0
+        self._cues, self._problem = 0, ""
+        self._chore: Iterator[Callable[[], bool]] | None = None
+        self._condition: Callable[[], bool] = lambda: True
+        self._give_up = 0.0
+        self._clients: dict[str, Client] = {}
+        self._status = graph.publisher(STATUS, DIAGNOSTICS, LATCHED)
+        self._recorder = graph.publisher("recorder/command", _STRING)
+        self._stop = graph.publisher(STOP_REQUEST, BOOL)
+        for feature in ("joint_position", "gripper_opening"):
+            if feature in robot.streams:
+                stream = robot.streams[feature]
+                graph.subscribe(stream.topic, stream.type, partial(self._observe, feature), stream.qos)
+        graph.subscribe(PROPOSAL, JOINT_STATE, self._on_proposal)
+        graph.subscribe(COMMAND, _STRING, lambda sample: self.hear(sample.message.data.strip()))
+        graph.timer(self._period, self.tick)
+        graph.timer(_POLL, self.poll, "wall")
+        graph.timer(0.1, self.report, "wall")
+
+    @property
+    def state(self) -> str:
+        """Of the Supervisor; empty while it is not heard."""
+        return self._source.state
+
+    def tick(self) -> None:
+        """A control period begins."""
+        now = self._graph.now()
+        reading = self._reading = self.device.read(now)
+        if reading is None or not now - reading.stamp <= self._timeout:
+            self._moved = False
+            self._lose("the device is lost")
+            return
+        try:
+            self._moved = self._mapping.is_moved(reading) or self._toggles > 0
+            self._watch_lease(now)
+            if self._moved:
+                self._last_moved = now
+                self._ask()
+            if self._source.lease is not None and self._joints is not None:
+                self._move(reading, now)
+            elif not self._moved:
+                self._source.release()  # asked for, but not granted before the person let go
+                self._awaits_rest = False
+        except MappingError as error:
+            self._lose(str(error))
+
+    def poll(self) -> None:
+        """Words of the device, time of the session, and what is under way."""
+        for word in self.device.events():
+            self.hear(word)
+        ready = self._chore is None and self.state in ("ready", "running", "intervening")
+        self._obey(self.session.tick(self._graph.now(), ready))
+        self._go_on()
+
+    def hear(self, word: str) -> None:
+        """A word of the person."""
+        if word not in WORDS:
+            self._graph.log.warning("no word %r; there are %s", word, ", ".join(sorted(WORDS)))
+        elif word == "gripper":
+            self._toggles = 1 - self._toggles
+        elif word == "release":
+            self._source.release("given back")
+            self._leased = False
+        else:
+            self._obey(self.session.hear(word, self._graph.now()))
+
+    def home(self) -> None:
+        """Bring the robot to where a session begins."""
+        self._obey([Order("home")])
+
+    def report(self) -> None:
+        """Publish the status."""
+        now, session, reading = self._graph.now(), self.session, self._reading
+        values: dict[str, Any] = {
+            "phase": session.phase, "cue": session.cue, "cue_number": self._cues, "counted": session.counted,
+            "episodes": session.episodes, "seconds": f"{session.seconds(now):.1f}",
+            "seed": "" if session.seed is None else session.seed, **session.statistics.values,
+            "device": self.device.name, "age": "" if reading is None else f"{now - reading.stamp:.3f}",
+            "moved": self._moved, "leased": self._leased, "busy": self._chore is not None,
+            "state": self.state, "reason": self._source.reason,
+        }  # fmt: skip
+        message = self._problem
+        if self._moved and not self._leased and not message:
+            message = f"the robot does not follow: {self._why_not()}"
+        status = diagnostic("teleop", 1 if message else 0, message, values, self._robot.name)
+        self._status.publish(diagnostics(now, status))
+
+    def close(self) -> None:
+        """Give the robot back."""
+        self._source.release("teleoperation has ended")
+
+    def _watch_lease(self, now: float) -> None:
+        leased = self._source.lease is not None
+        if leased and not self._leased and self._joints is not None:
+            opening = self._opening or 0.0
+            self._mapping.begin(self._joints, opening if self._gripper_target is None else self._gripper_target)
+            self._last_moved = now
+            self._problem = ""
+            self.session.disturbed()
+        elif self._leased and not leased:
+            self._awaits_rest = True
+            self._cue(f"the robot was taken away: {self._source.reason}")
+        self._leased = leased
+
+    def _ask(self) -> None:
+        if self.state not in ("ready", "running", "intervening", "held"):
+            self._toggles = 0
+        resting = self.session.phase in ("resetting", "countdown") or self._chore is not None
+        if self._source.lease is None and not resting and not self._awaits_rest:
+            self._source.acquire()
+
+    def _move(self, reading: Reading, now: float) -> None:
+        assert self._joints is not None
+        if self._toggles:
+            self._mapping.toggle_gripper()
+        self._toggles = 0
+        action = self._mapping.step(reading, self._joints, self._opening or 0.0, self._period)
+        self._source.propose(action, now)
+        if self._handback and now - self._last_moved > self._handback:
+            self._source.release("given back")
+            self._leased = False
+
+    def _lose(self, problem: str) -> None:
+        if self._leased or self._source.lease is not None:
+            self._source.release(problem)
+            self._cue(problem)
+        self._leased, self._awaits_rest, self._problem = False, True, problem
+
+    def _why_not(self) -> str:
+        if self._awaits_rest:
+            return "let go of the device first"
+        if self.session.phase in ("resetting", "countdown") or self._chore is not None:
+            return "wait until the robot is at the start"
+        if self._joints is None:
+            return f"nothing came on {self._robot.streams['joint_position'].topic} yet"
+        return self._source.reason
+
+    def _obey(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            match order.kind:
+                case "record":
+                    self._recorder.publish(messages.make(_STRING, data=order.text))
+                    if self._acts:
+                        self._tell_policy("start" if order.text.startswith("start") else "stop")
+                case "stop":
+                    self._stop.publish(messages.make(BOOL, data=True))
+                case "cue":
+                    self._cue(order.text)
+                case "clear":
+                    self._begin(self._request("supervisor/clear"))
+                case _:
+                    self._source.release(f"asked to {order.kind}")
+                    self._leased, self._toggles = False, 0
+                    self._begin(self._go_home(order.text if order.kind == "reset" and self._twin else None))
+
+    def _tell_policy(self, word: str) -> None:
+        def answered(answer: Any) -> None:
+            if answer is None or not answer.success:
+                self._cue(f"the policy does not {word}: {'no answer' if answer is None else answer.message}")
+
+        self._client(f"policy/{word}", TRIGGER).call(messages.make(f"{TRIGGER}_Request"), answered, 3.0)
+
+    def _cue(self, text: str) -> None:
+        self.session.cue, self._cues = text, self._cues + 1
+        self._graph.log.info("%s", text)
+        self._say(text)
+        self.report()
+
+    def _begin(self, chore: Iterator[Callable[[], bool]]) -> None:
+        self._chore, self._condition, self._give_up = chore, lambda: True, time.monotonic() + RESET_PATIENCE
+
+    def _go_on(self) -> None:
+        if self._chore is None:
+            return
+        try:
+            while self._condition():
+                self._condition = next(self._chore)
+        except StopIteration:
+            self._chore, self._problem = None, ""
+            return
+        if time.monotonic() > self._give_up:
+            self._chore = None
+            self._obey(self.session.lost(self._graph.now(), f"it does not get to the start: {self._problem}"))
+
+    def _go_home(self, seed: str | None) -> Iterator[Callable[[], bool]]:
+        """Scene and robot to the start, the same every time; yields what has to hold before it goes on."""
+        if seed is not None:
+            if self.state == "stopped":
+                yield from self._request("supervisor/clear")
+            if self.state != "idle":
+                yield from self._request("supervisor/disengage")
+            yield from self._set_seed(int(seed or 0))
+            yield from self._request("twin/reset")
+            yield self._after(_SETTLED)
+        yield from self._request("supervisor/home")
+        self._gripper_target = None
+        yield self._after(_SETTLED)
+        yield lambda: self.state == "ready"
+
+    def _request(self, name: str) -> Iterator[Callable[[], bool]]:
+        """Call a Trigger service until it does what it is asked; the arm may have to come to rest first."""
+        while True:
+            answers: list[Any] = []
+            self._client(name, TRIGGER).call(messages.make(f"{TRIGGER}_Request"), answers.append, 3.0)
+            yield lambda answers=answers: bool(answers)  # type: ignore[misc]
+            if answers[0] is not None and answers[0].success:
+                return
+            self._problem = f"{name}: {answers[0].message if answers[0] is not None else 'no answer'}"
+            yield self._after(0.1)
+
+    def _set_seed(self, seed: int) -> Iterator[Callable[[], bool]]:
+        service = "rcl_interfaces/srv/SetParameters"
+        parameter = messages.make("rcl_interfaces/msg/Parameter", name="seed", value=to_message(seed))
+        answers: list[Any] = []
+        request = messages.make(f"{service}_Request", parameters=[parameter])
+        self._client("twin/set_parameters", service).call(request, answers.append, 5.0)
+        yield lambda: bool(answers)
+
+    def _client(self, name: str, service_type: str) -> Client:
+        if name not in self._clients:
+            self._clients[name] = self._graph.client(name, service_type)
+        return self._clients[name]
+
+    def _after(self, seconds: float) -> Callable[[], bool]:
+        until = self._graph.now() + seconds
+        return lambda: self._graph.now() >= until
+
+    def _observe(self, feature: str, received: Received) -> None:
+        try:
+            value = bindings.decode(self._robot.streams[feature], received.message)
+        except bindings.BindingError:
+            return
+        if feature == "joint_position":
+            self._joints = value
+        else:
+            self._opening = float(value[0])
+
+    def _on_proposal(self, received: Received) -> None:
+        """What the gripper was told last: what it holds must not fall when somebody else takes over."""
+        message = received.message
+        if "gripper_opening" in message.name and len(message.position) == len(message.name):
+            self._gripper_target = float(message.position[message.name.index("gripper_opening")])
+
+
+def make_node(graph: Graph, cue: Callable[[str], None] | None = None) -> TeleopNode:
+    """The node with its device opened, as the graph's parameters say.
+
+    Raises:
+        DeviceError, MappingError, RobotFileError, ContractError: something does not fit or is missing.
+    """
+    name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
+    contract = _setting(
+        graph, "policy", "", "whose features are observed: a run, checkpoint, export, store or contract; empty: all"
+    )
+    robot = robot_for(name, contract or None)
+    chosen = _setting(graph, "device", "keyboard", f"one of {', '.join(DEVICES)}")
+    settings = Settings(**{
+        field.name: _value(_setting(graph, field.name, _plain(field.default), f"of the mapping: {field.name}"))
+        for field in fields(Settings)
+    })
+    kinematics = robot.kinematics() if robot.model else None
+    opening = robot.gripper.opening if robot.gripper else 0.0
+    mapping = Mapping(robot.contract, kinematics, settings, opening)
+    twin = _setting(graph, "twin", False, "the robot is a twin, whose scene is reset")
+    session = RecordingSession(
+        episodes=_setting(graph, "episodes", 0, "wanted; 0: any number"),
+        recorded=_setting(graph, "recorded", 0, "that are there already"),
+        until_success=_setting(graph, "until_success", True, "only successes count"),
+        countdown=_setting(graph, "countdown", 3.0, "before each recording [s]"),
+        auto=_setting(graph, "auto", False, "begin the next episode by itself"),
+        facts={key: _setting(graph, key, "", f"{key} of the episodes") for key in ("task", "operator", "text")},
+        seed=_setting(graph, "seed", 0, "of the twin's first scene") if twin else None,
+        time_limit=_setting(graph, "time_limit", 0.0, "after which an episode has failed [s]; 0: none"),
+    )
+    timeout = _setting(graph, "timeout", 0.3, "age of a reading at which the device is lost [s]")
+    handback = _setting(graph, "handback", 0.0, "without motion, until the lease is given back [s]; 0: never")
+    acts = _setting(graph, "acts", False, "a policy acts while an episode is recorded, until the person takes over")
+    device = make_device(chosen, graph, robot)
+    device.open()
+    return TeleopNode(graph, robot, device, mapping, session, timeout, handback, twin, acts, cue)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    with open_graph("teleop", sys.argv[1:] if argv is None else argv) as graph:
+        try:
+            node = make_node(graph)
+        except (DeviceError, MappingError, RobotFileError, ContractError, ValueError, OSError) as error:
+            for line in str(error).splitlines():
+                graph.log.error("%s", line)
+            return 1
+        try:
+            graph.spin()
+        finally:
+            node.close()
+            node.device.close()
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _value(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _setting(graph: Graph, name: str, default: Any, description: str) -> Any:
+    return graph.parameter(name, default, description, read_only=True).value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

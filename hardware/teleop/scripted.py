@@ -1,0 +1,160 @@
+"""A person played by the scripted expert of a task: looks at the robot's own streams, moves by twists, says words.
+
+For tests and demonstrations. It sees what a person sees: joints, gripper and the poses of objects by their topics, and
+what `teleop/status` and `twin/success` say. As the person of a running policy it takes over when the task is not done
+after `patience` seconds, and keeps the robot until it is.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from robot_rl.hardware import bindings
+from robot_rl.hardware.robot_file import RobotFile
+from robot_rl.hardware.ros2.graph import Graph, Received
+from robot_rl.hardware.ros2.qos import LATCHED
+from robot_rl.hardware.supervisor_messages import pairs
+from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, DeviceError, Opened, Reading
+from robot_rl.sim.expert.scene import Goal, Scene, rotation_of
+from robot_rl.sim.rotation import vector_from_matrix
+
+GAIN = 4.0
+"""Velocity towards the goal for each metre and radian of distance [1/s]."""
+
+SEEN = 0.3
+"""Success has to last so long until the person believes it [s]."""
+
+
+def twist_towards(scene: Scene, goal: Goal) -> np.ndarray:
+    """Velocity [6] of a hand that brings the gripper to a goal, in the base frame."""
+    way = GAIN * (goal.position - scene.position) + goal.velocity
+    turn = GAIN * vector_from_matrix(goal.rotation @ scene.rotation.T)
+    return np.concatenate([_shortened(way, min(goal.speed, LINEAR_SPEED)), _shortened(turn, ANGULAR_SPEED)])
+
+
+class Scripted(Opened):
+    """See above.
+
+    Args:
+        graph: of the node.
+        robot: whose contract observes the poses of the task's objects.
+        task: with an expert in `sim.expert`.
+        words: say `record` and `success` as well.
+        patience: before it moves [s].
+        time_limit: after which it says `failure` [s].
+
+    Raises:
+        DeviceError: there is no such expert, or the robot has no model or no gripper.
+    """
+
+    name = "scripted"
+
+    def __init__(
+        self, graph: Graph, robot: RobotFile, task: str, words: bool = True, patience: float = 0.0,
+        time_limit: float = 20.0,
+    ) -> None:  # fmt: skip
+        try:
+            self._decide = import_module(f"robot_rl.sim.expert.{task}").decide
+        except ModuleNotFoundError as error:
+            raise DeviceError(f"scripted: there is no expert for task {task!r}") from error
+        if robot.gripper is None or robot.model is None:
+            raise DeviceError(f"scripted: {robot.name} needs a gripper and a model")
+        self._graph, self._robot, self._kinematics = graph, robot, robot.kinematics()
+        self._max_opening, self._says = robot.gripper.opening, words
+        self._patience, self._time_limit = patience, time_limit
+        home = rotation_of(self._kinematics.forward(np.array(robot.home)))
+        self._home_yaw = float(np.arctan2(home[1, 0], home[0, 0]))
+        self._seen: dict[str, np.ndarray] = {}
+        self._phase, self._since, self._said, self._ready = "", 0.0, False, False
+        self._succeeded = np.inf
+        self._words: list[str] = []
+        for feature, stream in robot.streams.items():
+            if not stream.feature.is_frame:
+                graph.subscribe(stream.topic, stream.type, partial(self._observe, feature), stream.qos)
+        graph.subscribe("teleop/status", "diagnostic_msgs/msg/DiagnosticArray", self._on_status, LATCHED)
+        graph.subscribe("twin/success", "std_msgs/msg/Bool", self._on_success, LATCHED)
+
+    def read(self, now: float) -> Reading | None:
+        """Where it wants the gripper to go now."""
+        if self._says:
+            self._talk(now)
+        acts = self._phase == "recording" and not self._said
+        if not acts or now - self._since < self._patience:
+            return Reading(now, twist=np.zeros(6))
+        scene = self._scene()
+        if scene is None:
+            return None
+        goal = self._decide(scene)
+        gripper = min(goal.opening / self._max_opening, 1.0)
+        return Reading(now, twist=twist_towards(scene, goal), gripper=gripper, buttons=frozenset({"takeover"}))
+
+    def events(self) -> list[str]:
+        """Words since the last call."""
+        words, self._words = self._words, []
+        return words
+
+    def _talk(self, now: float) -> None:
+        seconds, word = now - self._since, ""
+        if self._phase == "idle" and self._ready:
+            word = "record"
+        elif self._phase == "recording" and min(seconds, now - self._succeeded) > SEEN:
+            word = "success"
+        elif self._phase == "recording" and seconds > self._time_limit:
+            word = "failure"
+        if word and not self._said:
+            self._words.append(word)
+            self._said = True
+
+    def _scene(self) -> Scene | None:
+        if "joint_position" not in self._seen or "gripper_opening" not in self._seen:
+            return None
+        joints = self._seen["joint_position"]
+        pose = self._kinematics.forward(joints)
+        objects = {
+            name.removesuffix("_pose"): value
+            for name, value in self._seen.items() if name.endswith("_pose") and name != "ee_pose"
+        }  # fmt: skip
+        if not objects:
+            return None
+        still = np.zeros(3)
+        return Scene(
+            pose[:3], rotation_of(pose), still, still, float(self._seen["gripper_opening"][0]), self._max_opening,
+            self._home_yaw, objects, dict.fromkeys(objects, still),
+        )  # fmt: skip
+
+    def _observe(self, feature: str, received: Received) -> None:
+        try:
+            self._seen[feature] = bindings.decode(self._robot.streams[feature], received.message)
+        except bindings.BindingError:
+            return
+
+    def _on_status(self, received: Received) -> None:
+        values = pairs(received.message.status[0])
+        if values.get("phase", "") != self._phase:
+            self._phase, self._since, self._said = values["phase"], received.received, False
+        self._ready = values.get("busy") == "False" and values.get("state") not in ("", "stopped")
+
+    def _on_success(self, received: Received) -> None:
+        self._succeeded = received.received if received.message.data else np.inf
+
+
+def make(graph: Graph, robot: RobotFile) -> Scripted:
+    """With the parameters `scripted.task`, `.words`, `.patience` and `.time_limit`."""
+
+    def setting(name: str, default: Any, text: str) -> Any:
+        return graph.parameter(f"scripted.{name}", default, text, read_only=True).value
+
+    return Scripted(
+        graph, robot, setting("task", "lift", "whose expert plays the person"),
+        setting("words", True, "it says record, success and failure, too"),
+        setting("patience", 0.0, "before it moves in an episode [s]"),
+        setting("time_limit", 20.0, "after which it gives an episode up [s]"),
+    )  # fmt: skip
+
+
+def _shortened(vector: np.ndarray, length: float) -> np.ndarray:
+    return vector * min(1.0, length / max(float(np.linalg.norm(vector)), 1e-9))
