@@ -50,6 +50,9 @@ RESTARTS = 3
 DISCOVERY = 1.0
 """How long others on the graph are looked for before anything is started [s]."""
 
+LOCKSTEP_WAIT = 1.5
+"""How long simulated time waits for an action of the policy; less than the twin waits for the Supervisor [wall s]."""
+
 RETRIES = 3
 """How often the start of an episode is tried again."""
 
@@ -114,7 +117,7 @@ def node_parameters(
             "robot": str(plain["robot"]), "task": spec["task"], "cameras": cameras, "real_time": not lockstep,
             "seed": plain["first_seed"], **(plain["impairments"] or {}),
         }  # fmt: skip
-    nodes["supervisor"] = shared | {"policy": policy, "wait_for_proposal": 0.5 if lockstep else 0.0}
+    nodes["supervisor"] = shared | {"policy": policy, "wait_for_proposal": LOCKSTEP_WAIT if lockstep else 0.0}
     if plain["record"]:
         nodes["recorder"] = shared | {
             "policy": policy, "output": str(folder / "bags"), "dataset": str(folder / "episodes.zarr"),
