@@ -57,13 +57,12 @@ class WebDevice(Opened):
 
     def read(self, now: float) -> Reading | None:
         """What the driver holds; at rest while nobody does, None while no page is open."""
-        held = self._pilot.held()
+        held, pressed = self._pilot.held(), self._pilot.pressed()
         if held is None:
-            return Reading(now, twist=_REST) if self._pilot.pages else None
+            return Reading(now, twist=_REST, buttons=pressed) if self._pilot.pages else None
         age, given = held
-        if given.target is not None:
-            return Reading(now - age, target=given.target, buttons=given.buttons)
-        return Reading(now - age, twist=given.twist, buttons=given.buttons)
+        twist = given.twist if given.target is None else None
+        return Reading(now - age, twist=twist, target=given.target, buttons=given.buttons | pressed)
 
     def events(self) -> list[str]:
         """Buttons and keys of all pages."""

@@ -216,8 +216,9 @@ class GraphView:
         elif name.endswith("_pose") and name != "ee_pose":
             self._objects[name] = stream
         if stream.topic not in self._subscribed:
-            self._subscribed.add(stream.topic)
-            self._graph.subscribe(stream.topic, stream.type, partial(self._keep, stream.topic), _NEWEST)
+            keep = partial(self._keep, stream.topic)
+            subscription = self._graph.subscribe(stream.topic, stream.type, keep, _NEWEST)
+            self._subscribed |= {stream.topic, subscription.topic}
 
     def _look(self) -> None:
         """Find objects and cameras that somebody publishes, and build the scene once it is known which."""

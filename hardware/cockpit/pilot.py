@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 from robot_rl.hardware.cockpit.dead_man import DeadMan, Input
 
+PRESSED = frozenset({"gripper"})
+"""Buttons of which each press counts, however short."""
+
 _WAITING = 32
 
 
@@ -25,6 +28,7 @@ class Pilot:
         self._lock = threading.Lock()
         self._dead_man = DeadMan()
         self._words: deque[str] = deque(maxlen=_WAITING)
+        self._pressed: set[str] = set()
 
     @property
     def pages(self) -> int:
@@ -46,6 +50,8 @@ class Pilot:
         """A page says what is held."""
         with self._lock:
             self._dead_man.take(page, given, self._clock())
+            if self._dead_man.driver == page:
+                self._pressed |= given.buttons & PRESSED
 
     def word(self, page: int, word: str, sent: float) -> str:
         """A page says a word; why it is not passed on, or nothing. An emergency stop is never too late."""
@@ -63,6 +69,13 @@ class Pilot:
             words = list(self._words)
             self._words.clear()
         return words
+
+    def pressed(self) -> frozenset[str]:
+        """Those of `PRESSED` that were held at some moment since the last call: none is too short to count."""
+        with self._lock:
+            pressed = frozenset(self._pressed)
+            self._pressed.clear()
+        return pressed
 
     def held(self) -> tuple[float, Input] | None:
         """How old what the driver holds is [s], and what; None when nobody drives."""

@@ -4,7 +4,7 @@ From the page, JSON:
 
 | type      | fields                                    | what                                                   |
 |-----------|-------------------------------------------|--------------------------------------------------------|
-| `input`   | `sent`, `twist`, `target`, `buttons`      | what is held now, see `dead_man.Input`                 |
+| `input`   | `sent`, `deflection`, `target`, `buttons` | what is held now; six numbers from -1 to 1, as a twist |
 | `word`    | `sent`, `word`                            | a button or key was pressed: one of `device.WORDS`     |
 | `shown`   | `stream`                                  | a frame is on the screen, the next may come            |
 | `watch`   | `cameras`                                 | names of the cameras that are to be sent               |
@@ -29,15 +29,15 @@ from typing import Any
 import numpy as np
 
 from robot_rl.hardware.cockpit.dead_man import Input
-from robot_rl.hardware.teleop.device import HELD, WORDS
+from robot_rl.hardware.teleop.device import ANGULAR_SPEED, HELD, LINEAR_SPEED, WORDS
 
 GEOMETRY, POSES, PICTURE = 1, 2, 3
 LARGEST = 16384
 """Bytes of a message of the page."""
 
 _HEAD = struct.Struct("<BBHId")
-_FAR = 10.0
-_FAST = 10.0
+_FAR = 10.0  # m
+_FULL = np.repeat([LINEAR_SPEED, ANGULAR_SPEED], 3)
 
 
 class WireError(ValueError):
@@ -70,7 +70,7 @@ def number(message: dict[str, Any], key: str) -> float:
 
 def read_input(message: dict[str, Any]) -> Input:
     """The input of a message. Raises `WireError`."""
-    twist = _vector(message, "twist", 6, _FAST)
+    deflection = _vector(message, "deflection", 6, 1.0)
     target = None
     if message.get("target") is not None:
         target = _vector(message, "target", 7, _FAR)
@@ -81,7 +81,7 @@ def read_input(message: dict[str, Any]) -> Input:
     buttons = message.get("buttons", [])
     if not isinstance(buttons, list) or not all(isinstance(name, str) and name in HELD for name in buttons):
         raise WireError(f"buttons: expected some of {sorted(HELD)}, got {str(buttons)[:80]}")
-    return Input(number(message, "sent"), twist, target, frozenset(buttons))
+    return Input(number(message, "sent"), deflection * _FULL, target, frozenset(buttons))
 
 
 def read_word(message: dict[str, Any]) -> str:
