@@ -73,9 +73,11 @@ class SupervisorNode:
 
     Args:
         robot: restricted to what the policy needs, or whole.
+        device_steps: whether a device, too, proposes an action for every control tick, as a scripted person does.
     """
 
-    def __init__(self, robot: RobotFile) -> None:
+    def __init__(self, robot: RobotFile, device_steps: bool = False) -> None:
+        self._device_steps = device_steps
         self.robot, self.supervisor = robot, robot.make_supervisor()
         self._names, self._actions = robot.contract.action_names, describe_actions(robot.contract)
         self._token = ""
@@ -97,7 +99,9 @@ class SupervisorNode:
         """Whether some source, but no person, is expected to propose an action for every control tick."""
         status = self.supervisor.status
         holder = status.holder
-        return holder is not None and holder.kind != "device" and status.state in (State.READY, State.RUNNING)
+        if holder is None or status.state not in (State.READY, State.RUNNING, State.INTERVENING):
+            return False
+        return holder.kind != "device" or self._device_steps
 
     def observe(self, feature: str, message: Any, received: float) -> None:
         """Take over a message of the stream of a feature; one that cannot be read is counted, and ages the last one."""
@@ -402,9 +406,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
         policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
         wait = _setting(graph, "wait_for_proposal", 0.0, "of every control period, for simulated time [wall s]")
+        steps = _setting(graph, "wait_for_device", False, "wait for a device, too: a scripted person is no person")
         try:
             robot = RobotFile.load(name)
-            node = SupervisorNode(robot.for_policy(_contract(policy)) if policy else robot)
+            node = SupervisorNode(robot.for_policy(_contract(policy)) if policy else robot, steps)
         except (RobotFileError, ContractError, SupervisorError, ValueError, OSError) as error:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)

@@ -85,7 +85,7 @@ class TeleopNode:
         self._graph, self._robot, self._mapping = graph, robot, mapping
         self._timeout, self._handback, self._twin, self._say = timeout, handback, twin, cue or (lambda _: None)
         self._acts = acts
-        self._period = 1.0 / robot.contract.rate_hz
+        self.period = 1.0 / robot.contract.rate_hz
         self._source = Source(graph, device.name, "device", robot.contract)
         self._joints: np.ndarray | None = None
         self._opening: float | None = None
@@ -107,7 +107,7 @@ class TeleopNode:
                 graph.subscribe(stream.topic, stream.type, partial(self._observe, feature), stream.qos)
         graph.subscribe(PROPOSAL, JOINT_STATE, self._on_proposal)
         graph.subscribe(COMMAND, _STRING, lambda sample: self.hear(sample.message.data.strip()))
-        graph.timer(self._period, self.tick)
+        graph.timer(self.period, self.tick)
         graph.timer(_POLL, self.poll, "wall")
         graph.timer(0.1, self.report, "wall")
 
@@ -208,7 +208,7 @@ class TeleopNode:
         if self._toggles:
             self._mapping.toggle_gripper()
         self._toggles = 0
-        action = self._mapping.step(reading, self._joints, self._opening or 0.0, self._period)
+        action = self._mapping.step(reading, self._joints, self._opening or 0.0, self.period)
         self._source.propose(action, now)
         if self._handback and now - self._last_moved > self._handback:
             self._source.release("given back")

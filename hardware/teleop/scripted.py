@@ -71,6 +71,7 @@ class Scripted(Opened):
         self._seen: dict[str, np.ndarray] = {}
         self._phase, self._since, self._said, self._ready = "", 0.0, False, False
         self._succeeded = np.inf
+        self._leased, self._rested = False, 0.0
         self._words: list[str] = []
         for feature, stream in robot.streams.items():
             if not stream.feature.is_frame:
@@ -83,7 +84,10 @@ class Scripted(Opened):
         if self._says:
             self._talk(now)
         acts = self._phase == "recording" and not self._said
-        if not acts or now - self._since < self._patience:
+        # Without the robot in its hand it lets go now and then, as a person has to.
+        lets_go = not self._leased and now - self._rested > SEEN
+        if not acts or now - self._since < self._patience or lets_go:
+            self._rested = now
             return Reading(now, twist=np.zeros(6))
         scene = self._scene()
         if scene is None:
@@ -136,6 +140,7 @@ class Scripted(Opened):
         values = pairs(received.message.status[0])
         if values.get("phase", "") != self._phase:
             self._phase, self._since, self._said = values["phase"], received.received, False
+        self._leased = values.get("leased") == "True"
         self._ready = values.get("busy") == "False" and values.get("state") not in ("", "stopped")
 
     def _on_success(self, received: Received) -> None:
