@@ -34,8 +34,8 @@ from robot_rl.hardware.supervisor_messages import (
     pairs,
 )
 
-PATIENCE = 1.5
-"""How long a twin is awaited, whose task names the scene, before the robot is shown alone [s]."""
+PATIENCE = 3.0
+"""From the first joint state on, how long a twin is awaited, whose task names the scene; then the robot is alone [s]."""
 
 WIDEST = 640
 """Width of the largest picture that is sent; larger ones are halved until they fit."""
@@ -93,8 +93,9 @@ class GraphView:
         self._scene: Any = None
         self._geometry: tuple[int, bytes] | None = None
         self._problem = ""
-        self._began = time.monotonic()
+        self._first_seen = 0.0
         self._building = False
+        self._built_for: str | None = None
         self._version = 0
         self._pictures: dict[str, CameraPicture] = {}
         self._position = np.array(robot.home)
@@ -232,10 +233,14 @@ class GraphView:
                 stream = Stream(Feature(name, (1, 1, 3), "uint8", kind="image"), endpoint.topic, endpoint.message_type)
                 self._add(name, stream)
         twin = self._said("twin/status")
-        waited = time.monotonic() - self._began > PATIENCE
-        if not self._building and self._joints.topic in self._newest and (twin or self._task or waited):
-            self._building = True
-            task = self._task or (twin or {}).get("task", "")
+        if self._joints.topic not in self._newest:
+            return
+        self._first_seen = self._first_seen or time.monotonic()
+        task = self._task or (twin or {}).get("task", "")
+        if not task and time.monotonic() - self._first_seen < PATIENCE:
+            return
+        if not self._building and (self._built_for is None or (task and task != self._built_for)):
+            self._building, self._built_for = True, task
             threading.Thread(target=self._build, args=(task,), name="cockpit scene", daemon=True).start()
 
     def _find_object(self, topic: str) -> None:
@@ -254,9 +259,13 @@ class GraphView:
         from robot_rl.sim.spec import SpecError
 
         try:
-            self._scene = Scene(self._robot, task)
+            scene = Scene(self._robot, task)
+            scene.know([name.removesuffix("_pose") for name in self._objects])
+            self._geometry, self._scene = None, scene
         except (SpecError, RobotFileError, ImportError) as error:
             self._problem = f"no scene: {error}"
+        finally:
+            self._building = False
 
 
 def _byte(level: Any) -> Any:

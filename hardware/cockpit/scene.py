@@ -21,6 +21,9 @@ from robot_rl.hardware.robot_file import RobotFile, Stream
 SLICE = 0.05
 """Thickness of the slices of a mesh [m]."""
 
+OVERLAP = 0.06
+"""Of neighbouring slices, as a part of one, so that no gap is seen between them."""
+
 DIRECTIONS = 96
 """A hull keeps the vertices that reach farthest in so many directions."""
 
@@ -259,9 +262,10 @@ def _finger(model: mujoco.MjModel, stream: Stream) -> tuple[np.ndarray, Any] | N
 def _parts(model: mujoco.MjModel, body: int) -> list[Part]:
     """The visible shapes of a body, one part for each colour."""
     geoms = range(model.body_geomadr[body], model.body_geomadr[body] + model.body_geomnum[body])
-    seen = [geom for geom in geoms if not (model.geom_contype[geom] or model.geom_conaffinity[geom])]
+    # By convention, shapes that are for contacts alone are of group 3; in robosuite's models, which use 1, of group 0.
+    hidden = (0, 3) if (model.geom_group == 1).any() else (3,)
     hulls: dict[tuple[float, float, float, float], list[tuple[np.ndarray, np.ndarray]]] = {}
-    for geom in seen or geoms:
+    for geom in (geom for geom in geoms if model.geom_group[geom] not in hidden):
         points, sliced = _points(model, geom)
         if not len(points) or not SMALLEST <= 0.5 * np.ptp(points, axis=0).max() <= LARGEST:
             continue
@@ -320,9 +324,11 @@ def _slices(corners: np.ndarray) -> list[np.ndarray]:
     axis = int(np.argmax(np.ptp(corners, axis=0)))
     low, high = corners[:, axis].min(), corners[:, axis].max()
     count = max(1, round((high - low) / SLICE))
-    middle = corners.reshape(-1, 3, 3)[:, :, axis].mean(1)
-    slot = np.clip(((middle - low) / (high - low) * count).astype(int), 0, count - 1)
-    return [corners.reshape(-1, 3, 3)[slot == index].reshape(-1, 3) for index in range(count) if (slot == index).any()]
+    triangles = corners.reshape(-1, 3, 3)
+    along = (triangles[:, :, axis] - low) / (high - low) * count
+    begin, end = along.min(1) - OVERLAP, along.max(1) + OVERLAP
+    slices = [triangles[(begin < index + 1) & (end > index)].reshape(-1, 3) for index in range(count)]
+    return [points for points in slices if len(points)]
 
 
 def _hull(points: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -68,7 +68,7 @@ export class Cameras {
 
   #count() {
     for (const view of this.#views.values()) {
-      view.rate.textContent = view.count ? `${view.count}/s` : "no pictures";
+      view.rate.textContent = view.count ? `${view.count}/s` : "none";
       view.figure.classList.toggle("stale", !view.count);
       view.count = 0;
     }

@@ -169,7 +169,7 @@ export class Panels {
     const { session, supervisor } = status;
     const message = session?.level > 0 ? session.message : "";
     const home = supervisor?.state === "idle" && !supervisor.old ? "The robot is idle: send it home first (H)." : "";
-    this.notice(status.stopped || (status.driving === "other" ? "Another page drives." : "") || message || home || status.problem || "");
+    this.notice(status.stopped || (status.driving === "other" ? "Another page drives." : "") || home || message || status.problem || "");
     if (JSON.stringify(status.transitions) === this.#log) return;
     this.#log = JSON.stringify(status.transitions);
     const rows = status.transitions.toReversed().map(([stamp, words]) => {

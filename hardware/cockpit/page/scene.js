@@ -8,8 +8,8 @@ import {
 
 const CREASE = 0.6; // rad; edges flatter than this are shaded smooth
 const SLOW_FRAME = 45; // ms; beyond it the picture gets coarser
-const LOOKS = { behind: [-0.95, 0.55, 0.75], side: [0.45, -1.35, 0.4], top: [0.3, 0, 1.7] };
-const CENTRE = [0.4, 0, 0.12];
+const LOOKS = { behind: [-0.8, -1.05, 0.95], side: [0.45, -1.75, 0.45], top: [0.3, 0, 2.0] };
+const CENTRE = [0.36, 0, 0.14];
 const REACH = 1.72; // m, diagonal of the workspace that LOOKS is made for
 
 export class SceneView extends EventTarget {
@@ -29,8 +29,8 @@ export class SceneView extends EventTarget {
     this.camera = new PerspectiveCamera(40, 1, 0.02, 20);
     this.camera.up.set(0, 0, 1);
     this.scene = new Scene();
-    this.scene.add(new HemisphereLight(0xffffff, 0x778088, 2.2));
-    for (const [x, y, z, strength] of [[-1, 2, 3, 1.6], [2, -2, 1, 0.7]]) {
+    this.scene.add(new HemisphereLight(0xffffff, 0x667078, 1.7));
+    for (const [x, y, z, strength] of [[-1, -2, 3, 1.3], [2, 2, 1, 0.5]]) {
       const light = new DirectionalLight(0xffffff, strength);
       light.position.set(x, y, z);
       this.scene.add(light);
@@ -147,7 +147,7 @@ export class SceneView extends EventTarget {
     this.target = new Object3D();
     this.scene.add(this.hand, this.target);
     const controls = new TransformControls(this.camera, this.canvas);
-    controls.setSize(0.75);
+    controls.setSize(0.9);
     controls.attach(this.target);
     controls.addEventListener("dragging-changed", ({ value }) => this.#drag(value));
     controls.addEventListener("objectChange", () => this.#drag(true));
@@ -184,8 +184,8 @@ export class SceneView extends EventTarget {
     this.shownAt = time;
     if (took > 500) return;
     this.average = 0.95 * (this.average ?? 30) + 0.05 * took;
-    if (this.average > SLOW_FRAME && this.ratio > 0.5) {
-      this.ratio = Math.max(0.5, this.ratio * 0.8);
+    if (this.average > SLOW_FRAME && this.ratio > 0.6) {
+      this.ratio = Math.max(0.6, this.ratio * 0.85);
       this.average = 30;
       this.#resize();
     }
