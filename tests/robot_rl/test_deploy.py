@@ -242,7 +242,7 @@ def test_a_policy_runs_on_the_twin_in_processes_of_their_own(tmp_path, monkeypat
 
     (folder,) = (out / "bags").iterdir()
     robot = robot_for("panda", policy)
-    import_bag(folder, robot, tmp_path / "later.zarr")
+    assert len(list(import_bag(folder, robot, tmp_path / "later.zarr"))) == 2
     later = EpisodeStore.open(tmp_path / "later.zarr")
     bag = Bag(folder)
     seen = [decode_row(robot.contract, bag.decode(item)) for item in bag.read() if item.topic == "/policy/observation"]
