@@ -64,7 +64,7 @@ class Source:
         self._wanted = False
         self._lease: int | None = None
         self._held, self._given_back = 0, 0
-        self._sequence = 0
+        self._sequence, self._lost_lease = 0, 0
         self._state, self._reason = "", "the Supervisor has not been heard yet"
         self._heard = 0.0
         graph.subscribe(STATUS, DIAGNOSTICS, self._on_status, LATCHED)
@@ -111,6 +111,16 @@ class Source:
         self._proposals.publish(encode_proposal(Proposal(self._lease, self._sequence, stamp, values), self._names))
         return True
 
+    def wish(self, action: ArrayLike, stamp: float) -> None:
+        """Say what would be proposed, after another source took over: nobody follows it, but it is recorded.
+
+        It goes out under the lease that was lost, so the Supervisor counts it as `no_lease`.
+        """
+        if self._lost_lease:
+            self._sequence += 1
+            proposal = Proposal(self._lost_lease, self._sequence, stamp, np.asarray(action, float))
+            self._proposals.publish(encode_proposal(proposal, self._names))
+
     def _beat(self) -> None:
         if self._state and not abs(self._graph.now() - self._heard) <= SILENCE:
             self._state = ""
@@ -146,4 +156,4 @@ class Source:
         self._held = 0
         self._reason = reason
         if self._lease is not None:
-            self._lease, self._wanted = None, False
+            self._lost_lease, self._lease, self._wanted = self._lease, None, False

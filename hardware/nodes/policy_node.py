@@ -2,12 +2,14 @@
 
 Services `policy/start` and `policy/stop` (std_srvs/srv/Trigger) begin and end acting. Started, it acquires the lease,
 observes at every multiple of the control period, and proposes actions until it is stopped, loses the lease or its
-inference fails; then it releases the lease and says why on `policy/status`.
+inference fails; then it releases the lease and says why on `policy/status`. With `shadow`, a person who takes over does
+not stop it: it goes on deciding, which is recorded but not followed, and acts again when the person gives the robot
+back.
 
 Published:
 
-- `policy/status` (diagnostic_msgs/msg/DiagnosticStatus, latched): `stopped`, `starting` or `running` under the key
-  `state`, the reason as message;
+- `policy/status` (diagnostic_msgs/msg/DiagnosticStatus, latched): `stopped`, `starting`, `running` or `watching` under
+  the key `state`, the reason as message;
 - `policy/observation` (see `observed_row`): exactly what the policy observed, for each control step;
 - `policy/step` (std_msgs/msg/Float64MultiArray): for each action, the numbers named in `STEP` as `layout.dim` labels;
 - `/diagnostics`: jitter of the loop, age of observations, time of inference, seams of chunks.
@@ -44,6 +46,7 @@ PATIENCE = 0.005
 LOCKSTEP_PATIENCE = 0.4
 """The same in lockstep, below what the Supervisor waits for the action [wall s]."""
 
+_DECIDING = ("running", "watching")
 _POLL = 0.005
 _KEEP_ALL = Qos(depth=100)
 
@@ -70,6 +73,7 @@ class PolicyNode:
             delay=_setting(graph, "inference_delay", 0.0, "added to each inference, as of a slower computer [s]"),
             lockstep=lockstep,
         )
+        self._shadow = _setting(graph, "shadow", False, "go on deciding while a person acts, and act again afterwards")
         self._patience = LOCKSTEP_PATIENCE if lockstep else PATIENCE
         self._source = Source(graph, "policy", "policy", robot.contract)
         self._observed = graph.publisher(TOPIC, TYPE, _KEEP_ALL)
@@ -113,13 +117,18 @@ class PolicyNode:
     def tick(self) -> None:
         """A control step begins."""
         leased = self._source.lease is not None
-        if self._state == "running" and not leased:
+        taken_over = self._source.state in ("ready", "intervening")
+        if self._state == "running" and not leased and self._shadow and taken_over:
+            self._enter("watching", f"a person acts: {self._source.reason}")
+        elif self._state in ("running", "watching") and not (leased or (self._state == "watching" and taken_over)):
             self.stop(f"lost the lease: the Supervisor is {self._source.state} ({self._source.reason})")
-        elif self._state == "starting" and leased:
+        elif self._state in ("starting", "watching") and leased:
             self._begin()
-        elif self._state == "starting":
+        elif self._state == "starting" or (self._state == "watching" and self._source.state == "ready"):
             self._source.acquire()  # again, where it was granted and lost between two ticks
-        if self._state != "running":
+        elif self._state == "watching":
+            self._source.release()  # so that it is not granted after a fault
+        if self._state not in _DECIDING:
             return
         self._began, self._began_wall = self._graph.now(), time.monotonic()
         self._jitter.add(1e3 * (self._began - self._timer.time))
@@ -127,7 +136,7 @@ class PolicyNode:
 
     def advance(self) -> None:
         """Something has come; perhaps the control step can go on."""
-        if self._state == "running":
+        if self._state in _DECIDING:
             self._run(self._loop.advance)
         else:
             failed = self._loop.failure
@@ -175,7 +184,7 @@ class PolicyNode:
 
     def _poll(self) -> None:
         overdue = time.monotonic() - self._began_wall >= self._patience
-        if self._state == "running" and overdue and self._loop.awaited():
+        if self._state in _DECIDING and overdue and self._loop.awaited():
             self._run(lambda: self._loop.advance(patient=False))
 
     def _run(self, part: Callable[[], list[Step]]) -> None:
@@ -200,6 +209,9 @@ class PolicyNode:
         if step.action is None:
             return
         now = self._graph.now()
+        if self._state == "watching":
+            self._source.wish(step.action, now)
+            return
         self._source.propose(step.action, now)
         stamps = self._row.stamps.values()
         self._age.add(1e3 * (now - min(stamps)))

@@ -90,6 +90,7 @@ class TeleopNode:
         self._joints: np.ndarray | None = None
         self._opening: float | None = None
         self._gripper_target: float | None = None
+        self._newest_lease = 0
         self._reading: Reading | None = None
         self._moved, self._last_moved, self._leased = False, -np.inf, False
         self._awaits_rest, self._toggles = False, 0
@@ -332,6 +333,10 @@ class TeleopNode:
     def _on_proposal(self, received: Received) -> None:
         """What the gripper was told last: what it holds must not fall when somebody else takes over."""
         message = received.message
+        lease = message.header.frame_id.partition("/")[0]
+        if not lease.isdecimal() or int(lease) < self._newest_lease:
+            return  # a wish of a policy that has lost its lease
+        self._newest_lease = int(lease)
         if "gripper_opening" in message.name and len(message.position) == len(message.name):
             self._gripper_target = float(message.position[message.name.index("gripper_opening")])
 
