@@ -56,9 +56,6 @@ from robot_rl.sim.servo import Gripper, References, Servo, ServoError
 CHECK_SPACING = 0.05
 """Largest motion of any joint between two checked positions [rad]; the checks' own margins must cover that much."""
 
-LIMITED = 1e-3
-"""An action counts as limited when a joint will miss its target by more than this after a control period [rad]."""
-
 _HOMING_RAMP = 4  # control periods until the speed of homing is reached
 
 
@@ -117,6 +114,7 @@ class Supervisor:
         self._state, self._reason = State.IDLE, "started"
         self._engaged = False  # whether the servo stands where the arm is, and may command it
         self._homing_ticks, self._stride = 0, 0.0
+        self._asked = np.stack([self._home] * 2)
         self._accepted, self._limited = 0, 0
         self._rejected: Counter[str] = Counter()
         self._transitions: list[Transition] = []
@@ -341,9 +339,21 @@ class Supervisor:
             self._enter(following, f"{holder.source!r} acts")
         if self._gripper is not None:
             self._gripper.set_target(float(proposal.action[self._slices["gripper_opening"]][0]))
-        forbidden, arrival = self._head_for(target)
-        self._limited += bool(forbidden or np.abs(arrival - target).max() > LIMITED)
+        forbidden = self._head_for(target)
+        self._limited += bool(forbidden or self._asks_too_much(target))
         return forbidden
+
+    def _asks_too_much(self, target: np.ndarray) -> bool:
+        """Whether a target, after the two before it, asks for more than the limits allow.
+
+        That is a position out of range, or steps between targets [dof] that no joint may do in a control period. How
+        far the arm lags behind targets within the limits does not count.
+        """
+        limits, period, (before, last) = self._servo.limits, self._servo.target_period, self._asked
+        self._asked = np.stack([last, target])
+        step, bend = (target - last) / period, (target - 2 * last + before) / period**2
+        outside = (target < limits.lower) | (target > limits.upper)
+        return bool((outside | (np.abs(step) > limits.velocity) | (np.abs(bend) > limits.acceleration)).any())
 
     def _joint_target(self, action: np.ndarray) -> np.ndarray | None:
         if not self._pose_actions:
@@ -358,19 +368,14 @@ class Supervisor:
         target = kinematics.inverse(np.concatenate([pose[:3], quaternion]), self._servo.target, reach)
         return target if np.isfinite(target).all() else None
 
-    def _head_for(self, target: np.ndarray) -> tuple[str | None, np.ndarray]:
-        """Begin the motion to a target unless a check forbids it; then the motion before goes on to its rest.
-
-        Returns what forbids it, and where the arm will be after a control period [dof].
-        """
+    def _head_for(self, target: np.ndarray) -> str | None:
+        """Begin the motion to a target unless a check forbids it; then the motion before goes on to its rest."""
         before = self._servo.get_state() if self._checks else None
         self._servo.set_target(target)
-        path = self._path()
-        forbidden = self._forbidden(path)
+        forbidden = self._forbidden(self._path())
         if forbidden and before is not None:
             self._servo.set_state(before)
-            path = self._path()
-        return forbidden, path[min(self._samples, len(path) - 1)]
+        return forbidden
 
     def _path(self) -> np.ndarray:
         """Positions [n, dof] of the present motion until its rest, from now on, `_samples` in each control period."""
@@ -385,6 +390,7 @@ class Supervisor:
             return
         before = self._servo.get_state()
         self._servo.stop()
+        self._asked = np.stack([self._servo.target] * 2)
         # The motion before was free until its rest; braking leaves its path a little.
         if self._forbidden(self._path()):
             self._servo.set_state(before)
@@ -402,7 +408,7 @@ class Supervisor:
             if not self._stands_free():
                 # An arm that starts where it may not stand has to be allowed to leave.
                 self._servo.set_target(target)
-            elif forbidden := self._head_for(target)[0]:
+            elif forbidden := self._head_for(target):
                 self._halt(State.HELD, f"way home blocked: {forbidden}")
         elif self.at_rest and not way.any():
             self._enter(State.READY, "home")

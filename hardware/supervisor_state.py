@@ -63,7 +63,7 @@ class Command(NamedTuple):
 
 
 class Status(NamedTuple):
-    """To be published: `rejected` counts by reason, `limited` those `accepted` that were not wholly followed."""
+    """To be published: `rejected` counts by reason, `limited` those `accepted` that ask for more than is allowed."""
 
     state: State
     reason: str
