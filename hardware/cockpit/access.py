@@ -81,6 +81,7 @@ def certificate(folder: Path, hosts: list[str]) -> tuple[ssl.SSLContext, str]:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "certificate.pem"
@@ -97,7 +98,7 @@ def certificate(folder: Path, hosts: list[str]) -> tuple[ssl.SSLContext, str]:
             present = None
     if present is None:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "robot_rl cockpit")])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "robot_rl cockpit")])
         present = (
             x509.CertificateBuilder()
             .subject_name(subject).issuer_name(subject).public_key(key.public_key())
@@ -105,7 +106,7 @@ def certificate(folder: Path, hosts: list[str]) -> tuple[ssl.SSLContext, str]:
             .not_valid_before(now - timedelta(days=1)).not_valid_after(now + _VALID - timedelta(days=1))
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .sign(key, hashes.SHA256())
         )  # fmt: skip
         encoding = serialization.Encoding.PEM

@@ -35,7 +35,7 @@ from robot_rl.hardware.supervisor_messages import (
 )
 
 PATIENCE = 3.0
-"""From the first joint state on, how long a twin is awaited, whose task names the scene; then the robot is alone [s]."""
+"""From the first joint state on, how long a twin is awaited, whose task names the scene [s]."""
 
 WIDEST = 640
 """Width of the largest picture that is sent; larger ones are halved until they fit."""

@@ -191,7 +191,7 @@ class CockpitServer:
         given = request.query.get("token")
         if self._token and given is not None and access.admits(self._token, given):
             # The token leaves the address bar, and the history, for a cookie that no script can read.
-            response: web.StreamResponse = web.HTTPSeeOther("/")
+            response = web.Response(status=303, headers={"Location": "/"})
             response.set_cookie(self._cookie, given, httponly=True, samesite="Lax", secure=not self._local)
             return response
         if not access.admits(self._token, request.cookies.get(self._cookie)):

@@ -22,7 +22,6 @@ To the page: JSON `hello`, `status`, `pong`, `notice`; and binary frames that be
 from __future__ import annotations
 
 import json
-import math
 import struct
 from typing import Any
 
@@ -37,6 +36,7 @@ LARGEST = 16384
 
 _HEAD = struct.Struct("<BBHId")
 _FAR = 10.0  # m
+_LATEST = 1e10  # s
 _FULL = np.repeat([LINEAR_SPEED, ANGULAR_SPEED], 3)
 
 
@@ -62,8 +62,8 @@ def read(text: str) -> dict[str, Any]:
 
 def number(message: dict[str, Any], key: str) -> float:
     """A finite number of a message. Raises `WireError`."""
-    value = message.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    value: Any = message.get(key)
+    if not _is_number(value, _LATEST):
         raise WireError(f"{key}: expected a finite number, got {str(value)[:40]!r}")
     return float(value)
 
@@ -94,8 +94,10 @@ def read_word(message: dict[str, Any]) -> str:
 
 def _vector(message: dict[str, Any], key: str, size: int, largest: float) -> np.ndarray:
     values = message.get(key)
-    good = isinstance(values, list) and len(values) == size and all(type(value) in (int, float) for value in values)
-    array = np.array(values if good else [math.nan], float)
-    if not (np.abs(array) <= largest).all():
+    if not (isinstance(values, list) and len(values) == size and all(_is_number(value, largest) for value in values)):
         raise WireError(f"{key}: expected {size} numbers from {-largest:g} to {largest:g}, got {str(values)[:80]}")
-    return array
+    return np.array(values, float)
+
+
+def _is_number(value: Any, largest: float) -> bool:
+    return type(value) in (int, float) and -largest <= value <= largest

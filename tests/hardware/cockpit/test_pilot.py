@@ -1,0 +1,78 @@
+import numpy as np
+
+from robot_rl.hardware.cockpit.dead_man import SILENCE, Input
+from robot_rl.hardware.cockpit.device import WebDevice
+from robot_rl.hardware.cockpit.pilot import Pilot
+
+FORWARD = np.array([0.1, 0, 0, 0, 0, 0])
+REST = np.zeros(6)
+
+
+class Setup:
+    def __init__(self):
+        self.time, self.stops = 10.0, 0
+        self.pilot = Pilot(self.stop, lambda: self.time)
+        self.device = WebDevice(self.pilot)
+
+    def stop(self):
+        self.stops += 1
+
+    def hold(self, twist=REST, **more):
+        self.pilot.take(1, Input(self.time, twist, **more))
+
+
+def test_readings_come_with_their_age():
+    setup = Setup()
+    assert setup.device.read(500.0) is None
+    setup.pilot.connect(1)
+    np.testing.assert_array_equal(setup.device.read(500.0).twist, REST)
+    setup.hold()
+    setup.hold(FORWARD)
+    setup.time += 0.125
+    reading = setup.device.read(500.125)
+    assert reading.stamp == 500.0
+    np.testing.assert_array_equal(reading.twist, FORWARD)
+    setup.time += SILENCE
+    np.testing.assert_array_equal(setup.device.read(500.5).twist, REST)
+
+
+def test_a_target_comes_without_twist():
+    setup = Setup()
+    setup.pilot.connect(1)
+    setup.hold()
+    setup.hold(target=np.array([0.5, 0, 0.2, 1, 0, 0, 0.0]))
+    reading = setup.device.read(500.0)
+    assert reading.twist is None
+    np.testing.assert_array_equal(reading.target, [0.5, 0, 0.2, 1, 0, 0, 0])
+
+
+def test_a_press_between_two_readings_counts_once():
+    setup = Setup()
+    setup.pilot.connect(1)
+    setup.hold()
+    setup.hold(buttons=frozenset({"gripper"}))
+    setup.hold()
+    assert setup.device.read(500.0).buttons == {"gripper"}
+    assert setup.device.read(500.0).buttons == frozenset()
+
+
+def test_words_come_once_and_in_order():
+    setup = Setup()
+    setup.pilot.connect(1)
+    assert setup.pilot.word(1, "record", setup.time) == ""
+    assert setup.pilot.word(1, "success", setup.time) == ""
+    assert setup.device.events() == ["record", "success"]
+    assert setup.device.events() == []
+
+
+def test_late_words_are_refused_but_a_stop_never_is():
+    setup = Setup()
+    setup.pilot.connect(1)
+    setup.hold()
+    sent = setup.time
+    setup.time += 2.0
+    assert "too late" in setup.pilot.word(1, "home", sent)
+    assert setup.device.events() == []
+    assert setup.pilot.word(1, "stop", sent) == ""
+    assert setup.stops == 1
+    assert setup.device.events() == ["stop"]
