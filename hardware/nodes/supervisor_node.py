@@ -148,7 +148,7 @@ class SupervisorNode:
         # A source that acts is alive.
         with suppress(LeaseRefused):
             self.supervisor.heartbeat(proposal.lease, now)
-            self.proposed = max(self.proposed, proposal.stamp)
+            self.proposed = proposal.stamp  # the newest may be older: simulated time may begin anew
         rejected = self.supervisor.propose(proposal, now)
         if rejected is None:
             self._followed = message.header.frame_id
