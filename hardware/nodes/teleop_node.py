@@ -20,7 +20,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -353,22 +352,39 @@ def make_node(graph: Graph, cue: Callable[[str], None] | None = None) -> TeleopN
     )
     robot = robot_for(name, contract or None)
     chosen = _setting(graph, "device", "keyboard", f"one of {', '.join(DEVICES)}")
-    settings = Settings(**{
-        field.name: _value(_setting(graph, field.name, _plain(field.default), f"of the mapping: {field.name}"))
-        for field in fields(Settings)
-    })
+    settings = Settings(
+        frame=_setting(graph, "frame", "base", "of the device's axes: base, tool or camera"),
+        yaw=_setting(graph, "yaw", 0.0, "with base: how the person is turned against the robot [rad]"),
+        camera=tuple(_setting(graph, "camera", [1.0, 0.0, 0.0, 0.0], "with camera: its orientation, w x y z")),
+        linear_gain=_setting(graph, "linear_gain", 1.0, "of motion"),
+        angular_gain=_setting(graph, "angular_gain", 1.0, "of rotation"),
+        linear_speed=_setting(graph, "linear_speed", 0.5, "the fastest that the target moves [m/s]"),
+        angular_speed=_setting(graph, "angular_speed", 2.0, "the fastest that the target turns [rad/s]"),
+        joint_speed=_setting(graph, "joint_speed", 0.8, "of catching up with a leader arm [rad/s]"),
+        dead_band=_setting(graph, "dead_band", 0.05, "of each axis, as a part of full deflection"),
+        smoothing=_setting(graph, "smoothing", 0.05, "time constant of the filter [s]"),
+        slow=_setting(graph, "slow", 0.25, "factor of the button for slow motion"),
+        lead=_setting(graph, "lead", 0.12, "of the target ahead of the arm [m]"),
+        lead_angle=_setting(graph, "lead_angle", 0.6, "of the target ahead of the arm [rad]"),
+        gripper=_setting(graph, "gripper", "toggle", "its button toggles, or closes while it is held (hold)"),
+    )
     kinematics = robot.kinematics() if robot.model else None
     opening = robot.gripper.opening if robot.gripper else 0.0
     mapping = Mapping(robot.contract, kinematics, settings, opening)
     twin = _setting(graph, "twin", False, "the robot is a twin, whose scene is reset")
+    seed = _setting(graph, "seed", 0, "of the twin's first scene")
     session = RecordingSession(
         episodes=_setting(graph, "episodes", 0, "wanted; 0: any number"),
         recorded=_setting(graph, "recorded", 0, "that are there already"),
         until_success=_setting(graph, "until_success", True, "only successes count"),
         countdown=_setting(graph, "countdown", 3.0, "before each recording [s]"),
         auto=_setting(graph, "auto", False, "begin the next episode by itself"),
-        facts={key: _setting(graph, key, "", f"{key} of the episodes") for key in ("task", "operator", "text")},
-        seed=_setting(graph, "seed", 0, "of the twin's first scene") if twin else None,
+        facts={
+            "task": _setting(graph, "task", "", "of the episodes"),
+            "operator": _setting(graph, "operator", "", "who moves the device"),
+            "text": _setting(graph, "text", "", "instruction for the task"),
+        },
+        seed=seed if twin else None,
         time_limit=_setting(graph, "time_limit", 0.0, "after which an episode has failed [s]; 0: none"),
     )
     timeout = _setting(graph, "timeout", 0.3, "age of a reading at which the device is lost [s]")
@@ -394,14 +410,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             node.close()
             node.device.close()
     return 0
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _value(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _setting(graph: Graph, name: str, default: Any, description: str) -> Any:
