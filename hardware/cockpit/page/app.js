@@ -3,7 +3,7 @@
 import { Cameras } from "./cameras.js";
 import { Drive, makePad } from "./drive.js";
 import { Link } from "./link.js";
-import { Panels } from "./panels.js";
+import { Panels, vibrate } from "./panels.js";
 import { SceneView } from "./scene.js";
 
 const $ = (id) => document.getElementById(id);
@@ -17,7 +17,7 @@ const say = (word) => {
   const button = document.querySelector(`[data-word="${word}"]`);
   if (word !== "stop" && button?.disabled) return;
   if (!link.word(word)) panels.notice("No connection: the robot did not hear that.", true);
-  navigator.vibrate?.(20);
+  vibrate(20);
 };
 for (const button of document.querySelectorAll("[data-word]")) {
   button.addEventListener("click", (event) => {

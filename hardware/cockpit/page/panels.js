@@ -21,6 +21,11 @@ const text = (id, value) => {
 };
 const show = (id, shown) => ($(id).hidden = !shown);
 
+// Browsers allow it only after the page was touched, as with sound.
+export const vibrate = (milliseconds) => {
+  if (navigator.userActivation?.hasBeenActive) navigator.vibrate?.(milliseconds);
+};
+
 export class Panels {
   posesSeen = 0;
   #cue = null;
@@ -168,8 +173,9 @@ export class Panels {
   #follow(status) {
     const { session, supervisor } = status;
     const message = session?.level > 0 ? session.message : "";
+    const held = supervisor?.state === "held" && session?.busy !== "True" ? `Held: ${supervisor.message}` : "";
     const home = supervisor?.state === "idle" && !supervisor.old ? "The robot is idle: send it home first (H)." : "";
-    this.notice(status.stopped || (status.driving === "other" ? "Another page drives." : "") || home || message || status.problem || "");
+    this.notice(status.stopped || (status.driving === "other" ? "Another page drives." : "") || home || message || held || status.problem || "");
     if (JSON.stringify(status.transitions) === this.#log) return;
     this.#log = JSON.stringify(status.transitions);
     const rows = status.transitions.toReversed().map(([stamp, words]) => {
@@ -198,10 +204,9 @@ export class Panels {
     else if (cue === "success") this.#beep(1320, 0.15);
     else if (cue === "failure" || cue === "discard") this.#beep(330, 0.2);
     else this.#beep(500, 0.05);
-    navigator.vibrate?.(cue === "recording" ? 120 : 30);
+    vibrate(cue === "recording" ? 120 : 30);
   }
 
-  // Browsers allow sound only after the page was touched.
   #beep(frequency, length) {
     if ($("sound").getAttribute("aria-pressed") !== "true" || !navigator.userActivation?.hasBeenActive) return;
     this.audio ??= new AudioContext();

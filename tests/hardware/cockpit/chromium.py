@@ -99,13 +99,13 @@ class Chromium:
             while not await self.run(f"!!({expression})"):
                 await asyncio.sleep(0.1)
 
-    async def key(self, key, down):
+    async def key(self, key, down, repeat=False):
         code = NAMES.get(key, f"Key{key.upper()}")
         text = {"text": "\r"} if key == "Enter" and down else {}
         number = {" ": 32, "Enter": 13}.get(key, ord(key[0].upper()))
         await self.send(
             "Input.dispatchKeyEvent", type="keyDown" if down else "keyUp", key=key, code=code,
-            windowsVirtualKeyCode=number, **text,
+            windowsVirtualKeyCode=number, autoRepeat=repeat, **text,
         )  # fmt: skip
 
     async def press(self, key):
