@@ -52,7 +52,7 @@ def generate_launch_description() -> LaunchDescription:
     lockstep = AndSubstitution(LaunchConfiguration("twin"), NotSubstitution(LaunchConfiguration("real_time")))
     shared = values("policy", "robot") | {"use_sim_time": ParameterValue(lockstep, value_type=bool)}
     # In lockstep the Supervisor waits for the action of the same time; in real time it never waits.
-    wait = ParameterValue(IfElseSubstitution(lockstep, "0.5", "0.0"), value_type=float)
+    wait = ParameterValue(IfElseSubstitution(lockstep, "1.5", "0.0"), value_type=float)
     supervisor = Node(
         package="robot_rl", executable="robot_rl_supervisor", output="screen", emulate_tty=True,
         parameters=[shared | {"wait_for_proposal": wait}], on_exit=Shutdown(reason="the Supervisor has ended"),
