@@ -195,8 +195,7 @@ class GraphView:
 
     def _remember(self, received: Received) -> None:
         message = received.message
-        state = pairs(message).get("state", "") or pairs(message).get("after", "") or message.name
-        self._transitions.append((received.received, f"{state}: {message.message}"))
+        self._transitions.append((received.received, f"{pairs(message).get('to', '')}: {message.message}"))
 
     def _said(self, topic: str) -> dict[str, Any] | None:
         received = self._newest.get(topic)

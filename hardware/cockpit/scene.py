@@ -21,7 +21,7 @@ from robot_rl.hardware.robot_file import RobotFile, Stream
 SLICE = 0.05
 """Thickness of the slices of a mesh [m]."""
 
-OVERLAP = 0.06
+OVERLAP = 0.15
 """Of neighbouring slices, as a part of one, so that no gap is seen between them."""
 
 DIRECTIONS = 96

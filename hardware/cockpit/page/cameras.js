@@ -36,8 +36,10 @@ export class Cameras {
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `Camera ${name}`);
     const caption = document.createElement("figcaption");
+    const label = document.createElement("b");
+    label.textContent = label.title = name.replaceAll("_", " ");
     const rate = document.createElement("span");
-    caption.append(name.replaceAll("_", " "), rate);
+    caption.append(label, rate);
     figure.append(canvas, caption);
     this.element.append(figure);
     this.#views.set(name, { figure, canvas, rate, context: canvas.getContext("2d"), count: 0 });

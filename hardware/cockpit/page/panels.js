@@ -19,6 +19,7 @@ const text = (id, value) => {
   const element = $(id);
   if (element.textContent !== value) element.textContent = value;
 };
+const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 const show = (id, shown) => ($(id).hidden = !shown);
 
 // Browsers allow it only after the page was touched, as with sound.
@@ -109,7 +110,7 @@ export class Panels {
     show("recorder", trouble);
     show("task-done", status.success === true);
     const stopped = state === "stopped";
-    const banner = stopped ? `Emergency stop: ${supervisor.message}` : status.silent ? `The robot is silent: ${status.silent}.` : "";
+    const banner = stopped ? capital(supervisor.message || "emergency stop") : status.silent ? `The robot is silent: ${status.silent}.` : "";
     text("banner-text", banner);
     show("banner", banner);
     show("banner-clear", stopped);
@@ -120,8 +121,10 @@ export class Panels {
     document.body.dataset.phase = phase;
     const busy = session?.busy === "True" && phase === "idle";
     text("phase", !session ? "No session" : session.old ? "The session does not answer" : busy ? "Moving …" : PHASES[phase] ?? phase);
+    const after = Number(session?.kept) > 0 && ["idle", "done"].includes(phase);
+    show("corrects", after);
     for (const [word, phases] of Object.entries(MEANS)) {
-      const corrects = ["success", "failure", "discard"].includes(word) && Number(session?.kept) > 0 && ["idle", "done"].includes(phase);
+      const corrects = after && ["success", "failure", "discard"].includes(word);
       const button = document.querySelector(`[data-word="${word}"]`);
       const disabled = !session || !(phases.includes(phase) || corrects);
       if (button.disabled !== disabled) button.disabled = disabled;

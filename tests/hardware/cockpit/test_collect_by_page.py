@@ -162,7 +162,7 @@ class Person:
                     if rest.max() < 2 * NEAR:
                         return
                     continue
-                wanted = {names[axis][error[axis] < 0] for axis in range(3) if abs(error[axis]) > NEAR / 2}
+                wanted = {names[axis][int(error[axis] < 0)] for axis in range(3) if abs(error[axis]) > NEAR / 2}
                 if np.abs(error).max() < 0.05:
                     wanted.add("Shift")
                 await self.keys(wanted)
