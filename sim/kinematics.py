@@ -170,7 +170,8 @@ def levers(model: mujoco.MjModel, joints: Sequence[str], body: int, radius: floa
             anchor = float(np.linalg.norm(model.jnt_pos[joint]))
             if joint in wanted:
                 found[wanted[joint]] = 1.0 if slides else radius + anchor
-            radius += np.abs(model.jnt_range[joint] - model.qpos0[model.jnt_qposadr[joint]]).max() if slides else 2 * anchor
+            way = np.abs(model.jnt_range[joint] - model.qpos0[model.jnt_qposadr[joint]]).max()
+            radius += way if slides else 2 * anchor
         radius += float(np.linalg.norm(model.body_pos[body]))
         body = int(model.body_parentid[body])
     return found

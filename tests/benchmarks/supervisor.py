@@ -46,11 +46,12 @@ def main() -> None:
     for _ in range(TURNS):
         with_checks.run(options.actions)
         without.run(options.actions)
+    ticks = np.reshape(with_checks.ticks, (-1, TICKS)).sum(1)
     result = {
         "action_ms": _percentiles(with_checks.actions),
         "action_without_checks_ms": _percentiles(without.actions),
         "tick_ms": _percentiles(with_checks.ticks),
-        "control_period_ms": _percentiles(np.add(with_checks.actions, np.reshape(with_checks.ticks, (-1, TICKS)).sum(1))),
+        "control_period_ms": _percentiles(np.add(with_checks.actions, ticks)),
     }
     for name, values in result.items():
         print(f"{name:26} median {values['median']:.3f}, mean {values['mean']:.3f}, 99 % {values['p99']:.3f}")
