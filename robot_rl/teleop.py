@@ -87,7 +87,7 @@ def node_parameters(plain: Mapping[str, Any], folder: Path, contract: str) -> di
         cameras = ",".join(f"{name}:{size[0]}x{size[1]}" for name, size in (plain["cameras"] or {}).items())
         nodes["twin"] = {
             "robot": str(plain["robot"]), "task": plain["task"] or "lift", "cameras": cameras,
-            "real_time": not lockstep, **_dotted(plain["impairments"] or {}),
+            "real_time": not lockstep, **_dotted(plain["impairments"]),
         }  # fmt: skip
     nodes["supervisor"] = shared | {"wait_for_proposal": 0.5 if lockstep else 0.0, "wait_for_device": lockstep}
     if plain["record"]:
@@ -274,8 +274,8 @@ def _ring(text: str) -> None:
     print(f"\a>>> {text}", flush=True)
 
 
-def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys with dots, as parameters are named: Hydra reads `settings.keyboard.speed=0.4` as nested."""
+def _dotted(settings: Mapping[str, Any] | None, prefix: str = "") -> dict[str, Any]:
+    """Nested keys with dots, as parameters are named."""
     flat: dict[str, Any] = {}
     for key, value in (settings or {}).items():
         flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}

@@ -7,12 +7,15 @@ after `patience` seconds, and keeps the robot until it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from robot_rl.datasets import Contract
+from robot_rl.datasets.contract import Feature
 from robot_rl.hardware import bindings
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph, Received
@@ -41,7 +44,7 @@ class Scripted(Opened):
 
     Args:
         graph: of the node.
-        robot: whose contract observes the poses of the task's objects.
+        robot: whose contract observes the poses of the task's objects, see `sees`.
         task: with an expert in `sim.expert`.
         words: say `record` and `success` as well.
         patience: before it moves [s].
@@ -147,14 +150,25 @@ class Scripted(Opened):
         self._succeeded = received.received if received.message.data else np.inf
 
 
+def sees(robot: RobotFile, objects: Sequence[str]) -> RobotFile:
+    """The robot with the poses of objects, which a person sees even where nobody records them."""
+    names = [f"{name}_pose" for name in objects]
+    poses = {name: Feature(name, (7,), frame="base", representation="position_quaternion") for name in names}
+    whole = RobotFile.load(robot.path)
+    own = {name: whole.contract.observation[name] for name in ("joint_position", "gripper_opening")}
+    action, controller = robot.contract.action, robot.contract.controller
+    return whole.for_policy(Contract(whole.name, whole.contract.rate_hz, {**own, **poses}, action, controller))
+
+
 def make(graph: Graph, robot: RobotFile) -> Scripted:
-    """With the parameters `scripted.task`, `.words`, `.patience` and `.time_limit`."""
+    """With the parameters `scripted.task`, `.objects`, `.words`, `.patience` and `.time_limit`."""
 
     def setting(name: str, default: Any, text: str) -> Any:
         return graph.parameter(f"scripted.{name}", default, text, read_only=True).value
 
+    seen = sees(robot, setting("objects", ["cube"], "that it has to see, by the topics of their poses"))
     return Scripted(
-        graph, robot, setting("task", "lift", "whose expert plays the person"),
+        graph, seen, setting("task", "lift", "whose expert plays the person"),
         setting("words", True, "it says record, success and failure, too"),
         setting("patience", 0.0, "before it moves in an episode [s]"),
         setting("time_limit", 20.0, "after which it gives an episode up [s]"),
