@@ -1,9 +1,10 @@
-"""What a person needs to move the robot: the Supervisor, the recorder, and the node of a device.
+"""A person moves the robot and records episodes: the Supervisor, the recorder, and the node of a device.
 
-ros2 launch robot_rl teleop.launch.py robot:=panda twin:=true package:=my_devices executable:=my_spacemouse
+ros2 launch robot_rl teleop.launch.py robot:=panda twin:=true device:=spacemouse
+ros2 topic pub --once /teleop/command std_msgs/msg/String "data: record"    # or success, failure, discard, …
 
-The device's node proposes actions to the Supervisor under a lease of kind `device`; docs/ros2.md describes how. The
-arguments of twin.launch.py and record.launch.py can be given here, too.
+Launch gives its nodes no terminal: for device:=keyboard run robot_rl_teleop in a terminal, with device:= empty here.
+The arguments of twin.launch.py and record.launch.py can be given here, too.
 """
 
 from launch import LaunchDescription
@@ -16,8 +17,12 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 ARGUMENTS = {
     "robot": ("panda", str, "name of a robot, or path of its file"),
-    "package": ("robot_rl", str, "of the device's node"),
-    "executable": ("", str, "of the device's node; empty: it is started elsewhere"),
+    "device": ("web", str, "that moves it, see docs/teleoperation.md; empty: its node is started elsewhere"),
+    "frame": ("base", str, "of the device's axes: base, tool or camera"),
+    "operator": ("", str, "who moves the device, kept with each episode"),
+    "text": ("", str, "instruction, kept with each episode"),
+    "episodes": ("0", int, "wanted; 0: any number"),
+    "countdown": ("3.0", float, "before each recording [s]"),
     "record": ("true", bool, "keep a black box, and import its episodes"),
     "output": ("runs/teleop/bags", str, "folder for the black boxes"),
     "dataset": ("runs/teleop/episodes.zarr", str, "store that closed episodes are imported into; empty: none"),
@@ -34,18 +39,23 @@ def generate_launch_description() -> LaunchDescription:
         )
         for name, (default, kind, text) in ARGUMENTS.items()
     ]
-    robot = {"robot": ParameterValue(LaunchConfiguration("robot"), value_type=str)}
     supervisor = Node(
         package="robot_rl", executable="robot_rl_supervisor", output="screen", emulate_tty=True,
-        parameters=[robot], on_exit=Shutdown(reason="the Supervisor has ended"),
+        parameters=[values("robot")], on_exit=Shutdown(reason="the Supervisor has ended"),
     )  # fmt: skip
-    named = NotEqualsSubstitution(LaunchConfiguration("executable"), "")
+    named = NotEqualsSubstitution(LaunchConfiguration("device"), "")
+    settings = values("robot", "device", "frame", "operator", "text", "episodes", "countdown", "task", "twin")
     device = Node(
-        package=LaunchConfiguration("package"), executable=LaunchConfiguration("executable"), output="screen",
-        emulate_tty=True, condition=IfCondition(named),
+        package="robot_rl", executable="robot_rl_teleop", output="screen", emulate_tty=True, parameters=[settings],
+        condition=IfCondition(named),
     )  # fmt: skip
-    missing = LogInfo(msg="No device: start a node that proposes actions.", condition=UnlessCondition(named))
+    missing = LogInfo(msg="No device: start robot_rl_teleop elsewhere.", condition=UnlessCondition(named))
     return LaunchDescription([*declared, include("twin"), supervisor, include("record"), device, missing])
+
+
+def values(*names: str) -> dict[str, ParameterValue]:
+    """Launch arguments as parameters of the same name."""
+    return {name: ParameterValue(LaunchConfiguration(name), value_type=ARGUMENTS[name][1]) for name in names}
 
 
 def include(name: str) -> IncludeLaunchDescription:

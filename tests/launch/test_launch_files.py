@@ -22,7 +22,7 @@ from robot_rl.policies.chunk_runner import Mode
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FILES = sorted((ROOT / "launch").glob("*.launch.py"))
-NODES = ("policy", "recorder", "replay", "supervisor", "twin")
+NODES = ("policy", "recorder", "replay", "supervisor", "teleop", "twin")
 REQUIRED = {"deploy": ["policy:=runs/demo"]}
 
 
@@ -128,9 +128,9 @@ def test_the_modes_are_those_of_the_chunk_runner() -> None:
 
 
 def test_a_device_is_started_where_one_is_named() -> None:
-    assert any("No device" in entry.get("log", "") for entry in describe("teleop")["started"])
-    node = started("teleop", "package:=my_devices", "executable:=spacemouse")["spacemouse"]
-    assert (node["package"], node["parameters"]) == ("my_devices", {})
+    assert any("No device" in entry.get("log", "") for entry in describe("teleop", "device:=")["started"])
+    assert "teleop" not in started("teleop", "device:=")
+    assert started("teleop", "device:=spacemouse")["teleop"]["parameters"]["device"] == "spacemouse"
 
 
 @pytest.mark.parametrize(
