@@ -24,7 +24,7 @@ export class SceneView extends EventTarget {
     super();
     this.canvas = canvas;
     const software = isSoftware();
-    this.renderer = new WebGLRenderer({ canvas, antialias: !software, alpha: true, powerPreference: "high-performance" });
+    this.renderer = new WebGLRenderer({ canvas, antialias: !software, alpha: false, powerPreference: "high-performance" });
     this.ratio = Math.min(devicePixelRatio, software ? 1 : 2);
     this.camera = new PerspectiveCamera(40, 1, 0.02, 20);
     this.camera.up.set(0, 0, 1);
@@ -64,6 +64,8 @@ export class SceneView extends EventTarget {
   restyle() {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => new Color(style.getPropertyValue(name).trim());
+    // An opaque picture: where there is no graphics card, blending it into the page costs as much as drawing it.
+    this.scene.background = colour("--sky");
     if (this.grid) this.scene.remove(this.grid);
     this.grid = new GridHelper(4, 20, colour("--line"), colour("--line"));
     this.grid.rotation.x = Math.PI / 2;
