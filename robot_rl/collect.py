@@ -42,6 +42,8 @@ def main(config: DictConfig) -> int:
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     plain.pop("hydra", None)
+    if plain["source"] == "teleop":
+        return _teleoperate(plain)
     spec, actor = resolve(_environment(plain)), _actor(plain)
     path = Path(plain["output"] or f"data/{plain['task']}.zarr")
     if (workers := plain["workers"] or os.cpu_count() or 1) < 1:
@@ -176,6 +178,27 @@ def _environment(plain: dict[str, Any]) -> dict[str, Any]:
     return {**chosen, **further}
 
 
+def _teleoperate(plain: dict[str, Any]) -> int:
+    """The session of `robot-rl teleop` on the twin, in the words of this command; `teleop` holds its other keys."""
+    from omegaconf import OmegaConf
+
+    from robot_rl import teleop
+    from robot_rl.cli import compose
+
+    defaults: dict[str, Any] = OmegaConf.to_container(compose("teleop", []), resolve=True)  # type: ignore[assignment]
+    defaults.pop("hydra", None)
+    further = plain["teleop"] or {}
+    if unknown := further.keys() - defaults.keys():
+        raise CollectError(
+            f"teleop: no key {', '.join(sorted(unknown))}; the keys are those of `robot-rl teleop --help`"
+        )
+    named = {key: plain[key] for key in ("task", "robot", "cameras", "observation", "policy", "episodes", "first_seed")}
+    output = plain["output"] or f"data/{plain['task']}_teleop"
+    return teleop.run(
+        defaults | {"twin": True} | named | {"output": output, "device": plain["device"] or "keyboard"} | further
+    )
+
+
 def _actor(plain: dict[str, Any]) -> Actor:
     if plain["source"] == "expert":
         return Actor("expert", noise=plain["noise"])
@@ -185,7 +208,7 @@ def _actor(plain: dict[str, Any]) -> Actor:
         if not Path(plain["policy"]).is_dir():
             raise CollectError(f"policy={plain['policy']}: no such folder; give a run or checkpoint folder")
         return Actor("policy", policy=str(plain["policy"]), execute=plain["execute"])
-    raise CollectError(f"source={plain['source']}: expected expert or policy")
+    raise CollectError(f"source={plain['source']}: expected expert, policy or teleop")
 
 
 @contextmanager

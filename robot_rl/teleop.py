@@ -197,11 +197,33 @@ def _hold(graph: Graph, folder: Path, plain: Mapping[str, Any], contract: str) -
         try:
             print(f"Starting {', '.join(process.name for process in processes)}; their logs are in {folder / 'logs'}")
             deployment.start()
+            _listen(stack, graph, node)
             node.home()
             _follow(node, deployment)
         except Stopped:
             return 130 if plain["episodes"] else 0
     return 0
+
+
+def _listen(stack: ExitStack, graph: Graph, node: TeleopNode) -> None:
+    """Beside another device, the keys of the terminal say the words of the session."""
+    from robot_rl.hardware.teleop.device import DeviceError
+    from robot_rl.hardware.teleop.keyboard import Keyboard
+
+    if node.device.name == "keyboard" or not sys.stdin.isatty():
+        return
+    try:
+        keys = stack.enter_context(Keyboard())
+    except DeviceError:
+        return
+
+    def listen() -> None:
+        keys.read(graph.now())
+        for word in keys.events():
+            node.hear(word)
+
+    graph.timer(0.02, listen, "wall")
+    print("Enter record  y success  n failure  x discard  z redo  t reset  h home  c clear  SPACE EMERGENCY STOP")
 
 
 def _follow(node: TeleopNode, deployment: Deployment) -> None:

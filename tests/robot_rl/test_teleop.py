@@ -130,3 +130,24 @@ def test_a_person_is_never_asked_to_hurry(tmp_path):
 def test_the_contract_is_written_beside_the_store(tmp_path):
     path = teleop._write_contract(tmp_path, plain(f"output={tmp_path}"))
     assert json.loads(path.read_text())["controller"] == "servo_joint_position"
+
+
+def test_collect_holds_the_same_session(monkeypatch, tmp_path):
+    from robot_rl import collect
+
+    asked = []
+    monkeypatch.setattr(teleop, "run", lambda plain: asked.append(plain) or 0)
+    overrides = [
+        "source=teleop",
+        "device=web",
+        "episodes=5",
+        "task=stack",
+        f"output={tmp_path}",
+        "teleop={operator: Ada}",
+    ]
+    assert collect.main(compose("collect", overrides)) == 0
+    wanted = {"device": "web", "episodes": 5, "task": "stack", "operator": "Ada", "twin": True, "countdown": 3.0}
+    assert asked[0].keys() == plain().keys()
+    assert {key: asked[0][key] for key in wanted} == wanted
+    with pytest.raises(collect.CollectError, match="operater"):
+        collect.main(compose("collect", ["source=teleop", "teleop={operater: Ada}"]))
