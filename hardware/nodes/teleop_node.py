@@ -244,7 +244,7 @@ class TeleopNode:
                     self._begin(self._request("supervisor/clear"))
                 case _:
                     self._source.release(f"asked to {order.kind}")
-                    self._leased, self._toggles = False, 0
+                    self._leased, self._awaits_rest, self._toggles = False, True, 0
                     self._begin(self._go_home(order.text if order.kind == "reset" and self._twin else None))
 
     def _tell_policy(self, word: str) -> None:
