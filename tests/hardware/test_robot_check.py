@@ -1,6 +1,5 @@
 """`robots check`: each mismatch with a graph is found and measured, on made-up graphs and on a real one."""
 
-import os
 import subprocess
 import sys
 import time
@@ -167,11 +166,8 @@ with open_graph("driver") as graph:
 
 
 @pytest.mark.slow
-def test_a_live_graph(capsys, monkeypatch) -> None:
+def test_a_live_graph(capsys, ros_domain) -> None:
     """A driver in another process, at half the rate and without the gripper's joint."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    for name, value in {"ROS_DOMAIN_ID": str(60 + worker), "ROBOT_RL_ROS": "dds"}.items():
-        monkeypatch.setenv(name, value)
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, ",".join(ROBOT.joints), ARM], stdout=subprocess.PIPE, text=True
     )  # fmt: skip

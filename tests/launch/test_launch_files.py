@@ -160,14 +160,13 @@ def test_the_guide_lists_the_parameters_that_the_node_declares(node: str) -> Non
 
 
 @pytest.mark.slow
-def test_what_is_launched_works_together(tmp_path: Path) -> None:
+def test_what_is_launched_works_together(tmp_path: Path, ros_domain: int) -> None:
     """All of deploy.launch.py but the policy, started as launch does: brings the twin home and leaves a bag."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     contract = tmp_path / "contract.json"
     contract.write_text(RobotFile.load("panda").contract.to_json())
     places = [f"output:={tmp_path}/bags", f"dataset:={tmp_path}/episodes.zarr"]
     nodes = started("deploy", f"policy:={contract}", "twin:=true", "real_time:=false", *places)
-    environment = os.environ | {"ROS_DOMAIN_ID": str(os.getpid() % 200), "OMP_NUM_THREADS": "1", "ROBOT_RL_ROS": "dds"}
     processes = []
     with ExitStack() as stack:
         for name in ("twin", "supervisor", "recorder"):
@@ -175,10 +174,10 @@ def test_what_is_launched_works_together(tmp_path: Path) -> None:
             file.write_text(yaml.safe_dump({"/**": {"ros__parameters": nodes[name]["parameters"]}}))
             module = scripts[nodes[name]["executable"]].split(":")[0]
             command = [sys.executable, "-P", "-m", module, "--ros-args", "--params-file", str(file)]
-            processes.append(subprocess.Popen(command, env=environment, cwd=tmp_path))
+            processes.append(subprocess.Popen(command, cwd=tmp_path))
             stack.callback(end, processes[-1])
         client = [sys.executable, "-P", HERE / "go_home.py"]
-        subprocess.run(client, check=True, env=environment, timeout=150, cwd=tmp_path)
+        subprocess.run(client, check=True, timeout=150, cwd=tmp_path)
         for process in processes:
             process.send_signal(signal.SIGINT)
         assert [process.wait(60) for process in processes] == [0] * len(processes)

@@ -214,7 +214,7 @@ def test_a_node_ends_with_the_process_that_started_it(tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_policy_runs_on_the_twin_in_processes_of_their_own(tmp_path, monkeypatch) -> None:
+def test_a_policy_runs_on_the_twin_in_processes_of_their_own(tmp_path, ros_domain) -> None:
     """A policy without training fails, but everything else has to be there, and episodes as the policy saw them."""
     pytest.importorskip("cyclonedds")
     from robot_rl.datasets import EpisodeStore
@@ -222,8 +222,6 @@ def test_a_policy_runs_on_the_twin_in_processes_of_their_own(tmp_path, monkeypat
     from robot_rl.hardware.bag_import import import_bag, robot_for
     from robot_rl.hardware.observed_row import decode_row
 
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
-    monkeypatch.setenv("ROBOT_RL_ROS", "dds")
     policy = untrained(tmp_path / "policy")
     out = tmp_path / "out"
     arguments = [f"policy={policy}", "twin=true", "episodes=2", "horizon=30", "first_seed=100", f"output={out}"]

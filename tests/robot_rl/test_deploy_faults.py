@@ -161,10 +161,10 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def domain():
+def domain(new_ros_domain):
     pytest.importorskip("cyclonedds")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
+        patch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
         patch.setenv("ROBOT_RL_ROS", "dds")
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
@@ -279,8 +279,7 @@ def test_recordings_hold_all_that_happened(run):
 
 
 @pytest.mark.render
-def test_images_that_stop(domain, tmp_path, monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(int(os.environ["ROS_DOMAIN_ID"]) - 100))  # the other one is taken
+def test_images_that_stop(domain, tmp_path, ros_domain):
     camera = "robot0_eye_in_hand"
     run = Run(tmp_path, {camera: [32, 32]})
     try:
@@ -312,17 +311,14 @@ def test_a_policy_of_another_robot_is_refused_with_every_difference(domain, tmp_
     assert "action.joint_position.names" in ended
 
 
-def test_a_killed_deployment_leaves_no_process(domain, tmp_path):
+def test_a_killed_deployment_leaves_no_process(domain, tmp_path, ros_domain):
     policy = wild_policy(tmp_path / "policy", {})
     command = [
         sys.executable, "-m", "robot_rl.cli", "deploy", f"policy={policy}", "twin=true", "compare=false", "episodes=50",
         f"output={tmp_path / 'out'}",
     ]  # fmt: skip
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(int(os.environ["ROS_DOMAIN_ID"]) - 100)}  # the other one is taken
     with (tmp_path / "log").open("w") as log:
-        deploy = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=tmp_path, env=environment
-        )
+        deploy = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=tmp_path)
     try:
         logs = tmp_path / "out" / "logs"
         wait(lambda: (logs / "policy.log").exists() and "running" in (logs / "policy.log").read_text())

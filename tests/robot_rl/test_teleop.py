@@ -1,7 +1,6 @@
 """Sessions through real processes over DDS, in which the scripted expert plays the person; on simulated time."""
 
 import json
-import os
 import runpy
 from pathlib import Path
 
@@ -18,11 +17,8 @@ PANDA = RobotFile.load("panda")
 
 
 @pytest.fixture
-def domain(monkeypatch):
+def domain(ros_domain):
     pytest.importorskip("cyclonedds")
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    monkeypatch.setenv("ROBOT_RL_ROS", "dds")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def plain(*overrides):

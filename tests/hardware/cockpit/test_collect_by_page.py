@@ -48,11 +48,8 @@ def robot(tmp_path):
 
 
 @pytest.fixture
-def teleop(robot, tmp_path, monkeypatch):
+def teleop(robot, tmp_path, ros_domain):
     """`robot-rl teleop device=web`, and the address of its page."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
-    monkeypatch.setenv("ROBOT_RL_ROS", "dds")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     settings = "{web.port: 0}"
     command = [
         sys.executable, "-u", "-m", "robot_rl.cli", "teleop", "device=web", "twin=true", f"robot={robot}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
@@ -34,10 +33,7 @@ DEADLINE = 60.0  # a start alone takes some seconds, more on a busy machine
 
 
 @pytest.fixture
-def graph(monkeypatch: pytest.MonkeyPatch, worker_id: str) -> Iterator[Graph]:
-    domain = 20 + (os.getpid() * 7 + len(worker_id)) % 80
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    monkeypatch.setenv("ROBOT_RL_ROS", "dds")
+def graph(ros_domain: int) -> Iterator[Graph]:
     with open_graph("tester") as graph:
         yield graph
 

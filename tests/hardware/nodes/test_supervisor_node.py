@@ -329,7 +329,7 @@ def test_another_publisher_of_commands_holds_the_arm(bound, robot):
     assert f"/rogue publishes {bound.arm}, too" in last_status(graph).status[0].message
 
 
-def test_a_contract_that_the_robot_does_not_offer_ends_the_start(tmp_path):
+def test_a_contract_that_the_robot_does_not_offer_ends_the_start(tmp_path, ros_domain):
     contract = RobotFile.load("panda").contract.to_dict()
     contract["rate_hz"] = 10
     contract["action"] = {"joint_position": {"shape": [6], "unit": "rad"}}
@@ -344,12 +344,7 @@ def test_a_contract_that_the_robot_does_not_offer_ends_the_start(tmp_path):
 def run(parameters):
     pytest.importorskip("cyclonedds")
     command = [sys.executable, "-m", "robot_rl.hardware.nodes.supervisor_node", "--ros-args", *parameters]
-    environment = {**os.environ, **domain()}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
-
-
-def domain():
-    return {"ROS_DOMAIN_ID": str(101 + os.getpid() % 100), "ROBOT_RL_ROS": "dds", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
 
 
 # From here on: real processes over DDS.
@@ -478,12 +473,10 @@ class Rig:
 
 
 @pytest.fixture
-def rig(robot, tmp_path, monkeypatch):
+def rig(robot, tmp_path, ros_domain):
     pytest.importorskip("cyclonedds")
     from robot_rl.hardware.ros2.graph import open_graph
 
-    for key, value in domain().items():
-        monkeypatch.setenv(key, value)
     with open_graph("tester") as graph:
         made = Rig(robot, graph, tmp_path)
         try:
@@ -617,11 +610,10 @@ def test_a_supervisor_asked_to_end_brakes_and_ends_well(rig):
 
 
 @pytest.mark.slow
-def test_any_key_in_the_terminal_is_an_emergency_stop(robot, tmp_path, monkeypatch):
+def test_any_key_in_the_terminal_is_an_emergency_stop(robot, tmp_path, ros_domain):
     pytest.importorskip("cyclonedds")
     import pty
 
-    monkeypatch.setattr(os, "environ", {**os.environ, **domain()})
     process, terminal = pty.fork()
     if process == 0:
         command = [sys.executable, "-m", "robot_rl.hardware.nodes.supervisor_node", "--ros-args"]

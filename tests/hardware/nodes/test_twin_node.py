@@ -1,6 +1,5 @@
 """The twin as a process of its own: what others on the graph see of it, faults included."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -28,11 +27,8 @@ DEADLINE = 60.0  # a start alone takes some seconds, more on a busy machine
 
 
 @pytest.fixture
-def domain(monkeypatch):
+def domain(ros_domain):
     """A graph of its own for the test and its processes."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    monkeypatch.setenv("ROBOT_RL_ROS", "dds")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -122,8 +122,8 @@ def test_three_processes_with_remappings(peers, graph):
     assert {"/test", "/first", "/right/peer"} <= nodes
 
 
-def test_domains_do_not_hear_each_other(peers, graph, domain):
-    peers("talker", ROS_DOMAIN_ID=str((domain + 1) % 230))
+def test_domains_do_not_hear_each_other(peers, graph, domain, new_ros_domain):
+    peers("talker", ROS_DOMAIN_ID=str(new_ros_domain()))
     stranger = Listener(graph, "reliable", SENSOR)
     graph.spin(timeout=1.0)
     assert stranger.numbers == []

@@ -1,0 +1,45 @@
+"""A ROS domain of its own for each test that talks, also beside other runs of the tests on the same machine."""
+
+import itertools
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+LARGEST = 100  # the ports of higher domains lie where Linux takes those of any program's connections
+_next = itertools.count(os.getpid() * 13)
+
+
+@pytest.fixture(scope="module")
+def new_ros_domain() -> Iterator[Callable[[], int]]:
+    """Takes a domain that no other test uses until those of this file end."""
+    held = []
+
+    def take() -> int:
+        for _ in range(LARGEST):
+            number = 1 + next(_next) % LARGEST
+            lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                lock.bind(f"\0robot_rl-test-domain-{number}")
+            except OSError:
+                lock.close()
+                continue
+            held.append(lock)
+            return number
+        raise RuntimeError(f"all {LARGEST} ROS domains are in use by tests")
+
+    yield take
+    for lock in held:
+        lock.close()
+
+
+@pytest.fixture
+def ros_domain(new_ros_domain: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The domain of this test and of the processes that it starts, over DDS on this machine alone."""
+    number = new_ros_domain()
+    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "CYCLONEDDS_URI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"ROS_DOMAIN_ID": str(number), "ROBOT_RL_ROS": "dds", "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    return number
