@@ -29,6 +29,7 @@ from robot_rl.datasets import ContractError
 from robot_rl.hardware.alignment import Alignment, StaleError
 from robot_rl.hardware.inference import Inference, InferenceError
 from robot_rl.hardware.nodes.distribution import Distribution
+from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.observed_row import TOPIC, TYPE, encode_row
 from robot_rl.hardware.policy_loop import InferenceFailed, PolicyLoop, Step
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
@@ -258,7 +259,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             try:
                 node.append(PolicyNode(graph, inference, RobotFile.load(robot).for_policy(inference.policy.contract)))
-                graph.spin()
+                with startup_spared():
+                    graph.spin()
                 node[0].stop("shut down")
             finally:
                 inference.close()

@@ -33,6 +33,7 @@ from robot_rl.hardware.bag import BagError
 from robot_rl.hardware.bag_import import Imported, robot_for
 from robot_rl.hardware.black_box import BlackBoxError, Topic, recover
 from robot_rl.hardware.episode_mark import WORDS, Mark, MarkError, Word
+from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.recording import Recording, record
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
@@ -286,7 +287,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         node.begin(recording)
         graph.log.info("records into %s", recording.path)
-        graph.spin()
+        with startup_spared():
+            graph.spin()
         node.end()
         try:
             recording.close()

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from robot_rl.datasets import Contract, ContractError
 from robot_rl.hardware import bindings
 from robot_rl.hardware.lease import LeaseRefused
+from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.robot_file import TRAJECTORY, RobotFile, RobotFileError, Stream
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import ActionClient, Graph, GraphError, Received, open_graph
@@ -420,7 +421,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if pressed is not None:
                 graph.log.info("any key in this terminal is an emergency stop")
                 graph.timer(0.02, lambda: binding.emergency_stop("keyboard") if pressed() else None, "wall")
-            graph.spin()
+            with startup_spared():
+                graph.spin()
         binding.close()
     return 0
 

@@ -28,6 +28,7 @@ import numpy as np
 from robot_rl.datasets import ContractError
 from robot_rl.hardware import bindings
 from robot_rl.hardware.bag_import import robot_for
+from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Client, Graph, Received, open_graph
@@ -405,7 +406,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 graph.log.error("%s", line)
             return 1
         try:
-            graph.spin()
+            with startup_spared():
+                graph.spin()
         finally:
             node.close()
             node.device.close()

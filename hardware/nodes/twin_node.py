@@ -24,6 +24,7 @@ from math import ceil
 from typing import Any, get_args
 
 from robot_rl.datasets import ContractError
+from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, Parameter, Received, open_graph
@@ -239,7 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             graph.subscribe(topic, message_type, partial(_receive, driver, topic), qos)
         graph.log.info("simulates %s in %s: %s", robot.name, task, ", ".join(topics.robot.streams))
         try:
-            graph.spin()
+            with startup_spared():
+                graph.spin()
         finally:
             topics.close()
     return 0

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,40 @@ class Reader:
         return len(self.entity.get_matched_publications())
 
 
+class _Builtin:
+    """The endpoints of one kind, kept up to date as they are discovered: to read all anew takes 0.2 ms for each."""
+
+    def __init__(self, subscriber: Any, topic: Any, is_publisher: bool) -> None:
+        self._reader = BuiltinDataReader(subscriber, topic)
+        self._news = ReadCondition(self._reader, ViewState.Any | SampleState.NotRead | InstanceState.Any)
+        self._is_publisher = is_publisher
+        self._known: dict[bytes, Endpoint] = {}
+
+    def endpoints(self) -> dict[bytes, Endpoint]:
+        """Of ROS topics, by their key; their nodes are yet to be filled in."""
+        for sample in self._reader.read(10_000, condition=self._news):
+            key = sample.key.bytes
+            if not sample.sample_info.valid_data or sample.sample_info.instance_state != InstanceState.Alive:
+                self._known.pop(key, None)
+            elif sample.topic_name.startswith("rt/"):
+                name, message_type = sample.topic_name[2:], ros_name(sample.type_name)
+                type_hash = user_value(sample.qos, "typehash")
+                qos = _ros_qos(sample.qos)
+                self._known[key] = Endpoint(name, message_type, "", qos, self._is_publisher, type_hash)
+        return self._known
+
+    def close(self) -> None:
+        """Take no more."""
+        self._news.__del__()
+        self._reader.__del__()
+
+
 class DdsParticipant:
     """One node on the graph. `wait` and `wake` may be called from two threads, everything else from one."""
 
     def __init__(self, namespace: str, name: str) -> None:
         self.configuration = configuration()
+        self._builtin: list[_Builtin] = []
         self._node = (namespace, name)
         self._participant = _join(self.configuration)
         self._publisher, self._subscriber = DdsPublisher(self._participant), Subscriber(self._participant)
@@ -153,24 +183,16 @@ class DdsParticipant:
         for cdr, info in take(self._discovery.entity, 10_000):
             if info.valid_data:
                 self._on_nodes(cdr, info)
-        found = []
-        for topic, is_publisher in ((BuiltinTopicDcpsPublication, True), (BuiltinTopicDcpsSubscription, False)):
-            reader = BuiltinDataReader(self._subscriber, topic)
-            alive = ReadCondition(reader, ViewState.Any | SampleState.Any | InstanceState.Alive)
-            for sample in reader.read(10_000, condition=alive):
-                if sample.topic_name.startswith("rt/"):
-                    found.append(
-                        Endpoint(
-                            sample.topic_name[2:],
-                            ros_name(sample.type_name),
-                            self._nodes.get(sample.key.bytes, ""),
-                            _ros_qos(sample.qos),
-                            is_publisher,
-                            user_value(sample.qos, "typehash"),
-                        )
-                    )
-            alive.__del__()
-            reader.__del__()
+        if not self._builtin:
+            self._builtin = [
+                _Builtin(self._subscriber, BuiltinTopicDcpsPublication, True),
+                _Builtin(self._subscriber, BuiltinTopicDcpsSubscription, False),
+            ]
+        found = [
+            replace(endpoint, node=self._nodes.get(key, ""))
+            for builtin in self._builtin
+            for key, endpoint in builtin.endpoints().items()
+        ]
         return sorted(found, key=lambda endpoint: (endpoint.topic, not endpoint.is_publisher, endpoint.node))
 
     def refused(self) -> list[tuple[str, str]]:
@@ -188,6 +210,8 @@ class DdsParticipant:
         """Leave the graph; others see it at once."""
         if not self._closed:
             self._closed = True
+            for builtin in self._builtin:
+                builtin.close()
             self._waitset.__del__()
             self._participant.__del__()
 
