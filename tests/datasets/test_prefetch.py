@@ -49,7 +49,7 @@ def test_no_thread_is_left_behind():
     before = set(threading.enumerate())
     ahead = Prefetch(lambda position: position, 1, 3)
     ahead.take(0)
-    assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) - before
     ahead.close()
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
