@@ -20,7 +20,7 @@ import numpy as np
 
 from robot_rl.hardware.robot_file import ARRAY, JOINT_STATE, TRAJECTORY, CommandTopic, RobotFile, Stream
 from robot_rl.hardware.ros2 import messages
-from robot_rl.hardware.supervisor_state import Command
+from robot_rl.hardware.safety.supervisor_state import Command
 from robot_rl.sim.servo import References
 
 _RGB, _BGR, _GREY = slice(0, 3), slice(2, None, -1), [0, 0, 0]

@@ -26,8 +26,8 @@ from robot_rl.datasets.contract import Feature, satisfies
 from robot_rl.hardware.ros2.qos import RELIABLE, Qos
 
 if TYPE_CHECKING:
-    from robot_rl.hardware.supervisor import Supervisor
-    from robot_rl.hardware.supervisor_state import Watchdog
+    from robot_rl.hardware.safety.supervisor import Supervisor
+    from robot_rl.hardware.safety.supervisor_state import Watchdog
     from robot_rl.sim.kinematics import Kinematics
     from robot_rl.sim.servo import JointLimits
 
@@ -291,7 +291,7 @@ class RobotFile:
     @property
     def watchdog(self) -> Watchdog:
         """The time-outs of the Supervisor."""
-        from robot_rl.hardware.supervisor_state import Watchdog
+        from robot_rl.hardware.safety.supervisor_state import Watchdog
 
         return Watchdog(**self.watchdog_times)
 
@@ -366,8 +366,8 @@ class RobotFile:
 
     def make_supervisor(self) -> Supervisor:
         """The Supervisor of this robot, with all limits and checks of the file."""
-        from robot_rl.hardware.motion_check import Check, SelfCollision, WorkspaceBox
-        from robot_rl.hardware.supervisor import Supervisor
+        from robot_rl.hardware.safety.motion_check import Check, SelfCollision, WorkspaceBox
+        from robot_rl.hardware.safety.supervisor import Supervisor
         from robot_rl.sim.servo import Gripper, Servo
 
         period = 1.0 / self.command_rate_hz

@@ -233,7 +233,7 @@ class _Reader:
         return {"tick_rate_hz": tick, "command_rate_hz": command}
 
     def _watchdog(self) -> dict[str, float]:
-        from robot_rl.hardware.supervisor_state import Watchdog
+        from robot_rl.hardware.safety.supervisor_state import Watchdog
 
         plain = self._mapping("watchdog")
         self._keys("watchdog.", plain, {item.name for item in fields(Watchdog)}, set())

@@ -1,4 +1,4 @@
-"""`robot-rl data import`: ROS 2 recordings become episodes, see `robot_rl.hardware.bag_import`."""
+"""`robot-rl data import`: ROS 2 recordings become episodes, see `robot_rl.hardware.recording.bag_import`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def add_import_verb(verbs: Any) -> None:
 
 def _import(options: argparse.Namespace) -> int:
     from robot_rl.datasets import Contract
-    from robot_rl.hardware.bag import Bag
-    from robot_rl.hardware.bag_import import import_bag, robot_for
-    from robot_rl.hardware.black_box import BlackBoxError, recover
+    from robot_rl.hardware.recording.bag import Bag
+    from robot_rl.hardware.recording.bag_import import import_bag, robot_for
+    from robot_rl.hardware.recording.black_box import BlackBoxError, recover
 
     settings = dict(_pair(item) for item in options.settings)
     known = {key: str(settings.pop(key)) for key in OPTIONS if key in settings}

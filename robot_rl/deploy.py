@@ -137,7 +137,7 @@ def check_alone(endpoints: Sequence[Endpoint], robot: RobotFile, twin: bool) -> 
         DeployError: naming who is there already.
     """
     from robot_rl.deployment import DeployError
-    from robot_rl.hardware.supervisor_messages import STATUS
+    from robot_rl.hardware.safety.supervisor_messages import STATUS
 
     commands = {command.topic for command in robot.commands.values()}
     streams = {stream.topic for stream in robot.streams.values()}

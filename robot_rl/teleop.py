@@ -140,7 +140,7 @@ def observed(plain: Mapping[str, Any]) -> RobotFile:
     cameras = {name: [int(number) for number in size] for name, size in (plain["cameras"] or {}).items()}
     if plain["twin"]:
         from robot_rl import sim
-        from robot_rl.hardware.twin_topics import simulated
+        from robot_rl.hardware.twin.topics import simulated
 
         body = robot.model.sim if robot.model else ""
         env = sim.make({"task": plain["task"] or "lift", "robot": body, "cameras": cameras})
@@ -268,7 +268,7 @@ def _end(node: TeleopNode, deployment: Deployment, folder: Path) -> None:
 
 def _check(graph: Graph, seconds: float) -> int:
     """Show what the device says until Ctrl-C."""
-    from robot_rl.hardware.bag_import import robot_for
+    from robot_rl.hardware.recording.bag_import import robot_for
     from robot_rl.hardware.teleop.devices import make_device
     from robot_rl.hardware.teleop.live_values import describe
 

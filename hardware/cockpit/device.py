@@ -17,7 +17,7 @@ from robot_rl.hardware.cockpit.pilot import Pilot
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph
-from robot_rl.hardware.supervisor_messages import BOOL, STOP_REQUEST
+from robot_rl.hardware.safety.supervisor_messages import BOOL, STOP_REQUEST
 from robot_rl.hardware.teleop.device import DeviceError, Opened, Reading
 
 if TYPE_CHECKING:

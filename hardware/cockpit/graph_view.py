@@ -24,7 +24,7 @@ from robot_rl.hardware.robot_file import RobotFile, RobotFileError, Stream
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, Received
 from robot_rl.hardware.ros2.qos import LATCHED, Qos
-from robot_rl.hardware.supervisor_messages import (
+from robot_rl.hardware.safety.supervisor_messages import (
     BOOL,
     DIAGNOSTIC,
     DIAGNOSTICS,

@@ -36,7 +36,7 @@ from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
 from robot_rl.hardware.ros2.qos import LATCHED, Qos
-from robot_rl.hardware.source import Source
+from robot_rl.hardware.safety.source import Source
 
 STEP = ("tick", "began", "newest_stamp", "oldest_stamp", "proposed", "held", "seam")
 """What `policy/step` holds: times on the node's clock [s]; whether the action repeats the last one; see `Step.seam`."""

@@ -28,17 +28,19 @@ from pathlib import Path
 from typing import Any
 
 from robot_rl.datasets import ContractError, StoreError
-from robot_rl.hardware import episode_mark, observed_row, supervisor_messages
-from robot_rl.hardware.bag import BagError
-from robot_rl.hardware.bag_import import Imported, robot_for
-from robot_rl.hardware.black_box import BlackBoxError, Topic, recover
-from robot_rl.hardware.episode_mark import WORDS, Mark, MarkError, Word
+from robot_rl.hardware import observed_row
 from robot_rl.hardware.nodes.garbage import startup_spared
-from robot_rl.hardware.recording import Recording, record
+from robot_rl.hardware.recording import episode_mark
+from robot_rl.hardware.recording.bag import BagError
+from robot_rl.hardware.recording.bag_import import Imported, robot_for
+from robot_rl.hardware.recording.black_box import BlackBoxError, Topic, recover
+from robot_rl.hardware.recording.episode_mark import WORDS, Mark, MarkError, Word
+from robot_rl.hardware.recording.recording import Recording, record
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Endpoint, Graph, Received, Subscription, open_graph
 from robot_rl.hardware.ros2.qos import LATCHED, RELIABLE, Qos
+from robot_rl.hardware.safety import supervisor_messages
 
 DEPTH = 200
 """Messages of a topic that may wait to be received."""

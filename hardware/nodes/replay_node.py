@@ -21,7 +21,7 @@ from robot_rl.hardware.alignment import Alignment, StaleError
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
 from robot_rl.hardware.ros2.messages import MessageError
-from robot_rl.hardware.source import Source
+from robot_rl.hardware.safety.source import Source
 from robot_rl.sim.rotation import quaternion_to_6d
 
 OPENING_SPEED = 0.05

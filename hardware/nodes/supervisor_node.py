@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from robot_rl.datasets import Contract, ContractError
 from robot_rl.hardware import bindings
-from robot_rl.hardware.lease import LeaseRefused
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.robot_file import TRAJECTORY, RobotFile, RobotFileError, Stream
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import ActionClient, Graph, GraphError, Received, open_graph
 from robot_rl.hardware.ros2.qos import LATCHED
-from robot_rl.hardware.supervisor import SupervisorError
-from robot_rl.hardware.supervisor_messages import (
+from robot_rl.hardware.safety.lease import LeaseRefused
+from robot_rl.hardware.safety.supervisor import SupervisorError
+from robot_rl.hardware.safety.supervisor_messages import (
     BOOL,
     DIAGNOSTIC,
     DIAGNOSTICS,
@@ -49,7 +49,7 @@ from robot_rl.hardware.supervisor_messages import (
     diagnostic,
     diagnostics,
 )
-from robot_rl.hardware.supervisor_state import Observation, State
+from robot_rl.hardware.safety.supervisor_state import Observation, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

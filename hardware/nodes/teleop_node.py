@@ -27,15 +27,15 @@ import numpy as np
 
 from robot_rl.datasets import ContractError
 from robot_rl.hardware import bindings
-from robot_rl.hardware.bag_import import robot_for
 from robot_rl.hardware.nodes.garbage import startup_spared
+from robot_rl.hardware.recording.bag_import import robot_for
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Client, Graph, Received, open_graph
 from robot_rl.hardware.ros2.parameters import to_message
 from robot_rl.hardware.ros2.qos import LATCHED
-from robot_rl.hardware.source import Source
-from robot_rl.hardware.supervisor_messages import (
+from robot_rl.hardware.safety.source import Source
+from robot_rl.hardware.safety.supervisor_messages import (
     BOOL,
     DIAGNOSTICS,
     JOINT_STATE,

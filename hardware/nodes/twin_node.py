@@ -29,9 +29,9 @@ from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, Parameter, Received, open_graph
 from robot_rl.hardware.ros2.qos import LATCHED
-from robot_rl.hardware.twin_lockstep import Lockstep
-from robot_rl.hardware.twin_stream import Fault, Impairment
-from robot_rl.hardware.twin_topics import Outgoing, TwinTopics, make_twin, simulated
+from robot_rl.hardware.twin.lockstep import Lockstep
+from robot_rl.hardware.twin.stream import Fault, Impairment
+from robot_rl.hardware.twin.topics import Outgoing, TwinTopics, make_twin, simulated
 from robot_rl.sim.render import RenderError
 from robot_rl.sim.spec import SpecError
 

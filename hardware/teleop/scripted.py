@@ -20,7 +20,7 @@ from robot_rl.hardware import bindings
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph, Received
 from robot_rl.hardware.ros2.qos import LATCHED
-from robot_rl.hardware.supervisor_messages import pairs
+from robot_rl.hardware.safety.supervisor_messages import pairs
 from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, DeviceError, Opened, Reading
 from robot_rl.sim.expert.scene import Goal, Scene, rotation_of
 from robot_rl.sim.rotation import vector_from_matrix

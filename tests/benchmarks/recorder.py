@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 import yaml
 
-from robot_rl.hardware.bag import Bag
+from robot_rl.hardware.recording.bag import Bag
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, open_graph

@@ -19,10 +19,10 @@ from importlib.metadata import version
 import numpy as np
 
 from robot_rl.datasets import Contract
-from robot_rl.hardware.motion_check import Check, SelfCollision, WorkspaceBox
-from robot_rl.hardware.proposal import Proposal
-from robot_rl.hardware.supervisor import Supervisor
-from robot_rl.hardware.supervisor_state import Observation, State
+from robot_rl.hardware.safety.motion_check import Check, SelfCollision, WorkspaceBox
+from robot_rl.hardware.safety.proposal import Proposal
+from robot_rl.hardware.safety.supervisor import Supervisor
+from robot_rl.hardware.safety.supervisor_state import Observation, State
 from robot_rl.sim.arm_model import load_arm_model
 from robot_rl.sim.kinematics import Kinematics
 from robot_rl.sim.servo import Gripper, JointLimits, Servo

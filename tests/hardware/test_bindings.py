@@ -15,7 +15,7 @@ from robot_rl.hardware import bindings
 from robot_rl.hardware.bindings import BindingError, ElsewhereError, GripperGoals, Tail
 from robot_rl.hardware.robot_file import RobotFile, Scale, Stream
 from robot_rl.hardware.ros2 import messages
-from robot_rl.hardware.supervisor_state import Command
+from robot_rl.hardware.safety.supervisor_state import Command
 from robot_rl.sim.servo import References
 
 STORE = get_typestore(Stores.ROS2_JAZZY)

@@ -15,7 +15,7 @@ from robot_rl.datasets import Contract, ContractError
 from robot_rl.datasets.contract import Feature
 from robot_rl.hardware.alignment import Alignment
 from robot_rl.hardware.robot_file import FOLDER, RobotFile, RobotFileError, Scale
-from robot_rl.hardware.supervisor_state import Observation, State
+from robot_rl.hardware.safety.supervisor_state import Observation, State
 
 SHIPPED = ("panda", "so101", "ur5e")
 SHEETS = {

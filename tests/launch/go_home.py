@@ -5,7 +5,7 @@ import sys
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import open_graph
 from robot_rl.hardware.ros2.qos import LATCHED
-from robot_rl.hardware.supervisor_messages import DIAGNOSTICS, STATUS, TRIGGER, pairs
+from robot_rl.hardware.safety.supervisor_messages import DIAGNOSTICS, STATUS, TRIGGER, pairs
 
 with open_graph("go_home") as graph:
     heard: list[str] = []

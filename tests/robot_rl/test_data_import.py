@@ -8,9 +8,9 @@ import pytest
 from robot_rl.cli import main
 from robot_rl.datasets import EpisodeStore
 from robot_rl.hardware import bindings
-from robot_rl.hardware.bag_import import robot_for
-from robot_rl.hardware.black_box import BlackBox, Topic
-from robot_rl.hardware.episode_mark import TYPE, Mark, encode
+from robot_rl.hardware.recording.bag_import import robot_for
+from robot_rl.hardware.recording.black_box import BlackBox, Topic
+from robot_rl.hardware.recording.episode_mark import TYPE, Mark, encode
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
 

@@ -218,9 +218,9 @@ def test_a_policy_runs_on_the_twin_in_processes_of_their_own(tmp_path, ros_domai
     """A policy without training fails, but everything else has to be there, and episodes as the policy saw them."""
     pytest.importorskip("cyclonedds")
     from robot_rl.datasets import EpisodeStore
-    from robot_rl.hardware.bag import Bag
-    from robot_rl.hardware.bag_import import import_bag, robot_for
     from robot_rl.hardware.observed_row import decode_row
+    from robot_rl.hardware.recording.bag import Bag
+    from robot_rl.hardware.recording.bag_import import import_bag, robot_for
 
     policy = untrained(tmp_path / "policy")
     out = tmp_path / "out"

@@ -261,7 +261,7 @@ def test_a_third_of_all_packets_is_lost(run):
 
 def test_recordings_hold_all_that_happened(run):
     """Runs last: every proposal and transition that was heard on the wire is in the black box."""
-    from robot_rl.hardware.bag import Bag
+    from robot_rl.hardware.recording.bag import Bag
 
     run.move(4)
     run.deployment.call("policy/stop")

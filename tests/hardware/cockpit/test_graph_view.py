@@ -13,7 +13,7 @@ from robot_rl.hardware.cockpit.graph_view import WIDEST, GraphView
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Received
-from robot_rl.hardware.supervisor_messages import diagnostic, diagnostics
+from robot_rl.hardware.safety.supervisor_messages import diagnostic, diagnostics
 
 SO101 = RobotFile.load("so101")
 

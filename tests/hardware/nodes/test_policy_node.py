@@ -12,7 +12,7 @@ from robot_rl.hardware.nodes.policy_node import STEP, PolicyNode, main
 from robot_rl.hardware.observed_row import decode_row
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
-from robot_rl.hardware.supervisor_messages import diagnostic, diagnostics
+from robot_rl.hardware.safety.supervisor_messages import diagnostic, diagnostics
 
 PANDA = RobotFile.load("panda")
 ROBOT = PANDA.for_policy(PANDA.contract.select(["joint_position", "gripper_opening", "ee_pose"]))

@@ -18,10 +18,10 @@ import yaml
 from rosbags.highlevel import AnyReader
 
 from robot_rl.datasets import EpisodeStore
-from robot_rl.hardware.bag import Bag
-from robot_rl.hardware.bag_import import import_bag
-from robot_rl.hardware.black_box import recover
 from robot_rl.hardware.nodes.recorder_node import adapted, recorded_topics
+from robot_rl.hardware.recording.bag import Bag
+from robot_rl.hardware.recording.bag_import import import_bag
+from robot_rl.hardware.recording.black_box import recover
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, open_graph
@@ -57,7 +57,9 @@ def recorder() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def runs() -> ModuleType:
     """The simulated runs of the importer's tests."""
-    spec = importlib.util.spec_from_file_location("runs", Path(__file__).parents[1] / "test_bag_import.py")
+    spec = importlib.util.spec_from_file_location(
+        "runs", Path(__file__).parents[1] / "recording" / "test_bag_import.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

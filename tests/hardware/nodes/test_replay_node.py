@@ -7,7 +7,7 @@ from robot_rl.datasets import Contract, Feature
 from robot_rl.hardware.bindings import encode_observations
 from robot_rl.hardware.nodes.replay_node import SETTLE, ReplayNode, approach, for_actions, resting_action
 from robot_rl.hardware.robot_file import RobotFile
-from robot_rl.hardware.supervisor_messages import diagnostic, diagnostics
+from robot_rl.hardware.safety.supervisor_messages import diagnostic, diagnostics
 from robot_rl.sim.rotation import matrix_from_6d, quaternion_from_matrix
 
 PANDA = RobotFile.load("panda")

@@ -15,11 +15,11 @@ import yaml
 
 from robot_rl.hardware import bindings
 from robot_rl.hardware.nodes.supervisor_node import SupervisorBinding, SupervisorNode
-from robot_rl.hardware.proposal import Proposal
 from robot_rl.hardware.robot_file import FOLDER, RobotFile
 from robot_rl.hardware.ros2 import messages
-from robot_rl.hardware.source import Source
-from robot_rl.hardware.supervisor_messages import (
+from robot_rl.hardware.safety.proposal import Proposal
+from robot_rl.hardware.safety.source import Source
+from robot_rl.hardware.safety.supervisor_messages import (
     BOOL,
     DIAGNOSTIC,
     DIAGNOSTICS,
@@ -353,7 +353,7 @@ ACTOR = """
 import sys, numpy as np
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import open_graph
-from robot_rl.hardware.source import Source
+from robot_rl.hardware.safety.source import Source
 
 robot = RobotFile.load(sys.argv[1])
 with open_graph("actor") as graph:

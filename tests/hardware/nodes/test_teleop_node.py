@@ -11,8 +11,8 @@ from robot_rl.hardware.nodes.teleop_node import TeleopNode
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import GraphError
 from robot_rl.hardware.ros2.messages import make
-from robot_rl.hardware.source import Source
-from robot_rl.hardware.supervisor_messages import pairs
+from robot_rl.hardware.safety.source import Source
+from robot_rl.hardware.safety.supervisor_messages import pairs
 from robot_rl.hardware.teleop.device import Opened, Reading
 from robot_rl.hardware.teleop.mapping import Mapping, Settings
 from robot_rl.hardware.teleop.session import RecordingSession

@@ -17,8 +17,8 @@ from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import open_graph
 from robot_rl.hardware.ros2.parameters import to_message
 from robot_rl.hardware.ros2.qos import LATCHED, SENSOR
-from robot_rl.hardware.supervisor_state import Observation, State
-from robot_rl.hardware.twin_topics import TwinTopics, make_twin, simulated
+from robot_rl.hardware.safety.supervisor_state import Observation, State
+from robot_rl.hardware.twin.topics import TwinTopics, make_twin, simulated
 
 PANDA = RobotFile.load("panda")
 JOINTS = PANDA.streams["joint_position"]

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robot_rl.hardware.episode_mark import parse
+from robot_rl.hardware.recording.episode_mark import parse
 from robot_rl.hardware.teleop.device import WORDS
 from robot_rl.hardware.teleop.session import RecordingSession
 

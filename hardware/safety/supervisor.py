@@ -1,0 +1,459 @@
+"""The Supervisor: the safety layer between every source of actions and the robot. No clock, threads or network here.
+
+    lease = supervisor.acquire("flow", "policy", now)
+    supervisor.propose(Proposal(lease.id, sequence, stamp, action), now)      # heartbeat(lease.id, now) beside it
+    command, status = supervisor.tick(now, observation)                       # at least once per control period
+
+The reference that is commanded always belongs to a motion that ends in rest and was checked as a whole until there:
+within position, velocity, acceleration and jerk limits (by the Servo) and free by every `Check` (at samples of
+`CHECK_SPACING`). A proposal only ever replaces it by another such motion that starts in the present reference, so no
+proposal, hand-over or fault makes the stream jump. The declared safe state is rest: the arm brakes within its limits.
+
+| from                        | to          | when                                                                  |
+|-----------------------------|-------------|-----------------------------------------------------------------------|
+| idle, ready, held           | homing      | `home()`, observations are fresh                                      |
+| homing                      | ready       | the arm rests in the home pose                                        |
+| held                        | ready       | a lease is granted, observations are fresh, the arm is at rest        |
+| ready                       | running     | first accepted proposal of a policy, script or replay                 |
+| ready                       | intervening | first accepted proposal of a person's device                          |
+| running                     | intervening | a device acquires the lease: it takes over, the other lease ends      |
+| running, intervening        | ready       | the lease is released, or granted to the next source once it expired  |
+| ready, homing               | held        | a fault: observations stop, the arm does not follow the commands, the |
+|                             |             | clock goes back, a check blocks the way home, or `hold()`             |
+| running, intervening        | held        | such a fault, or actions or heartbeats stop                           |
+| ready, held                 | idle        | `disengage()`, the arm is at rest                                     |
+| any but stopped             | stopped     | `emergency_stop()`                                                    |
+| stopped                     | idle        | `clear()`, the arm is at rest                                         |
+
+On the way to `held` and `stopped` the lease ends, so a source that comes back has to acquire a new one. Commands are
+sent from homing on until the next `idle`; `held` and `stopped` brake, then keep commanding the place of rest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from robot_rl.datasets import Contract
+from robot_rl.hardware.safety.lease import Lease, LeaseDesk, LeaseRefused, SourceKind
+from robot_rl.hardware.safety.motion_check import Check
+from robot_rl.hardware.safety.proposal import Proposal, Screening
+from robot_rl.hardware.safety.supervisor_state import (
+    LAG,
+    TRANSITIONS,
+    Command,
+    Observation,
+    State,
+    Status,
+    Transition,
+    Watchdog,
+)
+from robot_rl.sim.rotation import matrix_from_6d, quaternion_from_matrix
+from robot_rl.sim.servo import Gripper, References, Servo, ServoError
+
+CHECK_SPACING = 0.05
+"""Largest motion of any joint between two checked positions [rad]; the checks' own margins must cover that much."""
+
+_HOMING_RAMP = 4  # control periods until the speed of homing is reached
+
+
+_FOLLOWING = (State.RUNNING, State.INTERVENING)
+
+
+class SupervisorError(RuntimeError):
+    """A request does not fit the present state, or the contract cannot be supervised; nothing has changed."""
+
+
+class Supervisor:
+    """Turns observations and proposals into commands that never exceed a limit.
+
+    Args:
+        contract: whose action is `joint_position` [dof], or `ee_pose` [9] (position_rotation_6d) for a Servo with
+            kinematics, absolute, and `gripper_opening` [1] where there is a gripper.
+        servo: of the arm, for the Supervisor alone; its target period is the control period.
+        home: joint position [dof] rad.
+        gripper: of the same period, if the contract commands one.
+        checks: what else may forbid a joint position; a failing check stops the motion before it begins.
+        watchdog: the time-outs; default: those of `Watchdog`.
+        homing_speed: of the fastest joint on the way home [rad/s].
+        periods: of the servo in one tick.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        servo: Servo,
+        home: np.ndarray,
+        gripper: Gripper | None = None,
+        checks: Sequence[Check] = (),
+        watchdog: Watchdog | None = None,
+        homing_speed: float = 0.5,
+        periods: int = 1,
+    ) -> None:
+        watchdog = watchdog or Watchdog()
+        self._servo, self._gripper, self._checks = servo, gripper, tuple(checks)
+        self._pose_actions = "ee_pose" in contract.action
+        _supervisable(contract, servo, gripper)
+        self._home = np.array(home, float)
+        limits = servo.limits
+        inside = self._home.shape == (limits.dof,) and (limits.lower <= home).all() and (home <= limits.upper).all()
+        if not inside:
+            raise SupervisorError(f"home: expected {limits.dof} positions within the limits, got {self._home.tolist()}")
+        if not (homing_speed > 0 and 1 <= periods <= round(servo.target_period / servo.period)):
+            raise SupervisorError(f"homing_speed {homing_speed} or periods {periods}: too small, or ticks are too rare")
+        self._slices = contract.action_slices
+        self._samples = int(np.ceil(servo.target_period * limits.velocity.max() / CHECK_SPACING))
+        self._watchdog, self._homing_speed, self._periods = watchdog, homing_speed, periods
+        self._desk = LeaseDesk(watchdog.lease)
+        self._screening = Screening(contract.action_dim, watchdog.action, watchdog.skew)
+        self._observation: Observation | None = None
+        self._now = -np.inf
+        self._acted = -np.inf
+        self._state, self._reason = State.IDLE, "started"
+        self._engaged = False  # whether the servo stands where the arm is, and may command it
+        self._homing_ticks, self._stride = 0, 0.0
+        self._asked = np.stack([self._home] * 2)
+        self._accepted, self._limited = 0, 0
+        self._rejected: Counter[str] = Counter()
+        self._transitions: list[Transition] = []
+        # One row for each tick of the last LAG seconds, the oldest overwritten by the newest.
+        self._commanded = np.zeros((max(2, int(np.ceil(LAG / (periods * servo.period)))), limits.dof))
+        self._ticks = 0
+        self._astray: str | None = None
+
+    @property
+    def status(self) -> Status:
+        """State, reason of the last transition, lease and counts."""
+        return Status(
+            self._state, self._reason, self._desk.holder, self._accepted, self._limited, dict(self._rejected)
+        )  # fmt: skip
+
+    @property
+    def gripper_target(self) -> float | None:
+        """The opening that the gripper heads for [m]; None without a gripper."""
+        return None if self._gripper is None else self._gripper.target
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the commanded arm stands still until something is proposed."""
+        return not self._engaged or self._servo.time_to_rest == 0.0
+
+    def acquire(self, source: str, kind: SourceKind, now: float) -> Lease:
+        """Grant a source the lease; the arm brakes until its first proposal.
+
+        Raises:
+            LeaseRefused: another source holds the lease, or the state does not allow one.
+        """
+        if self._state not in (State.READY, State.HELD, *_FOLLOWING):
+            raise LeaseRefused(f"source {source!r}: no lease while {self._state} ({self._reason}); home the arm first")
+        if self._state is State.HELD and not (self.at_rest and self._is_observed(now)):
+            raise LeaseRefused(f"source {source!r}: held ({self._reason}); wait for rest and fresh observations")
+        if self._state is State.HELD and self._astray:
+            raise LeaseRefused(f"source {source!r}: held, and {self._astray}; disengage and home")
+        lease = self._desk.acquire(source, kind, now)
+        self._brake()
+        self._acted = now
+        if self._state is State.HELD:
+            self._enter(State.READY, f"lease granted to {source!r}")
+        elif self._state is State.RUNNING:
+            if kind == "device":
+                self._enter(State.INTERVENING, f"{source!r} takes over")
+            else:
+                self._enter(State.READY, f"lease granted to {source!r}, the last one had expired")
+        elif self._state is State.INTERVENING:
+            self._enter(State.READY, f"lease granted to {source!r}, the last one had expired")
+        return lease
+
+    def heartbeat(self, lease_id: int, now: float) -> None:
+        """Keep a lease alive. Raises `LeaseRefused` when it is no longer held."""
+        self._desk.heartbeat(lease_id, now)
+
+    def release(self, lease_id: int, now: float, reason: str = "lease released") -> None:
+        """Give the lease back on purpose: the arm brakes and is ready. Raises `LeaseRefused` when it is not held."""
+        self._desk.heartbeat(lease_id, now)
+        self._desk.revoke()
+        self._brake()
+        if self._state in _FOLLOWING:
+            self._enter(State.READY, reason)
+
+    def propose(self, proposal: Proposal, now: float) -> str | None:
+        """Follow an action from now on, or count and return the reason why not."""
+        reason = self._follow(proposal, now)
+        if reason is not None:
+            self.reject(reason)
+        return reason
+
+    def reject(self, reason: str) -> None:
+        """Count something as rejected that is not even a proposal or an observation."""
+        self._rejected[reason] += 1
+
+    def home(self, now: float) -> None:
+        """Move to the home pose. Raises `SupervisorError` unless idle, ready or held, and observed."""
+        if State.HOMING not in TRANSITIONS[self._state]:
+            raise SupervisorError(f"cannot home while {self._state} ({self._reason}); release or clear the stop")
+        if not self._is_observed(now) or self._observation is None:
+            raise SupervisorError("cannot home without a fresh observation; start the robot's driver")
+        if self._state is State.IDLE:
+            try:
+                self._servo.reset(self._observation.joint_position)
+            except ServoError as error:
+                raise SupervisorError(f"cannot home from where the arm stands: {error}") from error
+            if self._gripper is not None:
+                self._gripper.reset(self._observation.gripper_opening)
+            self._engaged = True
+            self._commanded[:] = self._servo.reference.position
+            self._astray = None
+        self._brake()
+        self._desk.revoke()
+        self._enter(State.HOMING, "asked to home")
+
+    def disengage(self) -> None:
+        """Stop commanding the arm, which then may be moved by others. Raises `SupervisorError` unless at rest."""
+        if State.IDLE not in TRANSITIONS[self._state] or self._state is State.STOPPED or not self.at_rest:
+            raise SupervisorError(f"cannot disengage while {self._state}, or the arm still moves; release or wait")
+        self._desk.revoke()
+        self._engaged = False
+        self._enter(State.IDLE, "disengaged")
+
+    def hold(self, reason: str) -> None:
+        """Brake and end the lease; the next lease or homing goes on. Does nothing when idle, held or stopped."""
+        if State.HELD in TRANSITIONS[self._state]:
+            self._halt(State.HELD, reason)
+
+    def emergency_stop(self, reason: str) -> None:
+        """Brake at once and stay stopped until `clear()`, whatever anyone proposes. Never fails."""
+        if self._state is not State.STOPPED:
+            self._halt(State.STOPPED, f"emergency stop: {reason}")
+
+    def clear(self) -> None:
+        """Undo the emergency stop, on purpose. Raises `SupervisorError` unless stopped and at rest."""
+        if self._state is not State.STOPPED or not self.at_rest:
+            raise SupervisorError(f"nothing to clear while {self._state}, or the arm still moves; wait for its rest")
+        self._engaged = False
+        self._enter(State.IDLE, "emergency stop cleared")
+
+    def take_transitions(self) -> list[Transition]:
+        """All changes of state since the last call."""
+        taken, self._transitions = self._transitions, []
+        return taken
+
+    def until_rest(self, spacing: float = np.inf) -> tuple[np.ndarray, References]:
+        """The motion after the last command until rest: times [m] s after it, at most `spacing` apart, and references.
+
+        Quintics between them are the motion itself. A controller that has it brings the arm to rest as planned, when no
+        further command arrives.
+        """
+        knots = self._servo.knots if self._engaged else np.zeros(0)
+        grid = np.arange(spacing, knots[-1], spacing) if len(knots) and np.isfinite(spacing) else np.zeros(0)
+        times = np.union1d(knots, grid)
+        return times, References(*(rows[1:] for rows in self._servo.preview(np.append(0.0, times))))
+
+    def tick(
+        self, now: float, observation: Observation | None = None, missed: int = 0
+    ) -> tuple[Command | None, Status]:
+        """Advance by `periods` periods of the robot.
+
+        Args:
+            now: the clock [s].
+            observation: the newest one, again or not; None when there is none.
+            missed: ticks that were left out, during which the robot went on along what `until_rest` had told it.
+
+        Returns:
+            What to send, None before homing; and the status to publish.
+        """
+        if not now >= self._now:
+            self._observation = None
+            self._desk.revoke()
+            if self._state not in (State.IDLE, State.HELD, State.STOPPED):
+                self._halt(State.HELD, "clock went back")
+        self._now = now
+        if observation is not None:
+            self._observe(observation, now)
+        if fault := self._fault(now):
+            self._halt(State.HELD, fault)
+        elif self._state is State.READY and self._desk.expired(now):
+            self._desk.revoke()
+        if self._engaged:
+            self._skip(missed)
+        if self._state is State.HOMING:
+            self._approach_home()
+        return (self._command() if self._engaged else None), self.status
+
+    def _observe(self, observation: Observation, now: float) -> None:
+        """Take over an observation that is newer and makes sense; others age the last one, which the watchdog sees."""
+        position = observation.joint_position
+        if self._observation is not None and observation.stamp <= self._observation.stamp:
+            if observation.stamp < self._observation.stamp:
+                self._rejected["observation_out_of_order"] += 1
+        elif not observation.stamp <= now + self._watchdog.skew:
+            self._rejected["observation_from_the_future"] += 1
+        elif not _fits(position, self._home.shape):
+            self._rejected["observation_wrong_shape"] += 1
+        elif not (np.isfinite(position).all() and np.isfinite(observation.gripper_opening)):
+            self._rejected["observation_non_finite"] += 1
+        else:
+            self._observation = observation
+            self._astray = self._strays(position) if self._engaged else None
+
+    def _is_observed(self, now: float) -> bool:
+        return self._observation is not None and now - self._observation.stamp <= self._watchdog.observation
+
+    def _fault(self, now: float) -> str | None:
+        if self._state in (State.IDLE, State.HELD, State.STOPPED):
+            return None
+        if not self._is_observed(now):
+            return "observations stopped"
+        if self._astray:
+            return self._astray
+        if self._state not in _FOLLOWING:
+            return None
+        if self._desk.expired(now):
+            return "heartbeat of the lease stopped"
+        return "actions stopped" if now - self._acted > self._watchdog.action else None
+
+    def _strays(self, position: np.ndarray) -> str | None:
+        """Which joint is not where it was commanded to be, in any of the last ticks."""
+        low, high = self._commanded.min(axis=0), self._commanded.max(axis=0)
+        error = np.maximum(low - position, position - high)
+        joint = int(error.argmax())
+        if error[joint] <= self._watchdog.following_error:
+            return None
+        return f"joint {joint + 1} is {error[joint]:.3f} rad away from where it was commanded"
+
+    def _follow(self, proposal: Proposal, now: float) -> str | None:
+        if reason := self._screening.rejection(proposal, self._desk, now):
+            return reason
+        if self._state not in (State.READY, *_FOLLOWING):
+            return "wrong_state"
+        target = self._joint_target(proposal.action)
+        if target is None:
+            return "unreachable"
+        self._acted = now
+        self._accepted += 1
+        if self._state is State.READY:
+            holder = self._desk.holder
+            assert holder is not None
+            following = State.INTERVENING if holder.kind == "device" else State.RUNNING
+            self._enter(following, f"{holder.source!r} acts")
+        if self._gripper is not None:
+            self._gripper.set_target(float(proposal.action[self._slices["gripper_opening"]][0]))
+        forbidden = self._head_for(target)
+        self._limited += bool(forbidden or self._asks_too_much(target))
+        return forbidden
+
+    def _asks_too_much(self, target: np.ndarray) -> bool:
+        """Whether a target, after the two before it, asks for more than the limits allow.
+
+        That is a position out of range, or steps between targets [dof] that no joint may do in a control period. How
+        far the arm lags behind targets within the limits does not count.
+        """
+        limits, period, (before, last) = self._servo.limits, self._servo.target_period, self._asked
+        self._asked = np.stack([last, target])
+        step, bend = (target - last) / period, (target - 2 * last + before) / period**2
+        outside = (target < limits.lower) | (target > limits.upper)
+        return bool((outside | (np.abs(step) > limits.velocity) | (np.abs(bend) > limits.acceleration)).any())
+
+    def _joint_target(self, action: np.ndarray) -> np.ndarray | None:
+        if not self._pose_actions:
+            return np.asarray(action[self._slices["joint_position"]], float)
+        kinematics = self._servo.kinematics
+        assert kinematics is not None
+        pose = np.asarray(action[self._slices["ee_pose"]], float)
+        reach = self._servo.limits.velocity * self._servo.target_period
+        if np.linalg.norm(np.cross(pose[3:6], pose[6:9])) < 1e-3 or np.abs(pose).max() > 1e3:
+            return None
+        quaternion = quaternion_from_matrix(matrix_from_6d(pose[3:]))
+        target = kinematics.inverse(np.concatenate([pose[:3], quaternion]), self._servo.target, reach)
+        return target if np.isfinite(target).all() else None
+
+    def _head_for(self, target: np.ndarray) -> str | None:
+        """Begin the motion to a target unless a check forbids it; then the motion before goes on to its rest."""
+        before = self._servo.get_state() if self._checks else None
+        self._servo.set_target(target)
+        forbidden = self._forbidden(self._path())
+        if forbidden and before is not None:
+            self._servo.set_state(before)
+        return forbidden
+
+    def _path(self) -> np.ndarray:
+        """Positions [n, dof] of the present motion until its rest, from now on, `_samples` in each control period."""
+        spacing = self._servo.target_period / self._samples
+        return self._servo.preview(np.arange(np.ceil(self._servo.time_to_rest / spacing) + 1) * spacing).position
+
+    def _forbidden(self, path: np.ndarray) -> str | None:
+        return next((forbidden for check in self._checks if (forbidden := check(path))), None)
+
+    def _brake(self) -> None:
+        if not self._engaged:
+            return
+        before = self._servo.get_state()
+        self._servo.stop()
+        self._asked = np.stack([self._servo.target] * 2)
+        # The motion before was free until its rest; braking leaves its path a little.
+        if self._forbidden(self._path()):
+            self._servo.set_state(before)
+        if self._gripper is not None:
+            self._gripper.set_target(self._gripper.reference)
+
+    def _approach_home(self) -> None:
+        way = self._home - self._servo.target
+        self._homing_ticks -= self._periods
+        if self._homing_ticks < 0 and way.any():
+            self._homing_ticks += round(self._servo.target_period / self._servo.period)
+            cruise = self._homing_speed * self._servo.target_period
+            self._stride = stride = min(cruise, self._stride + cruise / _HOMING_RAMP)
+            target = self._servo.target + way * min(1.0, stride / float(np.abs(way).max()))
+            if not self._stands_free():
+                # An arm that starts where it may not stand has to be allowed to leave.
+                self._servo.set_target(target)
+            elif forbidden := self._head_for(target):
+                self._halt(State.HELD, f"way home blocked: {forbidden}")
+        elif self.at_rest and not way.any():
+            self._enter(State.READY, "home")
+
+    def _stands_free(self) -> bool:
+        return not self._forbidden(self._servo.reference.position[None])
+
+    def _halt(self, state: State, reason: str) -> None:
+        self._desk.revoke()
+        self._brake()
+        self._enter(state, reason)
+
+    def _enter(self, state: State, reason: str) -> None:
+        assert state in TRANSITIONS[self._state], f"{self._state} -> {state}"
+        self._transitions.append(Transition(self._state, state, reason))
+        self._state, self._reason = state, reason
+        self._homing_ticks, self._stride = 0, 0.0
+
+    def _skip(self, missed: int) -> None:
+        """Catch up with a robot that went on by itself, at most until its rest."""
+        count = min(missed * self._periods, int(np.ceil(self._servo.time_to_rest / self._servo.period)))
+        if count > 0:
+            self._servo.trajectory(count)
+
+    def _command(self) -> Command:
+        references = self._servo.trajectory(self._periods)
+        self._commanded[self._ticks % len(self._commanded)] = references.position[-1]
+        self._ticks += 1
+        opening = None if self._gripper is None else self._gripper.trajectory(self._periods)
+        return Command(*references, opening)
+
+
+def _fits(values: object, shape: tuple[int, ...]) -> bool:
+    return isinstance(values, np.ndarray) and values.shape == shape and values.dtype.kind in "fiu"
+
+
+def _supervisable(contract: Contract, servo: Servo, gripper: Gripper | None) -> None:
+    arm = {"ee_pose": 9} if "ee_pose" in contract.action else {"joint_position": servo.limits.dof}
+    wanted = arm | ({"gripper_opening": 1} if gripper is not None else {})
+    found = {name: feature.size for name, feature in contract.action.items()}
+    if found != wanted or any(feature.mode != "absolute" for feature in contract.action.values()):
+        raise SupervisorError(f"contract {contract.name!r}: expected the absolute actions {wanted}, got {found}")
+    if "ee_pose" in found and servo.kinematics is None:
+        raise SupervisorError(f"contract {contract.name!r} commands poses; give the Servo kinematics")
+    if abs(servo.target_period * contract.rate_hz - 1) > 1e-6:
+        raise SupervisorError(f"contract at {contract.rate_hz} Hz, but servo with period {servo.target_period} s")
+    if gripper is not None and gripper.period != servo.period:
+        raise SupervisorError(f"periods of gripper {gripper.period} and servo {servo.period} differ")
