@@ -16,7 +16,7 @@ test: install
 # Control loops in real time and the browser are tried one by one: beside another test they would be late.
 test-all: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not browser and not alone"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "browser or alone"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m "browser or alone"
 
 # mypy does not see through the folder mapping of pyproject.toml, so it is shown the installed layout as a tree of links.
 lint: install

@@ -165,7 +165,7 @@ with open_graph("driver") as graph:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_live_graph(capsys, ros_domain) -> None:
     """A driver in another process, at half the rate and without the gripper's joint."""
     driver = subprocess.Popen(

@@ -159,7 +159,7 @@ def test_the_guide_lists_the_parameters_that_the_node_declares(node: str) -> Non
     assert listed == known
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_what_is_launched_works_together(tmp_path: Path, ros_domain: int) -> None:
     """All of deploy.launch.py but the policy, started as launch does: brings the twin home and leaves a bag."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]

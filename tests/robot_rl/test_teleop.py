@@ -34,7 +34,7 @@ def session(folder, *overrides):
     return teleop.run(plain(*fixed, *overrides))
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_a_person_lifts_the_cube_and_goes_on_another_day(domain, tmp_path, capfd):
     assert session(tmp_path, "episodes=1", "operator=Ada", "text='lift the red cube'") == 0
@@ -54,7 +54,7 @@ def test_a_person_lifts_the_cube_and_goes_on_another_day(domain, tmp_path, capfd
     assert "already holds 2" in capfd.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_a_person_takes_over_from_a_policy_and_gives_it_back(domain, tmp_path):
     wild_policy = runpy.run_path(str(Path(__file__).with_name("test_deploy_faults.py")))["wild_policy"]

@@ -107,7 +107,7 @@ def stop(process: subprocess.Popen[str]) -> str:
     return text
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_live_and_later_imports_are_equal_and_what_the_policy_saw(
     tmp_path: Path, graph: Graph, recorder: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -161,7 +161,7 @@ def test_live_and_later_imports_are_equal_and_what_the_policy_saw(
     assert sorted(map(bytes, pictures)) == sorted(map(bytes, sent))
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_killed_recorder_loses_a_fraction_of_a_second(
     tmp_path: Path, graph: Graph, recorder: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -198,7 +198,7 @@ def test_a_killed_recorder_loses_a_fraction_of_a_second(
     assert len(list((tmp_path / "bags").iterdir())) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_qos_follows_the_publishers(
     tmp_path: Path, graph: Graph, recorder: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -235,7 +235,7 @@ def test_the_request_suits_every_publisher() -> None:
     assert adapted(RELIABLE, [LATCHED]).durability == "transient_local"
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("wrong", [{"robot": "nobody"}, {"policy": "/nowhere"}])
 def test_a_wrong_setting_ends_it_with_a_reason(
     tmp_path: Path, graph: Graph, recorder: Callable[..., subprocess.Popen[str]], wrong: dict[str, str]

@@ -37,6 +37,7 @@ from robot_rl.hardware.safety.supervisor_messages import (
 )
 
 DEADLINE = 60.0
+ATTEMPTS = 5
 WATCHDOG = {"observation": 0.8, "action": 0.8, "lease": 1.0, "skew": 0.05, "following_error": 0.5}  # busy machines
 
 
@@ -437,20 +438,30 @@ class Rig:
             "-m", "robot_rl.hardware.nodes.supervisor_node", "--ros-args", "-p", f"robot:={path}"
         )
         self.state("idle")
+        self.ready()
+        return self
+
+    def ready(self):
+        """Bring the arm home; on a busy machine the observations may stop by themselves meanwhile."""
         while self.status["state"] != "ready":
-            # On a busy machine the observations may stop by themselves.
             self.call("disengage")
             self.call("home")
             self.wait(lambda: self.status["state"] in ("ready", "held"))
-        return self
 
     def act(self):
-        """A source has the arm in motion; its process."""
-        actor = self.launch("-c", ACTOR, str(self.robot.path))
-        accepted = int(self.status["accepted"])
-        self.wait(lambda: self.status["state"] == "running" and int(self.status["accepted"]) > accepted + 20)
-        self.wait(lambda: self.monitor.speed_at(self.graph.now()) > 0.3)
-        return actor
+        """A source has the arm in motion; its process. One that was late on a busy machine is tried again."""
+        for _ in range(ATTEMPTS):
+            self.ready()
+            actor = self.launch("-c", ACTOR, str(self.robot.path))
+            self.wait(self.moves_or_is_held)
+            if self.status["state"] == "running":
+                return actor
+            actor.kill()
+        raise AssertionError(f"held {ATTEMPTS} times: {self.log(0)}")
+
+    def moves_or_is_held(self):
+        state, fast = self.status["state"], self.monitor.speed_at(self.graph.now()) > 0.3
+        return state == "held" or (state == "running" and fast)
 
     def assert_safe(self, state, since, within):
         """The arm came to rest within its limits; detection and beginning of the braking were in time."""
@@ -489,7 +500,7 @@ PATIENT = 0.5
 """What a busy machine may add to any of the time-outs [s]."""
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_without_a_lease_nothing_moves_and_malformed_proposals_are_rejected_over_the_wire(rig):
     robot, home = rig.robot, np.array(rig.robot.home)
 
@@ -521,7 +532,7 @@ def test_without_a_lease_nothing_moves_and_malformed_proposals_are_rejected_over
     assert np.abs(moved).max() < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_source_killed_in_motion_holds_the_arm_and_a_second_one_cannot_interfere(rig):
     actor = rig.act()
     second = Source(rig.graph, "second", "policy", rig.robot.contract)
@@ -548,7 +559,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("fault", FAULTS)
 def test_observations_that_fail_in_motion_hold_the_arm(rig, fault):
     rig.act()
@@ -564,7 +575,7 @@ def test_observations_that_fail_in_motion_hold_the_arm(rig, fault):
     rig.state("ready")
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["topic", "service"])
 def test_an_emergency_stop_in_motion_is_latched(rig, way):
     rig.act()
@@ -582,9 +593,11 @@ def test_an_emergency_stop_in_motion_is_latched(rig, way):
     rig.state("idle")
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_supervisor_killed_in_motion_has_told_the_robot_how_to_come_to_rest(rig):
     rig.act()
+    # Far from where the swing turns, whatever is still under way.
+    rig.wait(lambda: np.abs(rig.monitor.received[-1].velocity[0]).max() > 0.6)
     rig.supervisor.send_signal(signal.SIGKILL)
     rig.supervisor.wait()
     rig.graph.spin(timeout=0.3)
@@ -599,7 +612,7 @@ def test_a_supervisor_killed_in_motion_has_told_the_robot_how_to_come_to_rest(ri
     assert (np.abs(between) <= rig.robot.limits.velocity * 1.001).all()
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_supervisor_asked_to_end_brakes_and_ends_well(rig):
     rig.act()
     rig.supervisor.send_signal(signal.SIGTERM)
@@ -609,7 +622,7 @@ def test_a_supervisor_asked_to_end_brakes_and_ends_well(rig):
     rig.monitor.check()
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_any_key_in_the_terminal_is_an_emergency_stop(robot, tmp_path, ros_domain):
     pytest.importorskip("cyclonedds")
     import pty

@@ -21,7 +21,7 @@ from robot_rl.hardware.safety.supervisor_state import Observation, State
 from robot_rl.hardware.twin.topics import TwinTopics, make_twin, simulated
 
 PANDA = RobotFile.load("panda")
-JOINTS = PANDA.streams["joint_position"]
+JOINTS, GRIPPER = PANDA.streams["joint_position"], PANDA.streams["gripper_opening"]
 TICK = 1.0 / PANDA.tick_rate_hz
 DEADLINE = 60.0  # a start alone takes some seconds, more on a busy machine
 
@@ -126,17 +126,25 @@ def test_says_what_is_wrong_and_ends(launch, tmp_path):
     assert "no task 'juggle'; there are: " in (tmp_path / "twin0.log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_faults_and_losses_come_and_go_by_parameters(launch, tester):
     joints = tester.listen(JOINTS.topic, JOINTS.type)
+    gripper = tester.listen(GRIPPER.topic, GRIPPER.type)
+    cube = tester.listen("/cube_pose", "geometry_msgs/msg/PoseStamped")
     launch()
-    tester.wait(lambda: len(joints) > 10)
-    tester.set(loss=0.3)
+    tester.wait(lambda: joints and gripper and cube)
+    tester.set(**{GRIPPER.topic.strip("/").replace("/", "__") + "__loss": 0.3})
     tester.graph.spin(timeout=0.5)
-    joints.clear()
-    tester.graph.spin(timeout=4.0)
-    expected = (stamp(joints[-1]) - stamp(joints[0])) / TICK
-    assert 0.4 < len(joints) / expected < 0.8  # a busy machine leaves out ticks beside what is lost
+    gripper.clear()
+    cube.clear()
+    # Both have the same rate, however many ticks a busy machine leaves out.
+    tester.wait(lambda: len(cube) >= 200)
+    assert 0.55 < len(gripper) / len(cube) < 0.85
+    tester.set(loss=1.0)
+    tester.graph.spin(timeout=0.5)
+    cube.clear()
+    tester.graph.spin(timeout=0.5)
+    assert not cube
     tester.set(**{"loss": 0.0, JOINTS.topic.strip("/").replace("/", "__") + "__fault": "drop"})
     tester.graph.spin(timeout=0.5)
     joints.clear()
@@ -149,7 +157,7 @@ def test_faults_and_losses_come_and_go_by_parameters(launch, tester):
     tester.wait(lambda: stamp(joints[-1]) == pytest.approx(time.time(), abs=1.0))
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_comes_back_after_it_was_killed(launch, tester):
     joints = tester.listen(JOINTS.topic, JOINTS.type)
     twin = launch()
@@ -166,7 +174,7 @@ def test_comes_back_after_it_was_killed(launch, tester):
     assert tester.reset().success
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.render
 def test_cameras_do_not_stop_the_joints(launch, tester):
     joints = tester.listen(JOINTS.topic, JOINTS.type)
@@ -175,13 +183,12 @@ def test_cameras_do_not_stop_the_joints(launch, tester):
     tester.wait(lambda: len(pictures) > 3)
     joints.clear()
     pictures.clear()
-    tester.graph.spin(timeout=4.0)
+    tester.wait(lambda: len(pictures) > 20)
     assert pictures[0].height == 240
-    assert len(pictures) > 8
     assert len({stamp(picture) for picture in pictures}) == len(pictures)
-    # A picture takes some 20 ms and more: had the loop waited for each, half of the samples would be missing.
-    assert len(joints) > 0.6 * 4.0 / TICK
-    assert np.quantile(np.diff([stamp(message) for message in joints]), 0.9) < 0.03
+    # A picture takes the time of several ticks: had the loop waited for each, few samples would follow at once.
+    between = np.diff([stamp(message) for message in joints])
+    assert (between < 1.5 * TICK).mean() > 0.5
 
 
 class StandIn:
@@ -233,7 +240,7 @@ def commands(core, robot, newest, now):
     return {} if command is None else bindings.encode_command(robot, command, now)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_lockstep_gives_the_motion_that_no_network_would(launch, domain):
     """Going home in lockstep over DDS, against the same loop without any graph: equal to the last digits."""
     with open_graph("supervisor", ["--ros-args", "-p", "use_sim_time:=true"]) as graph:
@@ -263,7 +270,7 @@ def test_lockstep_gives_the_motion_that_no_network_would(launch, domain):
     twin.close()
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_simulated_time_passes_as_on_the_wall_while_the_supervisor_is_silent(launch, domain):
     with open_graph("supervisor", ["--ros-args", "-p", "use_sim_time:=true"]) as graph:
         silent = []
