@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="turns of each")
     parser.add_argument("--steps", type=int, default=10, help="of robosuite in a turn; ours make five times as many")
     parser.add_argument("--processes", type=int, nargs="*", default=sorted({1, cores}), help="none: skip")
-    parser.add_argument("--envs-per-process", type=int, default=4)
+    parser.add_argument("--envs-per-process", type=int, default=8, help="as in an evaluation on two cores")
     parser.add_argument("--size", type=int, default=84, help="height and width of pictures [pixel]; 0: skip")
     options = parser.parse_args()
     logging.disable(logging.WARNING)

@@ -1,9 +1,9 @@
 // The robot in three dimensions, in its base frame (z up), and the target that its hand can be dragged to.
 
 import {
-  BoxGeometry, BufferAttribute, BufferGeometry, Color, DirectionalLight, EdgesGeometry, GridHelper, Group,
-  HemisphereLight, LineBasicMaterial, LineSegments, Mesh, MeshLambertMaterial, Object3D, OrbitControls,
-  PerspectiveCamera, Scene, TransformControls, Vector3, WebGLRenderer, toCreasedNormals,
+  BoxGeometry, BufferAttribute, BufferGeometry, Color, ColorManagement, EdgesGeometry, GridHelper, Group,
+  LineBasicMaterial, LineSegments, LinearSRGBColorSpace, Mesh, MeshBasicMaterial, Object3D, OrbitControls,
+  PerspectiveCamera, Scene, TransformControls, Vector3, WebGLRenderer, mergeVertices, toCreasedNormals,
 } from "./three.min.js";
 
 const CREASE = 0.6; // rad; edges flatter than this are shaded smooth
@@ -11,6 +11,9 @@ const SLOW_FRAME = 45; // ms; beyond it the picture gets coarser
 const LOOKS = { behind: [-0.8, -1.05, 0.95], side: [0.45, -1.75, 0.45], top: [0.3, 0, 2.0] };
 const CENTRE = [0.36, 0, 0.14];
 const REACH = 1.72; // m, diagonal of the workspace that LOOKS is made for
+
+// Colours stay as they are: converting them at every pixel costs as much as drawing it.
+ColorManagement.enabled = false;
 
 export class SceneView extends EventTarget {
   frames = 0;
@@ -25,16 +28,11 @@ export class SceneView extends EventTarget {
     this.canvas = canvas;
     const software = isSoftware();
     this.renderer = new WebGLRenderer({ canvas, antialias: !software, alpha: false, powerPreference: "high-performance" });
+    this.renderer.outputColorSpace = LinearSRGBColorSpace;
     this.ratio = Math.min(devicePixelRatio, software ? 1 : 2);
     this.camera = new PerspectiveCamera(40, 1, 0.02, 20);
     this.camera.up.set(0, 0, 1);
     this.scene = new Scene();
-    this.scene.add(new HemisphereLight(0xffffff, 0x667078, 1.7));
-    for (const [x, y, z, strength] of [[-1, -2, 3, 1.3], [2, 2, 1, 0.5]]) {
-      const light = new DirectionalLight(0xffffff, strength);
-      light.position.set(x, y, z);
-      this.scene.add(light);
-    }
     this.robot = new Group();
     this.scene.add(this.robot);
     this.orbit = new OrbitControls(this.camera, canvas);
@@ -97,9 +95,9 @@ export class SceneView extends EventTarget {
       const index = triangles.slice(3 * corner, 3 * (corner + corners));
       geometry.setIndex(new BufferAttribute(index, 1));
       const [red, green, blue, alpha] = part.colour;
-      const material = new MeshLambertMaterial({ transparent: alpha < 0.99, opacity: alpha });
-      material.color.setRGB(red, green, blue, "srgb");
-      this.#bodies[part.body].add(new Mesh(toCreasedNormals(geometry, CREASE), material));
+      const material = litMaterial({ transparent: alpha < 0.99, opacity: alpha });
+      material.color.setRGB(red, green, blue);
+      this.#bodies[part.body].add(new Mesh(mergeVertices(toCreasedNormals(geometry, CREASE)), material));
     }
     if (header.workspace) this.#showWorkspace(...header.workspace);
     this.draw();
@@ -204,6 +202,23 @@ export class SceneView extends EventTarget {
     this.camera.updateProjectionMatrix();
     this.draw();
   }
+}
+
+// Lit by sky, ground and two lamps at the vertices alone: without a graphics card, light at every pixel costs most of a frame.
+function litMaterial(parameters) {
+  const material = new MeshBasicMaterial(parameters);
+  material.onBeforeCompile = (shader) => {
+    shader.vertexShader = shader.vertexShader
+      .replace("#include <common>", "#include <common>\nvarying vec3 light;")
+      .replace("#include <project_vertex>", `#include <project_vertex>
+        vec3 up = normalize(mat3(modelMatrix) * normal);
+        light = mix(vec3(0.42, 0.45, 0.48), vec3(0.72), 0.5 + 0.5 * up.z)
+          + 0.26 * max(0.0, dot(up, vec3(-0.267, -0.535, 0.802))) + 0.1 * max(0.0, dot(up, vec3(0.667, 0.667, 0.333)));`);
+    shader.fragmentShader = shader.fragmentShader
+      .replace("#include <common>", "#include <common>\nvarying vec3 light;")
+      .replace("#include <color_fragment>", "#include <color_fragment>\ndiffuseColor.rgb *= light;");
+  };
+  return material;
 }
 
 function place(object, values, at) {

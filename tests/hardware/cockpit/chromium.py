@@ -15,7 +15,7 @@ FLAGS = (
     "--headless=new", "--remote-debugging-port=0", "--no-first-run", "--no-default-browser-check",
     "--disable-extensions",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio",
-    "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-certificate-errors", "--hide-scrollbars",
+    "--enable-unsafe-swiftshader", "--ignore-certificate-errors", "--hide-scrollbars",
 )  # fmt: skip
 NAMES = {" ": "Space", "Enter": "Enter", "Shift": "ShiftLeft"}
 
