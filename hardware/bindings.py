@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from robot_rl.datasets.contract import Feature
 from robot_rl.hardware.robot_file import ARRAY, JOINT_STATE, TRAJECTORY, CommandTopic, RobotFile, Stream
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.safety.supervisor_state import Command
@@ -92,6 +93,20 @@ def decode(stream: Stream, message: Any) -> np.ndarray:
     if stream.feature.rotation is not None:
         value[stream.feature.rotation] = canonical(stream.topic, value[stream.feature.rotation])
     return value
+
+
+def picture(topic: str, message: Any) -> np.ndarray:
+    """The colour picture of an Image or CompressedImage in its own size, uint8 [height, width, 3] RGB.
+
+    Raises:
+        BindingError: there is none in the message.
+    """
+    kind = message.__msgtype__
+    stream = Stream(Feature("picture", (1, 1, 3), "uint8", kind="image"), topic, kind)
+    if kind == "sensor_msgs/msg/CompressedImage":
+        return np.array(_decompress(stream, message, False)[..., ::-1], order="C")
+    pixels = _read_colour(stream, message)
+    return np.array(pixels[..., _CHANNELS[message.encoding]], order="C")
 
 
 def stamp_of(stream: Stream, message: Any, received: float) -> float:

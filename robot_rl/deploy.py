@@ -28,6 +28,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robot_rl.camera_devices import camera_parameters
 from robot_rl.intervals import mcnemar, wilson
 from robot_rl.metric_log import write_results
 
@@ -73,6 +74,7 @@ def main(config: DictConfig) -> int:
         raise EvaluateError("policy= is missing: give a run folder of `robot-rl train`, or a checkpoint folder")
     if plain["episodes"] < 1:
         raise EvaluateError("episodes: expected at least 1")
+    camera_parameters(plain)  # mistakes are told before anything is written
     candidate = Candidate.load(str(plain["policy"]), "cpu", plain["threads"])
     folder = _begin(Path(plain["output"]), plain)
     spec = _environment(candidate, plain) if plain["twin"] else None
@@ -112,11 +114,13 @@ def node_parameters(
     policy = str(plain["policy"])
     nodes: dict[str, dict[str, Any]] = {}
     if spec is not None:
-        cameras = ",".join(f"{name}:{size[0]}x{size[1]}" for name, size in (spec["cameras"] or {}).items())
+        rendered = ",".join(f"{name}:{size[0]}x{size[1]}" for name, size in (spec["cameras"] or {}).items())
         nodes["twin"] = {
-            "robot": str(plain["robot"]), "task": spec["task"], "cameras": cameras, "real_time": not lockstep,
+            "robot": str(plain["robot"]), "task": spec["task"], "cameras": rendered, "real_time": not lockstep,
             "seed": plain["first_seed"], **(plain["impairments"] or {}),
         }  # fmt: skip
+    if (cameras := camera_parameters(plain)) is not None:
+        nodes["camera"] = cameras
     nodes["supervisor"] = shared | {"policy": policy, "wait_for_proposal": LOCKSTEP_WAIT if lockstep else 0.0}
     if plain["record"]:
         nodes["recorder"] = shared | {

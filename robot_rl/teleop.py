@@ -20,6 +20,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robot_rl.camera_devices import camera_parameters, recorded_sizes
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -61,6 +63,8 @@ def run(plain: Mapping[str, Any]) -> int:
     """Hold a session by the keys of `configs/teleop.yaml`. Returns the exit status."""
     from robot_rl.hardware.ros2.graph import open_graph
 
+    camera_parameters(plain)  # mistakes are told before anything is written
+    plain = {**plain, "cameras": recorded_sizes(plain)}
     folder = Path(plain["output"])
     if plain["check"]:
         parameters = {"robot": str(plain["robot"]), "device": str(plain["device"]), **_dotted(plain["settings"])}
@@ -89,6 +93,8 @@ def node_parameters(plain: Mapping[str, Any], folder: Path, contract: str) -> di
             "robot": str(plain["robot"]), "task": plain["task"] or "lift", "cameras": cameras,
             "real_time": not lockstep, **_dotted(plain["impairments"]),
         }  # fmt: skip
+    if (devices := camera_parameters(plain)) is not None:
+        nodes["camera"] = devices
     nodes["supervisor"] = shared | {"wait_for_proposal": 0.5 if lockstep else 0.0, "wait_for_device": lockstep}
     if plain["record"]:
         nodes["recorder"] = shared | {"output": str(folder / "bags"), "dataset": str(folder / "episodes.zarr")}

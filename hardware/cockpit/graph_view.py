@@ -277,17 +277,7 @@ def _encode(received: Received) -> bytes:
     message = received.message
     if received.message_type == _COMPRESSED and "jpeg" in message.format and len(message.data) < 200_000:
         return bytes(message.data)
-    if received.message_type == _IMAGE:
-        shape = (int(message.height), int(message.width), 3)
-    else:
-        picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
-        if picture is None:
-            return b""
-        shape = picture.shape
-    if 0 in shape:
-        return b""
-    stream = Stream(Feature("picture", shape, "uint8", kind="image"), received.topic, received.message_type)
-    picture = bindings.decode(stream, message)[..., ::-1]
+    picture = bindings.picture(received.topic, message)[..., ::-1]
     while picture.shape[1] > WIDEST:
         picture = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     done, data = cv2.imencode(".jpg", np.ascontiguousarray(picture), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])

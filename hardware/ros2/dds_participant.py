@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -39,6 +40,7 @@ TAKE = 64
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of mallopt(3)."""
 _domains: dict[int, Domain] = {}
+_joining = threading.Lock()  # threads of one process may join at the same time
 
 
 class Writer:
@@ -103,7 +105,8 @@ class DdsParticipant:
         self.configuration = configuration()
         self._builtin: list[_Builtin] = []
         self._node = (namespace, name)
-        self._participant = _join(self.configuration)
+        with _joining:
+            self._participant = _join(self.configuration)
         self._publisher, self._subscriber = DdsPublisher(self._participant), Subscriber(self._participant)
         self._topics: dict[str, Any] = {}
         self._readers: list[Reader] = []

@@ -29,7 +29,10 @@ class LocalGraph:
         return self.parameters[name]
 
     def publisher(self, topic, message_type, qos=None):
-        return SimpleNamespace(topic=topic, publish=lambda message: self.send(topic, message))
+        return SimpleNamespace(
+            topic=topic, publish=lambda message: self.send(topic, message),
+            publish_cdr=lambda cdr: self.send(topic, messages.decode(cdr, message_type)),
+        )  # fmt: skip
 
     def subscribe(self, topic, message_type, callback, qos=None):
         self._readers.setdefault(topic, []).append(callback)
