@@ -12,7 +12,7 @@ recorded is what is trained and what is commanded. `hardware/robots/template.yam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -211,6 +211,41 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Motor:
+    """A servo of a robot that is driven over its own bus.
+
+    Attributes:
+        id: on the bus.
+        range: of its joint, `measured` by the calibration, or `full` for one that turns without end: its zero is where
+            it stood when the middle was set.
+        lower: where the lower end of the range lies [rad]; None: the middle of the range is zero.
+        settings: registers by name, see `feetech.registers.SETTINGS`.
+    """
+
+    id: int
+    range: Literal["measured", "full"] = "measured"
+    lower: float | None = None
+    settings: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Driver:
+    """How the robot is driven by a node of this package, which then offers the file's topics.
+
+    Attributes:
+        kind: `feetech`: servos on a serial bus.
+        motors: by their joints' names on the graph.
+        timeout: without commands, after which the arm holds and the next command has to begin where it stands [s].
+        at_exit: the torque is taken away slowly (`release`), or stays (`hold`).
+    """
+
+    kind: Literal["feetech"]
+    motors: Mapping[str, Motor]
+    timeout: float = 0.5
+    at_exit: Literal["release", "hold"] = "release"
+
+
+@dataclass(frozen=True)
 class Parts:
     """The arm in its MuJoCo model: names of joints, base body and end-effector site."""
 
@@ -238,6 +273,7 @@ class RobotFile:
         tick_rate_hz: ticks of the Supervisor per second; each sends command_rate_hz / tick_rate_hz points.
         homing_speed: of the fastest joint [rad/s].
         safe_state: what the Supervisor does when something fails: `brake` to rest and hold.
+        driver: how it is driven without drivers of its own; None: its drivers are started elsewhere.
     """
 
     name: str
@@ -257,6 +293,7 @@ class RobotFile:
     watchdog_times: Mapping[str, float]
     workspace: Box | None
     model: Model | None
+    driver: Driver | None
     task_features: Mapping[str, tuple[Mapping[str, Any], Stream]]
     path: Path
 

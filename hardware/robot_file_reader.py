@@ -22,9 +22,11 @@ from robot_rl.hardware.robot_file import (
     Box,
     Clock,
     CommandTopic,
+    Driver,
     GripperAction,
     GripperSpec,
     Model,
+    Motor,
     RobotFile,
     RobotFileError,
     Scale,
@@ -55,9 +57,20 @@ class _Reader:
     def robot(self) -> RobotFile:
         known = {
             "name", "rate_hz", "command_rate_hz", "tick_rate_hz", "controllers", "joints", "limits", "home", "gripper",
-            "homing_speed", "safe_state", "watchdog", "workspace", "model", "observation", "task_features", "commands",
+            "homing_speed", "safe_state", "watchdog", "workspace", "model", "driver", "observation", "task_features",
+            "commands",
         }  # fmt: skip
-        required = known - {"gripper", "homing_speed", "safe_state", "watchdog", "workspace", "model", "task_features"}
+        optional = {
+            "gripper",
+            "homing_speed",
+            "safe_state",
+            "watchdog",
+            "workspace",
+            "model",
+            "driver",
+            "task_features",
+        }
+        required = known - optional
         self._keys("", self.plain, known, required)
         if self.problems:
             raise RobotFileError(str(self.path), self.problems)
@@ -82,6 +95,7 @@ class _Reader:
             "watchdog_times": self._watchdog(),
             "workspace": self._box(),
             "model": self._model(len(joints)),
+            "driver": self._driver(streams),
             "task_features": self._task_features(),
             "path": self.path,
         }
@@ -270,6 +284,46 @@ class _Reader:
             if len(model.joints) != dof or not model.base or not model.site:
                 self.problems.append(f"model: name {dof} joints, the base body and the end-effector site of the file")
         return model
+
+    def _driver(self, streams: Mapping[str, Stream]) -> Driver | None:
+        if self.plain.get("driver") is None:
+            return None
+        plain = self._mapping("driver")
+        self._keys("driver.", plain, {"kind", "motors", "timeout", "at_exit", "settings"}, {"kind", "motors"})
+        self._choice("driver.kind", plain.get("kind"), ("feetech",))
+        self._choice("driver.at_exit", plain.get("at_exit", "release"), ("release", "hold"))
+        timeout = self._positive("driver.timeout", plain.get("timeout", 0.5))
+        shared = self._settings("driver.settings", plain.get("settings"))
+        motors = {}
+        for name, values in (plain.get("motors") or {}).items():
+            where = f"driver.motors.{name}"
+            values = {"settings": None, **values} if isinstance(values, Mapping) else {"settings": None}
+            own = self._settings(f"{where}.settings", values.pop("settings"))
+            motor = self._build(where, Motor, values, settings={**shared, **own})
+            if motor is not None:
+                self._choice(f"{where}.range", motor.range, ("measured", "full"))
+                motors[str(name)] = motor
+        ids = [motor.id for motor in motors.values()]
+        if len(set(ids)) < len(ids) or not all(isinstance(number, int) and 0 <= number <= 253 for number in ids):
+            self.problems.append(f"driver.motors: expected a different id from 0 to 253 for each, got {ids}")
+        elements = {element for stream in streams.values() for element in stream.elements}
+        if missing := sorted(elements - set(motors)):
+            self.problems.append(f"driver.motors: missing {', '.join(missing)}, which joint states consist of")
+        return Driver(plain["kind"], motors, timeout, plain.get("at_exit", "release")) if not self.problems else None
+
+    def _settings(self, where: str, plain: Any) -> dict[str, int]:
+        from robot_rl.hardware.feetech.registers import SETTINGS
+
+        if not isinstance(plain or {}, Mapping):
+            self.problems.append(f"{where}: expected a mapping, got {plain!r}")
+            return {}
+        found = dict(plain or {})
+        self._keys(f"{where}.", found, set(SETTINGS), set())
+        for name, value in found.items():
+            largest = (1 << 8 * SETTINGS[name].size) - 1 if name in SETTINGS else 0
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= largest:
+                self.problems.append(f"{where}.{name}: expected a whole number from 0 to {largest}, got {value!r}")
+        return found
 
     def _feature(self, where: str, name: str, plain: Mapping[str, Any]) -> Feature | None:
         unknown = set(plain) - {item.name for item in fields(Feature)} | (set(plain) & {"name"})

@@ -15,11 +15,11 @@ import numpy as np
 
 from robot_rl.datasets import Contract, ContractError
 from robot_rl.hardware import bindings
+from robot_rl.hardware.joint_reference import CommandError
 from robot_rl.hardware.robot_file import ARRAY, RobotFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.qos import Qos
 from robot_rl.hardware.twin.cameras import CameraThread
-from robot_rl.hardware.twin.joint_reference import CommandError
 from robot_rl.hardware.twin.stream import Fault, Impairment, Link, Schedule, Stamps, noisy
 from robot_rl.hardware.twin.twin import Twin
 from robot_rl.sim.spec import SpecError, load

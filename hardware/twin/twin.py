@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from robot_rl.hardware.twin.joint_reference import CommandError, JointReference
+from robot_rl.hardware.joint_reference import CommandError, JointReference
 from robot_rl.sim.arm import ArmEnv
 from robot_rl.sim.arm_model import PHYSICS_PERIOD
 from robot_rl.sim.controllers import ServoController

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from robot_rl.hardware import bindings
 from robot_rl.hardware.bindings import Tail
+from robot_rl.hardware.joint_reference import JointReference
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.safety.supervisor_state import Command
-from robot_rl.hardware.twin.joint_reference import JointReference
 from robot_rl.sim.servo import Servo
 
 START = 1000.0

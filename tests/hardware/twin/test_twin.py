@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from robot_rl import sim
+from robot_rl.hardware.joint_reference import CommandError
 from robot_rl.hardware.safety.proposal import Proposal
 from robot_rl.hardware.safety.supervisor import Supervisor
 from robot_rl.hardware.safety.supervisor_state import Observation, State, Watchdog
-from robot_rl.hardware.twin.joint_reference import CommandError
 from robot_rl.hardware.twin.twin import Twin
 from robot_rl.sim.kinematics import Kinematics
 from robot_rl.sim.rotation import quaternion_to_6d

@@ -1,4 +1,4 @@
-"""Joint references of a simulated robot, from commands as `ros2_control`'s controllers take them.
+"""Joint references of a robot, from commands as `ros2_control`'s controllers take them.
 
 Points are interpolated as by joint_trajectory_controller: linearly where they give positions alone, by cubics with
 velocities, by quintics with accelerations, beginning in the present reference. A new trajectory replaces the one before

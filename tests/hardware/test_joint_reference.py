@@ -5,7 +5,7 @@ import pytest
 from numpy.polynomial import Polynomial
 from scipy.interpolate import BPoly, CubicHermiteSpline
 
-from robot_rl.hardware.twin.joint_reference import CommandError, JointReference
+from robot_rl.hardware.joint_reference import CommandError, JointReference
 
 TIMES = np.array([0.3, 0.5, 1.0])
 GRID = np.linspace(0.002, 1.0, 400)
