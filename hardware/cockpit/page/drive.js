@@ -42,6 +42,7 @@ export class Drive extends EventTarget {
     document.addEventListener("visibilitychange", () => document.hidden && this.release());
     addEventListener("gamepadconnected", (event) => this.#gamepad(event.gamepad.id));
     addEventListener("gamepaddisconnected", () => this.#gamepad(""));
+    link.addEventListener("open", () => this.changed()); // who holds nothing may drive from now on
     link.addEventListener("close", () => this.release());
     setInterval(() => this.#beat(), BEAT);
   }

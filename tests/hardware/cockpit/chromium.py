@@ -58,6 +58,7 @@ class Chromium:
             for domain in ("Page", "Runtime", "Log"):
                 await self.send(f"{domain}.enable")
             width, height, mobile = self._size
+            await self.send("Emulation.setFocusEmulationEnabled", enabled=True)
             await self.resize(width, height, mobile)
         except BaseException:
             await self._end()

@@ -73,16 +73,17 @@ class Person:
             await asyncio.sleep(0.01)
 
     async def hold(self, key, condition):
-        """Press a key until it has moved the robot; as the page asks for it after a late input, anew."""
-        deadline = time.monotonic() + 60
-        await self.browser.key(key, True)
-        while not condition(reading := self.reading()):
-            assert time.monotonic() < deadline, (reading, await self.notice())
-            if "release everything first" in await self.notice():
-                await self.browser.key(key, False)
-                await asyncio.sleep(0.3)
-                await self.browser.key(key, True)
-            await asyncio.sleep(0.01)
+        """Hold a key until it moves the robot; when that was late on a busy machine, it has to be pressed anew."""
+        for _ in range(10):
+            await self.browser.key(key, True)
+            end = time.monotonic() + 3.0
+            while time.monotonic() < end:
+                if condition(self.reading()):
+                    return
+                await asyncio.sleep(0.01)
+            await self.browser.key(key, False)
+            await asyncio.sleep(0.5)
+        raise AssertionError(f"{self.reading()}: {await self.notice()}")
 
     async def notice(self):
         return await self.browser.run("document.getElementById('notice').textContent")
