@@ -1,7 +1,7 @@
 """The `robot-rl` command: finds the subcommand, composes its Hydra configuration, and runs it.
 
 Every configured command is `robot_rl/<command>.py` with `main(config)`, beside `configs/<command>.yaml`, whose comments
-are its help. `data`, `doctor`, `robots` and `export` take ordinary arguments instead and have `main(arguments)`.
+are its help. The commands of `PLAIN` take ordinary arguments instead and have `main(arguments)`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CONFIGURED = {
 PLAIN = {
     "export": "write a policy as ONNX, for deployment without torch",
     "data": "inspect, check, repair and annotate episode stores",
+    "cameras": "list cameras, and check what they deliver and how late",
     "robots": "list robots, and check a robot's file against itself and a live ROS 2 graph",
     "doctor": "say what works on this machine, and the command that mends what does not",
 }
