@@ -149,6 +149,17 @@ class Layout:
         }
 
     @staticmethod
+    def from_dict(plain: Mapping[str, Any]) -> Layout:
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ContractError when something is missing or wrong."""
+        return Layout(
+            contract=Contract.from_dict(plain["contract"]),
+            encoding=plain["encoding"],
+            streams=tuple(plain["streams"]),
+            sim_state_size=plain["sim_state_size"],
+            provenance=plain["provenance"],
+        )
+
+    @staticmethod
     def read(store: Path, group: str = "") -> Layout:
         """Read the attributes of a store.
 
@@ -181,13 +192,7 @@ class Layout:
                 "Install a newer robot_rl."
             )
         try:
-            return Layout(
-                contract=Contract.from_dict(attributes["contract"]),
-                encoding=attributes["encoding"],
-                streams=tuple(attributes["streams"]),
-                sim_state_size=attributes["sim_state_size"],
-                provenance=attributes["provenance"],
-            )
+            return Layout.from_dict(attributes)
         except (KeyError, TypeError, ContractError) as error:
             raise StoreDamaged(
                 f"{path}: the attributes are incomplete ({error}); `robot-rl data check --repair` restores them."

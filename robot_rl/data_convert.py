@@ -1,4 +1,4 @@
-"""`robot-rl data convert`: data sets of LeRobot, robomimic and diffusion_policy, to and from episode stores."""
+"""`robot-rl data convert`: LeRobot, robomimic, diffusion_policy and rosbag2, to and from episode stores."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from robot_rl.data_edit import progress_bar
 if TYPE_CHECKING:
     from robot_rl.datasets import EpisodeStore
 
-FORMATS = ("lerobot", "robomimic", "diffusion_policy")
+FORMATS = ("lerobot", "robomimic", "diffusion_policy", "rosbag2")
 
 
 def add_verb(verbs: Any) -> None:
     """Add `convert` to the parser of `robot-rl data`."""
     convert = verbs.add_parser(
         "convert",
-        help="to and from LeRobot v3, robomimic HDF5 and diffusion_policy Zarr",
+        help="to and from LeRobot v3, robomimic HDF5, diffusion_policy Zarr and rosbag2",
         description="Make an episode store of a foreign data set, or with --to a foreign data set of an episode store.",
     )
     convert.add_argument("source", type=Path, help="the format of a foreign data set is recognised")
@@ -35,6 +35,9 @@ def add_verb(verbs: Any) -> None:
     writing = convert.add_argument_group("to other formats")
     writing.add_argument("--pictures", action="store_true", help="to LeRobot: embed exact PNG pictures, no video")
     writing.add_argument("--codec", default="libsvtav1", help="to LeRobot: libsvtav1 (default) or libx264")
+    bags = convert.add_argument_group("rosbag2, both ways")
+    bags.add_argument("--robot", help="name or path of its file; from a bag: only where the bag does not say")
+    bags.add_argument("--storage", default="mcap", choices=("mcap", "sqlite3"), help="to rosbag2; default: mcap")
     convert.set_defaults(run=_convert)
 
 
@@ -55,11 +58,17 @@ def recognise(path: Path) -> str:
         return "robomimic"
     if path.is_file() and path.suffix == ".zip":
         return "diffusion_policy"
+    if path.suffix in (".mcap", ".db3") or (path.is_dir() and _is_bag(path)):
+        return "rosbag2"
     found = "there is nothing" if not path.exists() else "it is none of them"
     raise ValueError(
-        f"{path}: expected an episode store, a LeRobot data set (meta/info.json), robomimic's .hdf5 or "
-        f"diffusion_policy's Zarr; {found}"
+        f"{path}: expected an episode store, a LeRobot data set (meta/info.json), robomimic's .hdf5, "
+        f"diffusion_policy's Zarr or a rosbag2 recording; {found}"
     )
+
+
+def _is_bag(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in ("*.mcap", "*.db3", "*.mcap.zstd", "*.db3.zstd"))
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -72,6 +81,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _read(options: argparse.Namespace, kind: str) -> int:
     from robot_rl.datasets.formats import diffusion_policy, lerobot, robomimic
+    from robot_rl.hardware.recording import whole_import
 
     rate = {} if options.rate is None else {"rate_hz": options.rate}
     common: dict[str, Any] = {"skip_bad": options.skip_bad}
@@ -82,6 +92,10 @@ def _read(options: argparse.Namespace, kind: str) -> int:
         elif kind == "robomimic":
             made = robomimic.read(
                 options.source, options.output, mask=options.mask, progress=progress, **common, **rate
+            )
+        elif kind == "rosbag2":
+            made = whole_import.convert_bag(
+                options.source, options.output, robot=options.robot, progress=progress, **common
             )
         else:
             made = diffusion_policy.read(options.source, options.output, progress=progress, **common, **rate)
@@ -101,10 +115,20 @@ def _write(options: argparse.Namespace) -> int:
             lerobot.write(store, options.output, video=not options.pictures, codec=options.codec, progress=progress)
         elif options.to == "robomimic":
             robomimic.write(store, options.output, progress=progress, **_robosuite(store))
+        elif options.to == "rosbag2":
+            _export_bag(store, options, progress)
         else:
             diffusion_policy.write(store, options.output, progress=progress)
     print(f"{options.output}: {len(store)} episodes, {store.num_steps} steps, for {options.to}")
     return 0
+
+
+def _export_bag(store: EpisodeStore, options: argparse.Namespace, progress: Any) -> None:
+    from robot_rl.hardware.recording.bag_export import export_bag
+
+    if options.robot is None:
+        raise ValueError("--robot is missing: give the name of a robot or the path of its file, which names the topics")
+    export_bag(store, options.robot, options.output, options.storage, progress)
 
 
 def _robosuite(store: EpisodeStore) -> dict[str, Any]:

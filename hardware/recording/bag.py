@@ -21,6 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import yaml
+
 from robot_rl.hardware.recording.mcap_index import MAGIC
 from robot_rl.hardware.ros2 import messages
 
@@ -63,6 +65,7 @@ class Bag:
     Attributes:
         path: as given.
         definitions: by type name, as far as the bag was read.
+        damage: what could not be read so far, a line each.
 
     Raises:
         BagError: there is no bag.
@@ -71,15 +74,16 @@ class Bag:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.definitions: dict[str, Definition] = {}
+        self.damage: list[str] = []
         self._decoders: dict[str, Any] = {}
         files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.mcap"), key=_number)
-        self._files = [McapFile(file, self.definitions) for file in files if file.suffix == ".mcap"]
+        self._files = [McapFile(file, self.definitions, self.damage) for file in files if file.suffix == ".mcap"]
         if not (self._files or self.path.suffix == ".db3" or any(self.path.glob("*.db3*") or self.path.glob("*.zstd"))):
             raise BagError(f"{self.path}: expected a rosbag2 folder, an .mcap or a .db3 file")
 
     @property
     def facts(self) -> dict[str, str]:
-        """What the recorder of this package noted about the run; empty for bags of other recorders."""
+        """What this package noted about the run when it wrote the bag; empty for bags of other recorders."""
         from mcap.data_stream import ReadDataStream
         from mcap.records import Metadata
 
@@ -87,7 +91,7 @@ class Bag:
             for opcode, _, content in islice(McapFile(file.path).records(), 2):
                 if opcode == METADATA and (about := Metadata.read(ReadDataStream(BytesIO(content)))).name == NOTES:
                     return about.metadata
-        return {}
+        return self._custom_data()
 
     def read(self, stop: int | None = None) -> Iterator[Recorded]:
         """Messages from where the last call stopped, in the order of recording.
@@ -114,7 +118,17 @@ class Bag:
         except Exception as error:
             raise BagError(f"{self.path}: a message of {recorded.topic} is no {name}: {error}") from error
 
+    def _custom_data(self) -> dict[str, str]:
+        file = (self.path if self.path.is_dir() else self.path.parent) / "metadata.yaml"
+        try:
+            about = yaml.safe_load(file.read_text())["rosbag2_bagfile_information"].get("custom_data")
+        except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+            return {}
+        return about if isinstance(about, dict) and "run" in about else {}
+
     def _read_by_rosbags(self) -> Iterator[Recorded]:
+        from sqlite3 import DatabaseError
+
         from rosbags.interfaces import MessageDefinitionFormat
         from rosbags.rosbag2 import Reader, ReaderError
 
@@ -124,9 +138,13 @@ class Bag:
                 for connection in reader.connections:
                     encoding = encodings.get(connection.msgdef.format, "")
                     self.definitions.setdefault(connection.msgtype, Definition(encoding, connection.msgdef.data))
-                for connection, received, cdr in reader.messages():
-                    yield Recorded(connection.topic, connection.msgtype, received, cdr)
-        except (ReaderError, FileNotFoundError) as error:
+                try:
+                    for connection, received, cdr in reader.messages():
+                        yield Recorded(connection.topic, connection.msgtype, received, cdr)
+                except (DatabaseError, ReaderError) as error:
+                    self.damage.append(f"{self.path.name} cannot be read further: {error}")
+                    _log.warning("%s", self.damage[-1])
+        except (DatabaseError, ReaderError, FileNotFoundError) as error:
             raise BagError(f"{self.path}: {error}") from error
 
 
@@ -135,11 +153,15 @@ class McapFile:
 
     Args:
         definitions: where types are noted.
+        damage: where chunks are noted that cannot be read.
     """
 
-    def __init__(self, path: Path, definitions: dict[str, Definition] | None = None) -> None:
+    def __init__(
+        self, path: Path, definitions: dict[str, Definition] | None = None, damage: list[str] | None = None
+    ) -> None:
         self.path = path
         self._definitions = definitions if definitions is not None else {}
+        self._damage = damage if damage is not None else []
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
         self._offset = len(MAGIC)
@@ -168,7 +190,8 @@ class McapFile:
             if opcode == CHUNK:
                 inside = chunk_content(content)
                 if inside is None:
-                    _log.warning("%s: the chunk at byte %d is damaged and left out", self.path, start)
+                    self._damage.append(f"the chunk at byte {start} of {self.path.name} is damaged")
+                    _log.warning("%s and left out", self._damage[-1])
                 for inner, _, payload in records_of_chunk(inside or b""):
                     yield from self._note(inner, payload)
             else:

@@ -28,8 +28,8 @@ from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.hardware import observed_row
 from robot_rl.hardware.alignment import Alignment, AlignmentError, StaleError
 from robot_rl.hardware.recording import episode_mark
-from robot_rl.hardware.recording.bag import Bag, Recorded
-from robot_rl.hardware.recording.episode_mark import VERDICTS, Mark
+from robot_rl.hardware.recording.bag import Bag, BagError, Recorded
+from robot_rl.hardware.recording.episode_mark import VERDICTS, Mark, MarkError
 from robot_rl.hardware.recording.recorded_actions import Action, RecordedActions
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
@@ -63,6 +63,7 @@ class Imported:
         steps: number of its actions.
         facts: as in the journal.
         problem: why nothing was stored, else empty.
+        bad: whether that is a fault of the recording, and nobody's wish.
     """
 
     number: int
@@ -70,6 +71,7 @@ class Imported:
     steps: int
     facts: Mapping[str, Any]
     problem: str = ""
+    bad: bool = False
 
 
 class _Row(NamedTuple):
@@ -92,6 +94,7 @@ class _Episode:
     gap: list[tuple[_Row, Action | None]] = field(default_factory=list)  # since then; the action is a stopgap
     writer: EpisodeWriter | None = None
     kinds: set[str] = field(default_factory=set)
+    damage: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, name: str) -> None:
@@ -125,6 +128,9 @@ class BagImport:
                        if "recording" in facts}  # fmt: skip
         self._episode: _Episode | None = None
         self._closed: Imported | None = None
+        self._last = 0  # number of the episode that began last
+        self._lost: list[str] = []  # what could not be read since then, between episodes
+        self._noted = 0
         self._now = -np.inf
         self._whole = not notes
         resolved = json.loads(notes.get("topics", "{}"))
@@ -139,10 +145,18 @@ class BagImport:
 
     def push(self, recorded: Recorded) -> list[Imported]:
         """Take the next message; returns the episodes that it closed."""
-        topic, received = recorded.topic, recorded.received * 1e-9
         if self._whole and self._episode is None:
-            self._open(1, received, {})
-        done = self._advance(received)
+            self._open(1, recorded.received * 1e-9, {})
+        self._note_damage()
+        done = self._advance(recorded.received * 1e-9)
+        try:
+            return done + self._take(recorded)
+        except (BagError, MarkError) as error:
+            self._bag.damage.append(str(error))
+            return done
+
+    def _take(self, recorded: Recorded) -> list[Imported]:
+        topic, received = recorded.topic, recorded.received * 1e-9
         if topic in self._streams:
             message = self._bag.decode(recorded)
             if self._simulated:
@@ -161,11 +175,12 @@ class BagImport:
         elif topic in self._commands:
             self._actions.take_command(self._commands[topic], self._bag, recorded)
         elif topic == self._mark:
-            done += self._take_mark(episode_mark.decode(self._bag.decode(recorded)))
-        return done
+            return self._take_mark(episode_mark.decode(self._bag.decode(recorded)))
+        return []
 
     def finish(self) -> list[Imported]:
         """The recording has ended: an episode that is still open ends with it."""
+        self._note_damage()
         if self._episode is None:
             return []
         return self._close(self._now, None, {} if self._whole else {"unfinished": True})
@@ -179,6 +194,23 @@ class BagImport:
     def _open(self, number: int, time: float, facts: Mapping[str, Any]) -> None:
         self._episode = _Episode(number, time, int(np.ceil(time * self._rate - 1e-6)), dict(facts))
         self._closed = None
+
+    def _note_damage(self) -> None:
+        """What could not be read belongs to the episode that is open, or to the next one."""
+        found = self._lost if self._episode is None else self._episode.damage
+        found += [text for text in dict.fromkeys(self._bag.damage[self._noted :]) if text not in found]
+        self._noted = len(self._bag.damage)
+
+    def _missing(self, number: int) -> list[Imported]:
+        """The episodes before `number` whose begin was lost."""
+        lost, self._lost = self._lost, []
+        found = [
+            Imported(missing, None, 0, {}, "; ".join(["its begin is not in the bag", *lost]), bad=True)
+            for missing in range(self._last + 1, number)
+            if lost or self._last
+        ]
+        self._last = max(self._last, number)
+        return found
 
     def _wait(self, lag: float) -> None:
         self._lag, self._alignment = lag, Alignment(self._robot, keep=2 * lag)
@@ -207,17 +239,20 @@ class BagImport:
         if self._whole:
             self._whole = False
             self.close()
+        if self._episode is not None and (mark.word == "start" or mark.episode != self._episode.number):
+            done = self._close(mark.time, None, {})
         if mark.word == "start":
-            if self._episode is not None:
-                done = self._close(mark.time, None, {})
+            done += self._missing(mark.episode)
             self._open(mark.episode, mark.time, mark.facts)
+        elif self._episode is None and mark.episode > self._last:
+            done += self._missing(mark.episode + 1)
         elif self._episode is None:
             self._judge(mark)
         elif mark.word == "discard":
-            done = [Imported(self._episode.number, None, 0, {}, "discarded")]
+            done += [Imported(self._episode.number, None, 0, {}, "discarded")]
             self.close()
         else:
-            done = self._close(mark.time, VERDICTS[mark.word], mark.facts)
+            done += self._close(mark.time, VERDICTS[mark.word], mark.facts)
         return done
 
     def _judge(self, mark: Mark) -> None:
@@ -312,16 +347,20 @@ class BagImport:
         name = f"{self._run}/{episode.number}" + (f".{episode.part}" if episode.part > 1 else "")
         known: dict[str, Any] = {"task": "", "operator": "", "seed": None, "text": "", "source": _source(episode.kinds)}
         known |= {**self._facts, **episode.facts, **episode.counts, **facts, "recording": name, "began": episode.began}
+        if episode.damage:
+            if episode.writer is not None:
+                episode.writer.discard()
+            return Imported(episode.number, None, 0, known, "; ".join(episode.damage), bad=True)
         if episode.held is None:
             why = "no action was executed" if episode.row else "the streams did not give a single whole row"
-            return Imported(episode.number, None, 0, known, why)
+            return Imported(episode.number, None, 0, known, why, bad=True)
         row, action = episode.held
         final = row
         if episode.gap:
             final = episode.gap[0][0]
             self._write(episode, row, action, terminated=success is True, truncated=success is not True)
         if episode.writer is None:
-            return Imported(episode.number, None, 0, known, "nothing was observed after its only action")
+            return Imported(episode.number, None, 0, known, "nothing was observed after its only action", bad=True)
         if name in self._known:
             episode.writer.discard()
             return Imported(episode.number, None, episode.writer.length, known, "the store has it already")
@@ -335,7 +374,9 @@ def import_bag(
     path: str | Path, robot: RobotFile, output: str | Path, namespace: str = "",
     facts: Mapping[str, Any] | None = None, encoding: str | Mapping[str, str] = "jpeg",
 ) -> Iterator[Imported]:  # fmt: skip
-    """Import a bag: a rosbag2 folder, `.mcap` or `.db3` file. Yields its episodes one by one.
+    """Import a bag: a rosbag2 folder, `.mcap` or `.db3` file. Yields its episodes one by one, as they are stored.
+
+    `whole_import` imports all or none of them.
 
     Args:
         robot: see `robot_for`.

@@ -72,3 +72,19 @@ def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ):
         assert main(["data", "import", *arguments]) == 1
         assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_bags_are_converted_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str], storage: str) -> None:
+    record(tmp_path / "bag", close=True)
+    first, again, second = tmp_path / "first.zarr", tmp_path / "again", tmp_path / "second.zarr"
+    assert main(["data", "convert", str(tmp_path / "bag"), str(first)]) == 0
+    words = [str(first), str(again), "--to", "rosbag2", "--storage", storage]
+    assert main(["data", "convert", *words]) == 1
+    assert "--robot is missing" in capsys.readouterr().err
+    assert main(["data", "convert", *words, "--robot", "panda"]) == 0
+    assert main(["data", "convert", str(again), str(second)]) == 0
+    assert main(["data", "diff", str(first), str(second)]) == 0
+    assert "the stores hold the same" in capsys.readouterr().out
+    assert main(["data", "import", str(again), f"output={tmp_path / 'x.zarr'}"]) == 1
+    assert "data convert" in capsys.readouterr().err
