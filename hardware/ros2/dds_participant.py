@@ -40,7 +40,7 @@ TAKE = 64
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of mallopt(3)."""
 _domains: dict[int, Domain] = {}
-_joining = threading.Lock()  # threads of one process may join at the same time
+_making = threading.Lock()  # cyclonedds makes domains and types by one thread at a time
 
 
 class Writer:
@@ -105,7 +105,7 @@ class DdsParticipant:
         self.configuration = configuration()
         self._builtin: list[_Builtin] = []
         self._node = (namespace, name)
-        with _joining:
+        with _making:
             self._participant = _join(self.configuration)
         self._publisher, self._subscriber = DdsPublisher(self._participant), Subscriber(self._participant)
         self._topics: dict[str, Any] = {}
@@ -234,10 +234,12 @@ class DdsParticipant:
         return reader
 
     def _topic(self, name: str, message_type: str) -> Any:
-        if name not in self._topics:
-            self._topics[name] = Topic(self._participant, name, idl_type(message_type))
+        with _making:
+            kind = idl_type(message_type)
+            if name not in self._topics:
+                self._topics[name] = Topic(self._participant, name, kind)
         topic = self._topics[name]
-        if topic.data_type is not idl_type(message_type):
+        if topic.data_type is not kind:
             raise GraphError(f"{name} is a {ros_name(topic.typename)} in this node already, not a {message_type}")
         return topic
 

@@ -7,7 +7,6 @@ pinned and `test_dds_types.py` keeps watch.
 
 from __future__ import annotations
 
-import threading
 from functools import cache
 from typing import Any
 
@@ -19,8 +18,6 @@ from robot_rl.hardware.ros2 import messages
 ANY = int(ViewState.Any | InstanceState.Any | SampleState.Any)
 SERVICE_HEADER = ("client_guid", "sequence_number")
 """rmw_cyclonedds puts two integers of 8 bytes before every request and response."""
-
-_making = threading.RLock()
 
 
 def dds_name(message_type: str) -> str:
@@ -58,14 +55,9 @@ def take(reader: Any, count: int) -> list[tuple[bytes, Any]]:
     return samples
 
 
+@cache
 def idl_type(message_type: str) -> Any:
     """The IdlStruct of a message type, for cyclonedds's Topic: final, XCDR1, the same names as in rosidl's IDL."""
-    with _making:  # there is one for all threads: cyclonedds compares them by identity
-        return _idl_type(message_type)
-
-
-@cache
-def _idl_type(message_type: str) -> Any:
     from cyclonedds.idl import make_idl_struct
     from cyclonedds.idl.types import int64, uint64
 

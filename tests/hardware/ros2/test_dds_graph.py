@@ -378,3 +378,21 @@ class _RawClient:
                         return messages.decode(cdr[:4] + cdr[20:], f"{self._type}_Response")
                 time.sleep(0.01)
         raise AssertionError("no answer")
+
+
+def test_threads_of_one_process_join_at_the_same_time(domain):
+    code = """
+import threading
+from robot_rl.hardware.ros2.graph import open_graph
+def join(number):
+    with open_graph(f"node{number}") as graph:
+        graph.publisher("picture", "sensor_msgs/msg/Image")
+        graph.subscribe("picture", "sensor_msgs/msg/Image", lambda received: None)
+        joined.append(number)
+joined = []
+threads = [threading.Thread(target=join, args=(number,)) for number in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert len(joined) == 4
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
