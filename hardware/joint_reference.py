@@ -45,6 +45,10 @@ class JointReference:
 
     def __init__(self, position: np.ndarray) -> None:
         self.hold(position)
+        # What is compiled at its first call is compiled now, not when the first command comes.
+        self.follow(0.0, np.ones(1), self._now.position[None])
+        self.sample(np.zeros(1))
+        self.hold(position)
 
     def hold(self, position: np.ndarray) -> None:
         """Forget all commands and stay at a position [dof] rad."""

@@ -28,6 +28,7 @@ from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import ActionClient, Graph, GraphError, Received, open_graph
 from robot_rl.hardware.ros2.qos import LATCHED
 from robot_rl.hardware.safety.lease import LeaseRefused
+from robot_rl.hardware.safety.rehearsal import rehearse
 from robot_rl.hardware.safety.supervisor import SupervisorError
 from robot_rl.hardware.safety.supervisor_messages import (
     BOOL,
@@ -411,6 +412,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             robot = RobotFile.load(name)
             node = SupervisorNode(robot.for_policy(_contract(policy)) if policy else robot, steps)
+            rehearse(node.robot)
         except (RobotFileError, ContractError, SupervisorError, ValueError, OSError) as error:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)
