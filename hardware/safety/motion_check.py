@@ -123,7 +123,7 @@ class _Clearance:
 
     def stays(self, path: np.ndarray) -> bool:
         """Whether all distances are positive, or zero, at all positions [n, dof]."""
-        begin = 0
+        path, begin = np.ascontiguousarray(path), 0  # one layout, compiled once
         while True:
             begin, wanted = _unproven(path, begin, self._lever, self._places, self._distances, self._oldest)
             if begin == len(path):
