@@ -237,12 +237,14 @@ class Driver:
         motors: by their joints' names on the graph.
         timeout: without commands, after which the arm holds and the next command has to begin where it stands [s].
         at_exit: the torque is taken away slowly (`release`), or stays (`hold`).
+        middle: how the arm stands when every joint is in the middle of its range, for people.
     """
 
     kind: Literal["feetech"]
     motors: Mapping[str, Motor]
     timeout: float = 0.5
     at_exit: Literal["release", "hold"] = "release"
+    middle: str = ""
 
 
 @dataclass(frozen=True)

@@ -289,7 +289,7 @@ class _Reader:
         if self.plain.get("driver") is None:
             return None
         plain = self._mapping("driver")
-        self._keys("driver.", plain, {"kind", "motors", "timeout", "at_exit", "settings"}, {"kind", "motors"})
+        self._keys("driver.", plain, {"kind", "motors", "timeout", "at_exit", "middle", "settings"}, {"kind", "motors"})
         self._choice("driver.kind", plain.get("kind"), ("feetech",))
         self._choice("driver.at_exit", plain.get("at_exit", "release"), ("release", "hold"))
         timeout = self._positive("driver.timeout", plain.get("timeout", 0.5))
@@ -309,7 +309,9 @@ class _Reader:
         elements = {element for stream in streams.values() for element in stream.elements}
         if missing := sorted(elements - set(motors)):
             self.problems.append(f"driver.motors: missing {', '.join(missing)}, which joint states consist of")
-        return Driver(plain["kind"], motors, timeout, plain.get("at_exit", "release")) if not self.problems else None
+        if self.problems:
+            return None
+        return Driver(plain["kind"], motors, timeout, plain.get("at_exit", "release"), str(plain.get("middle", "")))
 
     def _settings(self, where: str, plain: Any) -> dict[str, int]:
         from robot_rl.hardware.feetech.registers import SETTINGS

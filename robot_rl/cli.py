@@ -32,7 +32,7 @@ PLAIN = {
     "export": "write a policy as ONNX, for deployment without torch",
     "data": "inspect, check, repair and annotate episode stores",
     "cameras": "list cameras, and check what they deliver and how late",
-    "robots": "list robots, and check a robot's file against itself and a live ROS 2 graph",
+    "robots": "list robots, check a robot's file against a live ROS 2 graph, set up and calibrate arms",
     "doctor": "say what works on this machine, and the command that mends what does not",
 }
 

@@ -28,6 +28,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robot_rl.arm_driver import driver_parameters
 from robot_rl.camera_devices import camera_parameters
 from robot_rl.intervals import mcnemar, wilson
 from robot_rl.metric_log import write_results
@@ -75,6 +76,7 @@ def main(config: DictConfig) -> int:
     if plain["episodes"] < 1:
         raise EvaluateError("episodes: expected at least 1")
     camera_parameters(plain)  # mistakes are told before anything is written
+    driver_parameters(plain)
     candidate = Candidate.load(str(plain["policy"]), "cpu", plain["threads"])
     folder = _begin(Path(plain["output"]), plain)
     spec = _environment(candidate, plain) if plain["twin"] else None
@@ -121,6 +123,8 @@ def node_parameters(
         }  # fmt: skip
     if (cameras := camera_parameters(plain)) is not None:
         nodes["camera"] = cameras
+    if (driver := driver_parameters(plain)) is not None:
+        nodes["feetech"] = driver
     nodes["supervisor"] = shared | {"policy": policy, "wait_for_proposal": LOCKSTEP_WAIT if lockstep else 0.0}
     if plain["record"]:
         nodes["recorder"] = shared | {
@@ -134,8 +138,8 @@ def node_parameters(
     return nodes
 
 
-def check_alone(endpoints: Sequence[Endpoint], robot: RobotFile, twin: bool) -> None:
-    """Refuse to deploy where somebody else commands the robot, and a twin where there is a robot.
+def check_alone(endpoints: Sequence[Endpoint], robot: RobotFile, here: bool) -> None:
+    """Refuse to deploy where somebody else commands the robot, and what is started here where there is a robot.
 
     Raises:
         DeployError: naming who is there already.
@@ -149,12 +153,12 @@ def check_alone(endpoints: Sequence[Endpoint], robot: RobotFile, twin: bool) -> 
         f"{endpoint.node} {'publishes' if endpoint.is_publisher else 'listens to'} {endpoint.topic}"
         for endpoint in endpoints
         if (endpoint.is_publisher and (endpoint.topic in commands or endpoint.topic.endswith(f"/{STATUS}")))
-        or (twin and endpoint.topic in (streams if endpoint.is_publisher else commands))
+        or (here and endpoint.topic in (streams if endpoint.is_publisher else commands))
     })  # fmt: skip
     if found:
         raise DeployError(
             f"this ROS 2 graph is taken: {'; '.join(found)}. End that first, or choose another ROS_DOMAIN_ID"
-            + (", so that what is meant for the twin never reaches a robot" if twin else "")
+            + (", so that what is meant for this one never reaches another robot" if here else "")
         )
 
 
@@ -212,7 +216,7 @@ def _deploy(
         stack.callback(deployment.wind_down)
         try:
             graph.spin(timeout=DISCOVERY)
-            check_alone(graph.endpoints(), RobotFile.load(str(plain["robot"])), spec is not None)
+            check_alone(graph.endpoints(), RobotFile.load(str(plain["robot"])), spec is not None or bool(plain["port"]))
             print(f"Starting {', '.join(process.name for process in processes)}; their logs are in {folder / 'logs'}")
             deployment.start()
             with tqdm(total=plain["episodes"], desc="deploy", unit="episode", disable=None) as bar:

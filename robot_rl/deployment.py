@@ -216,7 +216,7 @@ class Deployment:
             client.call(messages.make(f"{_TRIGGER}_Request"), done.append, 1.0)
             self._graph.spin(until=lambda: bool(done), timeout=1.0)
             self._graph.spin(until=lambda: self.state not in ("running", "intervening"), timeout=1.0)
-        for name in ("policy", "replay", "supervisor", "recorder", "camera", "twin"):
+        for name in ("policy", "replay", "supervisor", "feetech", "recorder", "camera", "twin"):
             for process in self._processes:
                 if process.name == name:
                     process.stop(60.0 if name == "recorder" else 10.0)

@@ -1,9 +1,11 @@
-"""`robot-rl robots`: the robots that there are, and whether a robot's file fits itself and a live ROS 2 graph."""
+"""`robot-rl robots`: the robots that there are, whether a robot's file fits itself and a live ROS 2 graph, and arms."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
+
+from robot_rl import feetech_arms
 
 if TYPE_CHECKING:
     from robot_rl.hardware.robot_file import RobotFile
@@ -15,7 +17,7 @@ LISTEN = 3.0
 def main(arguments: list[str]) -> int:
     """Run one robot tool; returns the exit status, 1 when something does not match."""
     parser = argparse.ArgumentParser(prog="robot-rl robots", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", metavar="list | check", required=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="list | check | ports | setup | calibrate", required=True)
 
     every = verbs.add_parser("list", help="the robots that ship with the package")
     every.set_defaults(run=_list)
@@ -27,6 +29,7 @@ def main(arguments: list[str]) -> int:
     check.add_argument("--policy", help="checkpoint folder: check that the robot offers what it needs, with its topics")
     check.set_defaults(run=_check)
 
+    feetech_arms.add_verbs(verbs)
     options = parser.parse_args(arguments)
     return int(options.run(options))
 

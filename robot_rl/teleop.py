@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robot_rl.arm_driver import driver_parameters
 from robot_rl.camera_devices import camera_parameters, recorded_sizes
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def run(plain: Mapping[str, Any]) -> int:
     from robot_rl.hardware.ros2.graph import open_graph
 
     camera_parameters(plain)  # mistakes are told before anything is written
+    driver_parameters(plain)
     plain = {**plain, "cameras": recorded_sizes(plain)}
     folder = Path(plain["output"])
     if plain["check"]:
@@ -95,6 +97,8 @@ def node_parameters(plain: Mapping[str, Any], folder: Path, contract: str) -> di
         }  # fmt: skip
     if (devices := camera_parameters(plain)) is not None:
         nodes["camera"] = devices
+    if (driver := driver_parameters(plain)) is not None:
+        nodes["feetech"] = driver
     nodes["supervisor"] = shared | {"wait_for_proposal": 0.5 if lockstep else 0.0, "wait_for_device": lockstep}
     if plain["record"]:
         nodes["recorder"] = shared | {"output": str(folder / "bags"), "dataset": str(folder / "episodes.zarr")}

@@ -64,7 +64,7 @@ class Bus:
         self.counts: Counter[str] = Counter()
 
     @classmethod
-    def open(cls, port: str, baud_rate: int = registers.BAUD_RATES[0], patience: float = PATIENCE) -> Bus:
+    def open(cls, port: str, baud_rate: int = registers.BAUD_RATES[0], patience: float | None = None) -> Bus:
         """Open a port, which then belongs to this process alone.
 
         Raises:
@@ -81,7 +81,7 @@ class Bus:
             line = serial.Serial(port, baud_rate, timeout=0, write_timeout=1.0, exclusive=True)
         except (OSError, ValueError) as error:
             raise PortError(_explain(port, error)) from error
-        return cls(line, port, patience)
+        return cls(line, port, patience or PATIENCE)
 
     def close(self) -> None:
         """Let go of the port; servos do on what they did last."""

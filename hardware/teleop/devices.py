@@ -15,6 +15,7 @@ DEVICES = {
     "spacemouse": ("robot_rl.hardware.teleop.spacemouse", "3Dconnexion SpaceMouse, over hidraw"),
     "gamepad": ("robot_rl.hardware.teleop.gamepad", "game controller, over evdev, with a mapping file"),
     "leader": ("robot_rl.hardware.teleop.leader", "leader arm that publishes its joints as JointState"),
+    "so101_leader": ("robot_rl.hardware.teleop.so101_leader", "SO-101 leader arm, over its Feetech bus"),
     "joy": ("robot_rl.hardware.teleop.ros_topics:make_joy", "sensor_msgs/msg/Joy, with a mapping file"),
     "twist": ("robot_rl.hardware.teleop.ros_topics:make_twist", "geometry_msgs/msg/TwistStamped"),
     "pose": ("robot_rl.hardware.teleop.ros_topics:make_pose", "geometry_msgs/msg/PoseStamped"),

@@ -79,7 +79,7 @@ def test_a_graph_that_is_taken_is_refused() -> None:
         for twin in (True, False):
             with pytest.raises(DeployError, match=f"/other publishes {topic}"):
                 check(topic, "/other", True, twin)
-    with pytest.raises(DeployError, match="never reaches a robot"):
+    with pytest.raises(DeployError, match="never reaches another robot"):
         check(arm, "/joint_trajectory_controller", False, twin=True)
     with pytest.raises(DeployError, match=f"/driver publishes {joints}"):
         check(joints, "/driver", True, twin=True)
