@@ -79,8 +79,8 @@ class Arm:
             BusError: servos are missing, or other ones.
             CalibrationError: the calibration is that of another arm.
         """
-        named, ping = zip(self.names, self.ids, strict=True), self.bus.ping
-        missing = [f"{name} ({servo})" for name, servo in named if not (ping(servo) or ping(servo))]
+        named = zip(self.names, self.ids, strict=True)
+        missing = [f"{name} ({servo})" for name, servo in named if not self.bus.ping(servo)]
         if missing:
             there = len(self.ids) - len(missing)
             raise BusError(

@@ -88,12 +88,13 @@ class Bus:
         self._line.close()
 
     def ping(self, servo: int) -> bool:
-        """Whether a servo answers, at the first attempt."""
-        return servo in self._ask(packet.ping(servo), [servo], 0, attempts=1, patience=GLANCE)
+        """Whether a servo answers."""
+        return servo in self._ask(packet.ping(servo), [servo], 0)
 
     def scan(self, servos: Iterable[int] = range(LARGEST_ID + 1)) -> list[int]:
-        """The ids that answer."""
-        return [servo for servo in servos if self.ping(servo)]
+        """The ids that answer at the first attempt."""
+        answered = (self._ask(packet.ping(servo), [servo], 0, attempts=1, patience=GLANCE) for servo in servos)
+        return [servo for found in answered for servo in found]
 
     def read(self, servo: int, register: Register) -> int:
         """A register of a servo. Raises `BusError` when there is no answer."""

@@ -128,8 +128,17 @@ def test_while_it_follows_a_command_may_begin_anywhere_on_the_way(bench):
     assert bench.driver.problem == ""
 
 
+def test_at_rest_a_command_that_comes_late_is_no_problem(bench):
+    bench.take()
+    bench.cycle(30)
+    bench.command(bench.position[:5], start=bench.now - 0.1, seconds=0.01)
+    assert (bench.driver.counts["rejected"], bench.driver.problem) == (0, "")
+    bench.command(bench.position[:5] + 0.01, start=bench.now - 0.1, seconds=0.01)
+    assert "ended" in bench.driver.problem
+
+
 @pytest.mark.parametrize(
-    ("times", "position"), [([-1.0], 0.0), ([0.2, 0.1], 0.0), ([0.1], np.nan)], ids=["past", "descending", "nan"]
+    ("times", "position"), [([-1.0], 0.1), ([0.2, 0.1], 0.0), ([0.1], np.nan)], ids=["past", "descending", "nan"]
 )
 def test_malformed_commands_change_nothing(bench, times, position):
     bench.take()
