@@ -24,8 +24,8 @@ def driver_parameters(plain: Mapping[str, Any]) -> dict[str, Any] | None:
     from robot_rl.hardware.feetech.calibration import load, place
     from robot_rl.hardware.robot_file import RobotFile
 
-    if not plain["port"]:
-        if plain["calibration"]:
+    if not plain.get("port"):
+        if plain.get("calibration"):
             raise ArmDriverError("calibration: it is that of the arm on a port; give port=/dev/ttyACM0, too")
         return None
     if plain["twin"]:

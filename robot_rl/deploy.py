@@ -216,7 +216,9 @@ def _deploy(
         stack.callback(deployment.wind_down)
         try:
             graph.spin(timeout=DISCOVERY)
-            check_alone(graph.endpoints(), RobotFile.load(str(plain["robot"])), spec is not None or bool(plain["port"]))
+            check_alone(
+                graph.endpoints(), RobotFile.load(str(plain["robot"])), spec is not None or bool(plain.get("port"))
+            )
             print(f"Starting {', '.join(process.name for process in processes)}; their logs are in {folder / 'logs'}")
             deployment.start()
             with tqdm(total=plain["episodes"], desc="deploy", unit="episode", disable=None) as bar:

@@ -22,7 +22,7 @@ from robot_rl.policies.chunk_runner import Mode
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FILES = sorted((ROOT / "launch").glob("*.launch.py"))
-NODES = ("camera", "policy", "recorder", "replay", "supervisor", "teleop", "twin")
+NODES = ("camera", "feetech", "policy", "recorder", "replay", "supervisor", "teleop", "twin")
 REQUIRED = {"deploy": ["policy:=runs/demo"]}
 
 
