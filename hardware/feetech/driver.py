@@ -10,7 +10,8 @@
 
 Without torque nothing is written that a servo would move for. A trajectory also carries its way to rest, so the arm
 brakes within its limits when commands stop; a fault refuses further commands, lets the arm come to rest on that way,
-and then holds it where it is, so that nothing is pushed against what overloaded it.
+and then holds it where it is, so that nothing is pushed against what overloaded it. A gripper that is overloaded by
+what it holds is no fault of the arm: it closes no further than it is, until that is over.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ ENGAGING = 0.1
 
 RECOVERY = 1.0
 """Without errors, until a fault is over [s]; the command after it has to begin where the arm stands."""
+
+GRIPPING = 1 << 3 | 1 << 5
+"""Error bits that a gripper gets by holding something: overcurrent, overload."""
 
 BRAKING = 2.0
 """After which a fault does not wait for the arm to come to rest any longer [s]."""
@@ -93,7 +97,7 @@ class ArmDriver:
         self._state: State | None = None
         self._goal: np.ndarray | None = None
         self._time = self._commanded = self._faulty = self._faulted = -np.inf
-        self._engage = self._holds = False
+        self._engage = self._holds = self._yields = False
 
     @property
     def at_rest(self) -> bool:
@@ -148,6 +152,9 @@ class ArmDriver:
             position = self._reference.present.position
         self._goal[self._arm] = position
         if self._gripper is not None and self._jaw is not None and self.mode != "fault":
+            here = self._opening(float(state.position[self._jaw]))
+            if self._yields and self._gripper.target < here:
+                self._gripper.reset(here)
             self._goal[self._jaw] = self._angle(float(self._gripper.trajectory(1)[-1]))
         engage, self._engage = self._engage, False
         only = np.ones(len(self.names), bool) if engage else state.torque.astype(bool)
@@ -196,10 +203,11 @@ class ArmDriver:
             self._gripper.set_target(opening)
 
     def _watch(self, state: State, now: float) -> None:
-        words = {
-            name: registers.errors(int(bits))
-            for name, bits in zip(self.names, state.errors, strict=True) if bits
-        }  # fmt: skip
+        errors = state.errors.copy()
+        if self._jaw is not None:
+            self._yields = bool(errors[self._jaw] & GRIPPING)
+            errors[self._jaw] &= ~GRIPPING
+        words = {name: registers.errors(int(bits)) for name, bits in zip(self.names, errors, strict=True) if bits}
         problems = [f"{name}: {', '.join(said)}" for name, said in words.items()]
         if self._holds and not self._engage and not state.torque.all():
             fallen = [name for name, holds in zip(self.names, state.torque, strict=True) if not holds]

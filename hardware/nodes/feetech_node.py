@@ -114,7 +114,8 @@ class FeetechNode:
             self._told = problem
             if problem and driver.mode != "fault":
                 self._graph.log.warning("%s", problem)
-        level = _ERROR if arm is None or driver.mode == "fault" else _WARN if problem else _OK
+        erring = self._state is not None and bool(self._state.errors.any())
+        level = _ERROR if arm is None or driver.mode == "fault" else _WARN if problem or erring else _OK
         values: dict[str, Any] = {"mode": "lost" if arm is None else driver.mode, **driver.counts}
         if arm is not None:
             values |= {f"bus.{name}": count for name, count in sorted(arm.bus.counts.items())}

@@ -184,6 +184,29 @@ def stream(plain):
     return plain["observation"]["joint_position"]["stream"]
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"kind": "dynamixel"}, "driver.kind: expected one of feetech"),
+        ({"at_exit": "fall"}, "driver.at_exit: expected one of release, hold"),
+        ({"timeout": 0}, "driver.timeout: expected a positive number"),
+        ({"settings": {"gain": 3}}, "driver.settings.gain: no such key"),
+        ({"settings": {"p_gain": 256}}, "driver.settings.p_gain: expected a whole number from 0 to 255"),
+        ({"motors": {"gripper": {"id": 6}}}, "driver.motors: missing elbow_flex, shoulder_lift"),
+        ({"motors": {"gripper": {"number": 6}}}, "driver.motors.gripper.id: missing"),
+        ({"motors": {"gripper": {"id": 6}, "wrist": {"id": 6}}}, "expected a different id from 0 to 253 for each"),
+        ({"motors": {"gripper": {"id": 6, "range": "half"}}}, "gripper.range: expected one of measured, full"),
+    ],
+)
+def test_a_mistake_in_a_driver_is_told(tmp_path, change, problem) -> None:
+    plain = yaml.safe_load((FOLDER / "so101.yaml").read_text())
+    plain["driver"] |= change
+    plain["model"]["file"] = str(FOLDER / "so101.xml")
+    with pytest.raises(RobotFileError) as raised:
+        load(tmp_path, plain)
+    assert problem in str(raised.value)
+
+
 def test_all_mistakes_are_told_at_once(tmp_path, panda) -> None:
     plain = copy.deepcopy(panda)
     plain["home"] = [0.0]

@@ -171,6 +171,32 @@ def test_an_overload_brakes_on_the_way_holds_there_and_refuses(bench):
     assert bench.driver.mode == "following"
 
 
+def test_an_overloaded_gripper_gives_way_and_the_arm_goes_on(bench):
+    bench.take()
+    bench.stuck = True  # it holds something
+    held = bench.position[5]
+    for _ in range(50):
+        bench.command(bench.position[:5])
+        bench.gripper(0.0)
+        bench.cycle()
+    assert bench.goals[-1].position[5] < held - 0.3
+    bench.errors[5] = 32
+    for _ in range(5):
+        bench.command(bench.position[:5])
+        bench.gripper(0.0)
+        bench.cycle()
+    assert bench.driver.mode == "following"
+    assert held - 0.05 < bench.goals[-1].position[5] <= held
+    for _ in range(20):
+        bench.command(bench.position[:5])
+        bench.gripper(0.13)
+        bench.cycle()
+    assert bench.goals[-1].position[5] > held + 0.2  # it may be opened
+    bench.errors[5] = 4
+    bench.cycle()
+    assert bench.driver.problem == "gripper: overheated"
+
+
 def test_an_error_of_a_limp_arm_gives_it_no_torque(bench):
     bench.cycle()
     bench.errors[0] = 1
