@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +40,21 @@ class Difference:
         return not (self.contract or self.only_first or self.only_second or self.facts)
 
 
-def difference(first: EpisodeStore, second: EpisodeStore) -> Difference:
-    """Compare two stores by their content."""
+def difference(
+    first: EpisodeStore, second: EpisodeStore, progress: Callable[[int, int], None] | None = None
+) -> Difference:
+    """Compare two stores by their content.
+
+    Args:
+        progress: called with the number of episodes read, and of all.
+    """
+    total = len(first) + len(second)
+
+    def content(store: EpisodeStore, number: int, before: int) -> tuple[int, int]:
+        if progress is not None:
+            progress(before + number + 1, total)
+        return _content(store, number)
+
     try:
         equal(first.contract, second.contract)
         contract: tuple[str, ...] = ()
@@ -49,10 +62,10 @@ def difference(first: EpisodeStore, second: EpisodeStore) -> Difference:
         contract = error.differences
     known: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number in range(len(first)):
-        known[_content(first, number)].append(number)
+        known[content(first, number, 0)].append(number)
     both, only_second = [], []
     for number in range(len(second)):
-        if same := known[_content(second, number)]:
+        if same := known[content(second, number, len(first))]:
             both.append((same.pop(0), number))
         else:
             only_second.append(number)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,13 @@ class Journal:
         return True
 
 
-def append(path: Path, episode: int, facts: Mapping[str, Any], disk: Disk, *, begin: bool = False) -> None:
-    """Append one record and sync it. Several processes may do so at once.
+def append(
+    path: Path, episodes: int | Sequence[int], facts: Mapping[str, Any], disk: Disk, *, begin: bool = False
+) -> None:
+    """Append one record of each episode and sync them. Several processes may do so at once.
 
     Args:
+        episodes: of all of them or, when it fails, of none.
         facts: JSON types and NumPy scalars and arrays (written as numbers and lists).
         begin: whether the episode is new, and earlier records of its number do not count.
 
@@ -85,10 +89,17 @@ def append(path: Path, episode: int, facts: Mapping[str, Any], disk: Disk, *, be
         StoreError: a fact is not JSON.
         StoreWriteError: the journal cannot be written.
     """
-    line = encode(episode, facts, begin=begin)
+    numbers = [episodes] if isinstance(episodes, int) else episodes
+    lines = b"".join(encode(number, facts, begin=begin) for number in numbers)
     with explain_write_errors(path, "writing facts"), _exclusive(path):
         _cut_torn_line(path, disk)
-        disk.append(path, line)
+        size = path.stat().st_size
+        try:
+            disk.append(path, lines)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(path, size)
+            raise
 
 
 def encode(episode: int, facts: Mapping[str, Any], *, begin: bool = False) -> bytes:

@@ -210,14 +210,15 @@ class EpisodeStore(Sequence["Episode"]):
         """What the journal says of an episode: success, task, source, operator, seed, text, tags, ..."""
         return self._journal.facts(range(len(self))[episode])
 
-    def annotate(self, episode: int, **facts: Any) -> None:
-        """Change or add facts of an episode: one line in the journal, also beside a running writer.
+    def annotate(self, episode: int | Sequence[int], **facts: Any) -> None:
+        """Change or add facts of one or several episodes: a line each in the journal, also beside a running writer.
 
         Raises:
             StoreError: a fact is not JSON.
             StoreWriteError: the journal cannot be written.
         """
-        journal.append(self.path / FACTS, range(len(self))[episode], facts, Disk())
+        numbers = [episode] if isinstance(episode, int | np.integer) else list(episode)
+        journal.append(self.path / FACTS, [range(len(self))[number] for number in numbers], facts, Disk())
         self._journal.refresh()
 
     def select(self, **facts: Any) -> np.ndarray:

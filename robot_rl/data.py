@@ -27,6 +27,10 @@ def main(arguments: list[str]) -> int:
     check.add_argument("--repair", action="store_true", help="restore the store to its last committed state")
     check.set_defaults(run=_check)
 
+    repair = verbs.add_parser("repair", help="restore a store to its last committed state, and check it")
+    repair.add_argument("store", type=Path)
+    repair.set_defaults(run=_check, repair=True)
+
     tag = verbs.add_parser("tag", help="append facts to episodes, for example success=true tags=[blurry]")
     tag.add_argument("store", type=Path)
     tag.add_argument("facts", nargs="+", metavar="key=value", help="value is JSON, or text")
@@ -119,7 +123,7 @@ def _check(options: argparse.Namespace) -> int:
         if options.repair:
             print("what remains is lost; these episodes are marked as damaged, which leaves them out of training")
         else:
-            print("`robot-rl data check --repair` restores the last committed state; nothing is deleted")
+            print("`robot-rl data repair` (or `check --repair`) restores the last committed state; nothing is deleted")
         return 1
     print(f"{options.store}: all episodes are whole")
     return 0
@@ -141,8 +145,7 @@ def _tag(options: argparse.Namespace) -> int:
     if facts.get("success") not in (True, False, None):
         raise ValueError(f"success={facts['success']}: expected true, false or null")
     episodes = numbers(options.episodes, len(store))
-    for index in episodes:
-        store.annotate(index, **facts)
+    store.annotate(episodes, **facts)
     print(f"{options.store}: {len(episodes)} episodes, {', '.join(f'{key}={value!r}' for key, value in facts.items())}")
     return 0
 
@@ -158,8 +161,7 @@ def _relabel(options: argparse.Namespace) -> int:
         raise ValueError("nothing to change: give --success, --task or --text")
     store = EpisodeStore.open(options.store)
     episodes = numbers(options.episodes, len(store))
-    for index in episodes:
-        store.annotate(index, **facts)
+    store.annotate(episodes, **facts)
     print(f"{options.store}: {len(episodes)} episodes, {', '.join(f'{key}={value!r}' for key, value in facts.items())}")
     return 0
 
@@ -215,7 +217,8 @@ def _diff(options: argparse.Namespace) -> int:
     from robot_rl.datasets import EpisodeStore
     from robot_rl.datasets.difference import difference
 
-    found = difference(EpisodeStore.open(options.first), EpisodeStore.open(options.second))
+    with progress_bar("comparing", 0) as progress:
+        found = difference(EpisodeStore.open(options.first), EpisodeStore.open(options.second), progress)
     for line in found.contract:
         print(f"contract: {line}")
     for path, only in ((options.first, found.only_first), (options.second, found.only_second)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,12 @@ def _robosuite(store: EpisodeStore) -> dict[str, Any]:
         "ignore_done": True, "use_object_obs": True, **task.get("arguments", {}),
     }  # fmt: skip
     found: dict[str, Any] = {
-        "env_args": {"env_name": task["environment"], "type": ROBOSUITE, "env_kwargs": kwargs},
+        "env_args": {
+            "env_name": task["environment"],
+            "env_version": version("robosuite"),
+            "type": ROBOSUITE,
+            "env_kwargs": kwargs,
+        },
         "model_file": env.arm_model.environment.sim.model.get_xml(),
     }
     env.close()

@@ -62,8 +62,10 @@ def read(
         contract = Contract.from_dict(ours["contract"]) if ours else _contract(data[names[0]], env_args, rate_hz)
         states = data[names[0]].get("robot_rl/states", data[names[0]].get("states"))
         provenance = {**ours.get("provenance", {}), "converted_from": {"format": "robomimic", "env_args": env_args}}
+        masks = {name: {demo.decode() for demo in file[f"mask/{name}"][:]} for name in file.get("mask", ())}
         loaders: dict[str, Callable[[], Trajectory]] = {
-            name: partial(_trajectory, data[name], name, contract) for name in names
+            name: partial(_trajectory, data[name], name, contract, [mask for mask in masks if name in masks[mask]])
+            for name in names
         }
         return import_trajectories(
             path, output, contract, loaders, provenance, encoding=encoding,
@@ -84,7 +86,8 @@ def write(
         model_file: MJCF of the scene, for robomimic's playback.
         states: makes robosuite's flat states (time, qpos, qvel) of the store's [T, S]; by default they are written as
             they are, which is right for what came from robomimic.
-        masks: names of filters, and the episodes of each; `successful` is written anyway.
+        masks: names of filters, and the episodes of each; `successful` and those that the fact `masks` of episodes
+            names are written anyway.
     """
     path = Path(path)
     if path.exists():
@@ -105,7 +108,7 @@ def write(
                     demo.create_dataset("states", data=recorded if states is None else states(recorded))
                 if model_file is not None:
                     demo.attrs["model_file"] = model_file
-            for name, episodes in {"successful": store.select(success=True), **(masks or {})}.items():
+            for name, episodes in {"successful": store.select(success=True), **_masks(store), **(masks or {})}.items():
                 names = [f"demo_{int(number)}".encode() for number in episodes]
                 file.create_dataset(f"mask/{name}", data=np.array(names, dtype="S"))
         beside.rename(path)
@@ -153,7 +156,7 @@ def _contract(demo: Any, env_args: Mapping[str, Any], rate_hz: float) -> Contrac
     return Contract(name, rate_hz, observation, action, str(controllers.get("type", "")).lower())
 
 
-def _trajectory(demo: Any, name: str, contract: Contract) -> Trajectory:
+def _trajectory(demo: Any, name: str, contract: Contract, masks: list[str]) -> Trajectory:
     try:
         action = np.asarray(demo["actions"], np.float32)
         steps, obs, next_obs = len(action), demo["obs"], demo.get("next_obs")
@@ -168,6 +171,7 @@ def _trajectory(demo: Any, name: str, contract: Contract) -> Trajectory:
             # Without rewards, what robomimic is trained on counts as demonstrated well.
             facts = {"source": "teleop", "success": "rewards" not in demo or bool(reward.max(initial=0) > 0)}
             facts |= {} if next_obs is not None else {"final_row": "repeated"}
+            facts |= {"masks": masks} if masks else {}
         states = demo.get("states")
         known = ours["states"][:] if "states" in ours else None
         if states is not None and known is None:
@@ -204,6 +208,14 @@ def _rows(obs: Any, next_obs: Any, steps: int) -> Callable[[], np.ndarray]:
 
 def _frames(rows: Callable[[], np.ndarray]) -> Iterator[np.ndarray]:
     yield from rows()
+
+
+def _masks(store: EpisodeStore) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for number in range(len(store)):
+        for name in store.facts(number).get("masks", ()):
+            found.setdefault(str(name), []).append(number)
+    return found
 
 
 def _env_args(store: EpisodeStore) -> dict[str, Any]:

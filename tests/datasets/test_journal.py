@@ -48,6 +48,21 @@ def test_a_half_written_line_is_ignored_and_cut_by_the_next_append(path: Path) -
     assert [json.loads(text)["episode"] for text in path.read_text().splitlines()] == [0, 1]
 
 
+def test_facts_of_several_episodes_are_all_written_or_none(path: Path) -> None:
+    journal.append(path, [0, 2], {"success": True}, Disk())
+    assert [read(path).facts(number) for number in range(3)] == [{"success": True}, {}, {"success": True}]
+    before = path.read_bytes()
+
+    class Full(Disk):
+        def append(self, path: Path, data: bytes) -> None:
+            super().append(path, data[: len(data) // 2 + 3])
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreWriteError):
+        journal.append(path, [0, 1, 2], {"success": False}, Full())
+    assert path.read_bytes() == before
+
+
 def test_refresh_reads_only_what_is_new(path: Path) -> None:
     found = read(path)
     for number in range(3):

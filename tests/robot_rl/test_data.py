@@ -50,7 +50,7 @@ def test_check_names_the_episode_and_repair_marks_it(store: Path, capsys: Output
     out = capsys.readouterr().out
     assert "episode 1: data" in out
     assert "check --repair" in out
-    assert cli.main(["data", "check", "--repair", str(store)]) == 1
+    assert cli.main(["data", "repair", str(store)]) == 1
     assert "episode 1: marked as damaged" in capsys.readouterr().out
     assert EpisodeStore.open(store).select(success=True).tolist() == [0, 2]
 

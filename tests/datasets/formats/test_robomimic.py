@@ -94,6 +94,9 @@ def test_a_mask_chooses(tmp_path: Path) -> None:
     assert robomimic.read(path, tmp_path / "one.zarr", mask="train").store.lengths.tolist() == [7]
     with pytest.raises(StoreError, match="there are: train"):
         robomimic.read(path, tmp_path / "two.zarr", mask="test")
+    robomimic.write(robomimic.read(path, tmp_path / "all.zarr").store, tmp_path / "again.hdf5")
+    with h5py.File(path) as theirs, h5py.File(tmp_path / "again.hdf5") as ours:
+        assert ours["mask/train"][:].tolist() == theirs["mask/train"][:].tolist()
 
 
 def test_all_bad_demonstrations_are_named_and_the_others_imported_on_request(tmp_path: Path) -> None:
