@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from robot_rl.corrections import corrected, step_weights
 from robot_rl.datasets import Contract, ContractError, EpisodeStore, equal
 from robot_rl.datasets.statistics import Statistics
 from robot_rl.datasets.windows import Batch, Mixture, Windows
@@ -41,9 +42,10 @@ class Recordings:
         include_failures: train on failed episodes too.
         seed: of the split.
         labels: `executed` or `intended`, see `Windows`.
+        intervention_weight, policy_weight: of the steps of corrected episodes, see `corrections`.
 
     Raises:
-        RecordingsError: a store is missing or holds no episode to train on.
+        RecordingsError: a store is missing or holds no episode to train on, or nothing is left to learn from.
         ContractError: the stores' contracts differ.
     """
 
@@ -55,6 +57,8 @@ class Recordings:
         include_failures: bool = False,
         seed: int = 0,
         labels: str = "executed",
+        intervention_weight: float = 1.0,
+        policy_weight: float = 1.0,
     ) -> None:
         if not paths:
             raise RecordingsError("dataset= is missing: give an episode store, or a list as in dataset=[a.zarr,b.zarr]")
@@ -84,6 +88,7 @@ class Recordings:
             for store, weight, (training, held) in zip(stores, weights, splits, strict=True)
         ]
         self.seed, self.labels = seed, labels
+        self._step_weights = self._weigh(float(intervention_weight), float(policy_weight))
 
     @property
     def contract(self) -> Contract:
@@ -99,19 +104,21 @@ class Recordings:
         return _mixture(self.parts).windows(
             policy.obs_horizon, policy.action_horizon, action_offset=policy.action_offset,
             episodes=[part.training for part in self.parts], observation=list(policy.contract.observation),
-            batch_size=batch_size, seed=self.seed, labels=self.labels, **options,
+            batch_size=batch_size, seed=self.seed, labels=self.labels, weights=self._step_weights, **options,
         )  # fmt: skip
 
     def held_out_batches(self, policy: Policy, batch_size: int, number: int) -> Iterator[Batch]:
         """At most that many batches of the held-out episodes, always the same ones; none when nothing is held out."""
-        parts = [part for part in self.parts if len(part.held_out)]
+        kept = [index for index, part in enumerate(self.parts) if len(part.held_out)]
+        parts = [self.parts[index] for index in kept]
         if not parts:
             return
+        weights = None if self._step_weights is None else [self._step_weights[index] for index in kept]
         available = sum(part.store.statistics(part.held_out)["action"].count for part in parts)
         windows = _mixture(parts).windows(
             policy.obs_horizon, policy.action_horizon, action_offset=policy.action_offset,
             episodes=[part.held_out for part in parts], observation=list(policy.contract.observation),
-            batch_size=min(batch_size, available), seed=self.seed, labels=self.labels,
+            batch_size=min(batch_size, available), seed=self.seed, labels=self.labels, weights=weights,
         )  # fmt: skip
         yield from itertools.islice(windows, max(1, min(number, available // batch_size)))
 
@@ -133,6 +140,31 @@ class Recordings:
             }
             for part in self.parts
         ]
+
+    def _weigh(self, intervention: float, policy: float) -> list[np.ndarray] | None:
+        """Weights of all rows of each store, one on average over the samples; None where every step counts alike."""
+        given = f"intervention_weight={intervention:g}, policy_weight={policy:g}"
+        if not (0 <= intervention < np.inf and 0 <= policy < np.inf):
+            raise RecordingsError(f"{given}: expected numbers of at least 0")
+        if intervention == policy == 1:
+            return None
+        if not any(corrected(part.store, part.training) for part in self.parts):
+            raise RecordingsError(
+                f"{given}: no policy acted in any of the episodes, so that there is nothing to weigh. Record "
+                "corrections with `robot-rl teleop policy=…`, or leave both weights at 1."
+            )
+        weights, mean, total = [], 0.0, sum(part.weight for part in self.parts)
+        for part in self.parts:
+            rows = step_weights(part.store, np.union1d(part.training, part.held_out), intervention, policy)
+            starts, lengths = part.store.episode_starts[part.training], part.store.lengths[part.training]
+            trained = np.concatenate([
+                rows[first : first + count] for first, count in zip(starts, lengths, strict=True)
+            ])
+            mean += part.weight / total * float(trained.mean())
+            weights.append(rows)
+        if mean == 0:
+            raise RecordingsError(f"{given}: no step is left to learn from")
+        return [rows / np.float32(mean) for rows in weights]
 
 
 def _mixture(parts: Sequence[Recording]) -> Mixture:

@@ -51,7 +51,14 @@ def main(config: DictConfig) -> int:
     datasets = plain["dataset"] or []
     datasets = [str(path) for path in (datasets if isinstance(datasets, list) else [datasets])]
     recordings = Recordings(
-        datasets, plain["dataset_weights"], plain["held_out"], plain["include_failures"], plain["seed"], plain["labels"]
+        datasets,
+        plain["dataset_weights"],
+        plain["held_out"],
+        plain["include_failures"],
+        plain["seed"],
+        plain["labels"],
+        plain["intervention_weight"],
+        plain["policy_weight"],
     )
     folder = Path(plain["output"] or f"runs/train/{plain['name']}-{Path(datasets[0]).stem}-seed{plain['seed']}")
     processes = Processes.join(plain["device"])
