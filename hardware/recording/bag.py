@@ -15,7 +15,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -145,7 +145,23 @@ class Bag:
                     self.damage.append(f"{self.path.name} cannot be read further: {error}")
                     _log.warning("%s", self.damage[-1])
         except (DatabaseError, ReaderError, FileNotFoundError) as error:
-            raise BagError(f"{self.path}: {error}") from error
+            files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.db3"), key=_number)
+            if not files:
+                raise BagError(f"{self.path}: {error}") from error
+            _log.warning("%s; reading what is whole", error)
+            yield from self._salvaged(files)
+
+    def _salvaged(self, files: Sequence[Path]) -> Iterator[Recorded]:
+        from sqlite3 import DatabaseError
+
+        from robot_rl.hardware.recording.sqlite_salvage import salvage
+
+        for file in files:
+            try:
+                for found in salvage(file, self.damage):
+                    yield Recorded(*found)
+            except DatabaseError as error:
+                raise BagError(f"{file}: {error}") from error
 
 
 class McapFile:

@@ -150,6 +150,23 @@ def test_a_torn_bag_names_what_is_missing(tmp_path: Path) -> None:
     assert_equal(store[0], made.store[0])
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_damaged_database_gives_the_episodes_on_its_whole_pages(tmp_path: Path, cut: bool) -> None:
+    store = made_store(tmp_path / "a.zarr", [0.0] * 200)
+    export_bag(store, "panda", tmp_path / "bag", "sqlite3")
+    (path,) = (tmp_path / "bag").glob("*.db3")
+    content, half = path.read_bytes(), path.stat().st_size // 8192 * 4096
+    path.write_bytes(content[:half] + (b"" if cut else b"\xa5" * 8192 + content[half + 8192 :]))
+    with pytest.raises(ImportFailed, match="damaged"):
+        import_store_bag(tmp_path / "bag", tmp_path / "b.zarr")
+    made = import_store_bag(tmp_path / "bag", tmp_path / "b.zarr", skip_bad=True)
+    assert len(made.store) + len(made.bad) == len(store)
+    assert len(made.store) > (50 if cut else 150)
+    kept = [number for number in range(len(store)) if f"episode {number}" not in dict(made.bad)]
+    for number, theirs in zip(kept, made.store, strict=True):
+        assert_equal(store[number], theirs)
+
+
 def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path: Path) -> None:
     contract = panda().contract
     store = made_store(tmp_path / "a.zarr", [0.0], contract)
