@@ -280,23 +280,16 @@ class GripperGoals:
         return gripper_goal(self._robot, target)
 
 
-def home_goal(robot: RobotFile, position: np.ndarray) -> Any:
-    """The goal of a control_msgs/action/FollowJointTrajectory that goes from a joint position [dof] rad to home.
+def home_goal(robot: RobotFile, way: Tail) -> Any:
+    """The goal of a control_msgs/action/FollowJointTrajectory that goes a whole way to rest, beginning on arrival.
 
-    joint_trajectory_controller joins two points at rest by a quintic, whose largest velocity, acceleration and jerk are
-    15/8, 10/√3 and 60 times way over time¹, time² and time³: the time is such that homing speed and limits are kept.
+    joint_trajectory_controller joins its points by quintics, which are the way itself.
     """
-    limits, way = robot.limits, np.abs(np.array(robot.home) - position)
-    speed = np.minimum(limits.velocity, robot.homing_speed)
-    times = [
-        15 / 8 * way / speed,
-        (10 / 3**0.5 * way / limits.acceleration) ** 0.5,
-        (60 * way / limits.jerk) ** (1 / 3),
-    ]
-    command = robot.commands["joint_position"]
-    rest = np.zeros(len(way))
-    point = _point(np.array(robot.home), rest, rest, max(0.1, float(np.max(times))))
-    trajectory = messages.make(TRAJECTORY, joint_names=list(command.elements), points=[point])
+    kept = _spaced(way.times)
+    rows = (reference[kept] for reference in way.references)
+    points = [_point(*row) for row in zip(*rows, way.times[kept].tolist(), strict=True)]
+    elements = list(robot.commands["joint_position"].elements)
+    trajectory = messages.make(TRAJECTORY, joint_names=elements, points=points)
     return messages.make("control_msgs/action/FollowJointTrajectory_Goal", trajectory=trajectory)
 
 

@@ -162,7 +162,7 @@ class CommandTopic:
         scale: of each number.
         qos: as published.
         stamp: of a trajectory: `tick` is the time its motion begins, `zero` lets the controller begin on arrival.
-        home_action: a control_msgs/action/FollowJointTrajectory server that may be asked to go home (rclpy).
+        home_action: a control_msgs/action/FollowJointTrajectory server that goes home with `homing=action`.
         action: of a gripper that is commanded by action; the topic is published all the same.
     """
 

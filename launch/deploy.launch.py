@@ -25,6 +25,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 ARGUMENTS = {
     "policy": (None, str, "run folder, checkpoint folder or exported policy"),
     "robot": ("panda", str, "name of a robot, or path of its file"),
+    "homing": ("servo", str, "servo, or action: the way home is a goal of the robot's home_action"),
     "mode": ("receding_horizon", str, "how chunks are executed"),
     "execute": ("0", int, "actions executed of each chunk; 0: half of it"),
     "guidance": ("0.0", float, "of real-time chunking by guided inpainting; 0: none"),
@@ -38,7 +39,10 @@ ARGUMENTS = {
     "cameras": ("", str, "of the twin, as name:HEIGHTxWIDTH, separated by commas"),
     "real_time": ("true", bool, "of the twin; else simulated time goes as fast as all can follow"),
 }
-CHOICES = {"mode": ["receding_horizon", "temporal_ensembling", "asynchronous", "real_time"]}
+CHOICES = {
+    "homing": ["servo", "action"],
+    "mode": ["receding_horizon", "temporal_ensembling", "asynchronous", "real_time"],
+}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -55,7 +59,8 @@ def generate_launch_description() -> LaunchDescription:
     wait = ParameterValue(IfElseSubstitution(lockstep, "1.5", "0.0"), value_type=float)
     supervisor = Node(
         package="robot_rl", executable="robot_rl_supervisor", output="screen", emulate_tty=True,
-        parameters=[shared | {"wait_for_proposal": wait}], on_exit=Shutdown(reason="the Supervisor has ended"),
+        parameters=[shared | values("homing") | {"wait_for_proposal": wait}],
+        on_exit=Shutdown(reason="the Supervisor has ended"),
     )  # fmt: skip
     chunks = values("mode", "execute", "guidance", "device", "threads")
     policy = Node(

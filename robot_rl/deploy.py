@@ -125,7 +125,9 @@ def node_parameters(
         nodes["camera"] = cameras
     if (driver := driver_parameters(plain)) is not None:
         nodes["feetech"] = driver
-    nodes["supervisor"] = shared | {"policy": policy, "wait_for_proposal": LOCKSTEP_WAIT if lockstep else 0.0}
+    nodes["supervisor"] = shared | {
+        "policy": policy, "wait_for_proposal": LOCKSTEP_WAIT if lockstep else 0.0, "homing": plain["homing"],
+    }  # fmt: skip
     if plain["record"]:
         nodes["recorder"] = shared | {
             "policy": policy, "output": str(folder / "bags"), "dataset": str(folder / "episodes.zarr"),

@@ -7,6 +7,9 @@ of the robot's file, whatever comes in. No parameter switches a check off.
 Every message to a trajectory controller also carries the motion until rest, so that the arm brakes within its limits
 even if this process dies; a forward controller takes single points, and stops where the last one was.
 
+With `homing` = `action` the way home is planned by the Supervisor, but gone by the controller, as one goal of the
+robot's FollowJointTrajectory action; what ends the homing cancels the goal.
+
 In a terminal any key is an emergency stop. SIGINT and SIGTERM brake the arm, too.
 """
 
@@ -27,6 +30,7 @@ from robot_rl.hardware.robot_file import TRAJECTORY, RobotFile, RobotFileError, 
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import ActionClient, Graph, GraphError, Received, open_graph
 from robot_rl.hardware.ros2.qos import LATCHED
+from robot_rl.hardware.safety.homing import Route
 from robot_rl.hardware.safety.lease import LeaseRefused
 from robot_rl.hardware.safety.rehearsal import rehearse
 from robot_rl.hardware.safety.supervisor import SupervisorError
@@ -55,6 +59,11 @@ from robot_rl.hardware.safety.supervisor_state import Observation, State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+HOMINGS = ("servo", "action")
+FOLLOW = "control_msgs/action/FollowJointTrajectory"
+FOREVER = 3600.0
+"""Time-out of a goal [wall s]; the Supervisor's own counts, by the robot's clock."""
+
 REFUSALS = 8
 """So many refused sources are told why; one that stays silent for a second is forgotten."""
 
@@ -76,10 +85,20 @@ class SupervisorNode:
     Args:
         robot: restricted to what the policy needs, or whole.
         device_steps: whether a device, too, proposes an action for every control tick, as a scripted person does.
+        homing: by the Supervisor's own commands, or as a route that the robot's `home_action` goes.
+
+    Raises:
+        SupervisorError: there is no such way of homing, or not on this robot.
     """
 
-    def __init__(self, robot: RobotFile, device_steps: bool = False) -> None:
-        self._device_steps = device_steps
+    def __init__(self, robot: RobotFile, device_steps: bool = False, homing: str = "servo") -> None:
+        if homing not in HOMINGS:
+            raise SupervisorError(f"homing: expected {' or '.join(HOMINGS)}, got {homing!r}")
+        if homing == "action" and not robot.commands["joint_position"].home_action:
+            raise SupervisorError(
+                f"homing=action: {robot.name!r} has no commands.joint_position.home_action in its file"
+            )
+        self._device_steps, self.homes_by_action = device_steps, homing == "action"
         self.robot, self.supervisor = robot, robot.make_supervisor()
         self._names, self._actions = robot.contract.action_names, describe_actions(robot.contract)
         self._token = ""
@@ -162,7 +181,7 @@ class SupervisorNode:
         try:
             match name:
                 case "home":
-                    supervisor.home(now)
+                    supervisor.home(now, self.homes_by_action)
                 case "disengage":
                     supervisor.disengage()
                 case "emergency_stop":
@@ -181,7 +200,8 @@ class SupervisorNode:
             stamp: when the motion of this tick begins [s].
             missed: ticks that were left out before this one.
         """
-        command, _ = self.supervisor.tick(now, self._observation(), missed if self._tails else 0)
+        goes_on = self._tails or self.supervisor.route is not None
+        command, _ = self.supervisor.tick(now, self._observation(), missed if goes_on else 0)
         sent = {}
         if command is not None:
             tail = bindings.Tail(*self.supervisor.until_rest()) if self._tails else None
@@ -275,6 +295,7 @@ class SupervisorBinding:
         for name in ("home", "disengage", "emergency_stop", "clear"):
             graph.service(f"supervisor/{name}", TRIGGER, partial(self._serve, name))
         self._gripper = _GripperAction(graph, robot)
+        self._home = _HomeAction(graph, node) if node.homes_by_action else None
         self._last: float | None = None
         self._pending: tuple[float, float] | None = None
         self._late, self._missed = 0.0, 0
@@ -331,6 +352,8 @@ class SupervisorBinding:
         for change in output.transitions:
             self._transition.publish(change)
             self._graph.log.log(30 if change.level else 20, "%s: %s", change.values[1].value, change.message)
+        if self._home is not None:
+            self._home.follow(self._node.supervisor.route)
         if output.commands:
             self._gripper.command(self._node.supervisor.gripper_target, now)
 
@@ -353,7 +376,11 @@ class SupervisorBinding:
             self.emergency_stop("topic")
 
     def _serve(self, name: str, _: Any) -> Any:
-        success, message = self._node.request(name, self._graph.now())
+        if name == "home" and self._home is not None and not self._home.ready:
+            success, message = False, f"cannot home: no server of the action {self._home.name}; start the controller"
+            self._graph.log.warning("%s", message)
+        else:
+            success, message = self._node.request(name, self._graph.now())
         self._settle()
         return messages.make(f"{TRIGGER}_Response", success=success, message=message)
 
@@ -402,6 +429,52 @@ class _GripperAction:
                 self._client.send(goal, lambda _, __: None)
 
 
+class _HomeAction:
+    """Has the robot's controller go the Supervisor's routes, one goal for each, which is cancelled with its route."""
+
+    def __init__(self, graph: Graph, node: SupervisorNode) -> None:
+        self._node = node
+        self.name = node.robot.commands["joint_position"].home_action
+        self._client: ActionClient = graph.action_client(self.name, FOLLOW)
+        self._route: Route | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._client.ready
+
+    def follow(self, route: Route | None) -> None:
+        """Go this route from now on, or none."""
+        if route is self._route:
+            return
+        if self._route is not None:
+            self._client.cancel()
+        self._route = route
+        if route is not None:
+            goal = bindings.home_goal(self._node.robot, bindings.Tail(route.times, route.references))
+            supervisor = self._node.supervisor
+
+            def accepted() -> None:
+                if supervisor.route is route:
+                    supervisor.route_begins()
+
+            def done(ending: str, result: Any | None) -> None:
+                if supervisor.route is not route:
+                    return
+                if ending == "succeeded" and result is not None and result.error_code == 0:
+                    supervisor.route_ends()
+                else:
+                    supervisor.route_fails(_ending(ending, result))
+
+            self._client.send(goal, done, FOREVER, accepted)
+
+
+def _ending(ending: str, result: Any | None) -> str:
+    """How a goal of FollowJointTrajectory ended, for people."""
+    if result is None:
+        return f"goal {ending}"
+    return f"goal {ending}, error {result.error_code}" + (f": {result.error_string}" if result.error_string else "")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
     with open_graph("supervisor", sys.argv[1:] if argv is None else argv) as graph:
@@ -409,9 +482,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
         wait = _setting(graph, "wait_for_proposal", 0.0, "of every control period, for simulated time [wall s]")
         steps = _setting(graph, "wait_for_device", False, "wait for a device, too: a scripted person is no person")
+        homing = _setting(
+            graph, "homing", "servo", "servo, or action: the way home is a goal of the robot's home_action"
+        )
         try:
             robot = RobotFile.load(name)
-            node = SupervisorNode(robot.for_policy(_contract(policy)) if policy else robot, steps)
+            node = SupervisorNode(robot.for_policy(_contract(policy)) if policy else robot, steps, homing)
             rehearse(node.robot)
         except (RobotFileError, ContractError, SupervisorError, ValueError, OSError) as error:
             for line in str(error).splitlines():

@@ -25,16 +25,25 @@ class ServiceActionClient:
         self._result: Client = graph.client(f"{name}/_action/get_result", f"{action_type}_GetResult")
         self._cancel: Client = graph.client(f"{name}/_action/cancel_goal", "action_msgs/srv/CancelGoal")
         self._goal: bytes | None = None
+        self._cancelled = False
 
     @property
     def ready(self) -> bool:
         return self._send.ready and self._result.ready
 
-    def send(self, goal: Any, done: Callable[[str, Any | None], None], timeout: float = 30.0) -> None:
+    def send(
+        self,
+        goal: Any,
+        done: Callable[[str, Any | None], None],
+        timeout: float = 30.0,
+        accepted: Callable[[], None] = lambda: None,
+    ) -> None:
         identity = uuid.uuid4().bytes
-        self._goal = identity
+        self._goal, self._cancelled = identity, False
 
         def finish(ending: str, result: Any | None) -> None:
+            if ending == "timeout":
+                self._end(identity)
             if self._goal == identity:
                 self._goal = None
                 done(ending, result)
@@ -45,6 +54,10 @@ class ServiceActionClient:
             elif not response.accepted:
                 finish("rejected", None)
             else:
+                if self._goal == identity:
+                    if self._cancelled:  # the server may have heard that before it knew the goal
+                        self._end(identity)
+                    accepted()
                 request = messages.make(f"{self._type}_GetResult_Request", goal_id=_uuid(identity))
                 self._result.call(request, ended, timeout)
 
@@ -60,10 +73,12 @@ class ServiceActionClient:
     def cancel(self) -> None:
         """Ask for the end of the last goal; its `done` still says how it ended."""
         if self._goal is not None:
-            info = messages.make("action_msgs/msg/GoalInfo", goal_id=_uuid(self._goal))
-            self._cancel.call(
-                messages.make("action_msgs/srv/CancelGoal_Request", goal_info=info), lambda response: None
-            )
+            self._cancelled = True
+            self._end(self._goal)
+
+    def _end(self, identity: bytes) -> None:
+        info = messages.make("action_msgs/msg/GoalInfo", goal_id=_uuid(identity))
+        self._cancel.call(messages.make("action_msgs/srv/CancelGoal_Request", goal_info=info), lambda response: None)
 
 
 def _uuid(data: bytes) -> Any:

@@ -99,12 +99,19 @@ class Client(Protocol):
 class ActionClient(Protocol):
     """An action of another node, one goal at a time: a new goal replaces interest in the last one.
 
-    `done` gets how it ended ("succeeded", "aborted", "canceled", "rejected", "timeout") and the result, or None.
+    `done` gets how it ended ("succeeded", "aborted", "canceled", "rejected", "timeout") and the result, or None;
+    `accepted` is called before, once the server has taken the goal. A goal that timed out is cancelled.
     """
 
     @property
     def ready(self) -> bool: ...
-    def send(self, goal: Any, done: Callable[[str, Any | None], None], timeout: float = 30.0) -> None: ...
+    def send(
+        self,
+        goal: Any,
+        done: Callable[[str, Any | None], None],
+        timeout: float = 30.0,
+        accepted: Callable[[], None] = lambda: None,
+    ) -> None: ...
     def cancel(self) -> None: ...
 
 

@@ -12,21 +12,24 @@ proposal, hand-over or fault makes the stream jump. The declared safe state is r
 | from                        | to          | when                                                                  |
 |-----------------------------|-------------|-----------------------------------------------------------------------|
 | idle, ready, held           | homing      | `home()`, observations are fresh                                      |
-| homing                      | ready       | the arm rests in the home pose                                        |
+| homing                      | ready       | the arm rests in the home pose, and the controller says so if it was  |
+|                             |             | given the whole way                                                   |
 | held                        | ready       | a lease is granted, observations are fresh, the arm is at rest        |
 | ready                       | running     | first accepted proposal of a policy, script or replay                 |
 | ready                       | intervening | first accepted proposal of a person's device                          |
 | running                     | intervening | a device acquires the lease: it takes over, the other lease ends      |
 | running, intervening        | ready       | the lease is released, or granted to the next source once it expired  |
 | ready, homing               | held        | a fault: observations stop, the arm does not follow the commands, the |
-|                             |             | clock goes back, a check blocks the way home, or `hold()`             |
+|                             |             | clock goes back, a check blocks the way home, the controller does not |
+|                             |             | go it, or `hold()`                                                    |
 | running, intervening        | held        | such a fault, or actions or heartbeats stop                           |
 | ready, held                 | idle        | `disengage()`, the arm is at rest                                     |
 | any but stopped             | stopped     | `emergency_stop()`                                                    |
 | stopped                     | idle        | `clear()`, the arm is at rest                                         |
 
 On the way to `held` and `stopped` the lease ends, so a source that comes back has to acquire a new one. Commands are
-sent from homing on until the next `idle`; `held` and `stopped` brake, then keep commanding the place of rest.
+sent from homing on until the next `idle`; `held` and `stopped` brake, then keep commanding the place of rest. On a way
+home that the controller was given as a whole (`route`) none are sent, but all else is watched as ever.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from robot_rl.datasets import Contract
+from robot_rl.hardware.safety.homing import Approach, Route, control_periods, plan_route
 from robot_rl.hardware.safety.lease import Lease, LeaseDesk, LeaseRefused, SourceKind
 from robot_rl.hardware.safety.motion_check import Check
 from robot_rl.hardware.safety.proposal import Proposal, Screening
@@ -56,8 +60,8 @@ from robot_rl.sim.servo import Gripper, References, Servo, ServoError
 CHECK_SPACING = 0.05
 """Largest motion of any joint between two checked positions [rad]; the checks' own margins must cover that much."""
 
-_HOMING_RAMP = 4  # control periods until the speed of homing is reached
-
+ROUTE_PATIENCE = 5.0
+"""How much longer than planned a controller may take for the way home until it says that it is there [s]."""
 
 _FOLLOWING = (State.RUNNING, State.INTERVENING)
 
@@ -113,7 +117,9 @@ class Supervisor:
         self._acted = -np.inf
         self._state, self._reason = State.IDLE, "started"
         self._engaged = False  # whether the servo stands where the arm is, and may command it
-        self._homing_ticks, self._stride = 0, 0.0
+        self._approach, self._homing_ticks = Approach(servo, self._home, homing_speed), 0
+        self._route: Route | None = None
+        self._route_due = np.inf
         self._asked = np.stack([self._home] * 2)
         self._accepted, self._limited = 0, 0
         self._rejected: Counter[str] = Counter()
@@ -139,6 +145,11 @@ class Supervisor:
     def at_rest(self) -> bool:
         """Whether the commanded arm stands still until something is proposed."""
         return not self._engaged or self._servo.time_to_rest == 0.0
+
+    @property
+    def route(self) -> Route | None:
+        """The way home that the controller is to go by itself, while it does."""
+        return self._route
 
     def acquire(self, source: str, kind: SourceKind, now: float) -> Lease:
         """Grant a source the lease; the arm brakes until its first proposal.
@@ -189,25 +200,51 @@ class Supervisor:
         """Count something as rejected that is not even a proposal or an observation."""
         self._rejected[reason] += 1
 
-    def home(self, now: float) -> None:
-        """Move to the home pose. Raises `SupervisorError` unless idle, ready or held, and observed."""
+    def home(self, now: float, as_route: bool = False) -> None:
+        """Move to the home pose.
+
+        Args:
+            now: the clock [s].
+            as_route: plan the whole way and leave it to the controller: give it `route` and tell by `route_begins`,
+                `route_ends` and `route_fails` what comes of it. The arm has to be at rest.
+
+        Raises:
+            SupervisorError: unless idle, ready or held, and observed; or the whole way cannot be planned.
+        """
         if State.HOMING not in TRANSITIONS[self._state]:
             raise SupervisorError(f"cannot home while {self._state} ({self._reason}); release or clear the stop")
         if not self._is_observed(now) or self._observation is None:
             raise SupervisorError("cannot home without a fresh observation; start the robot's driver")
+        if as_route and not self.at_rest:
+            raise SupervisorError("the controller is given the way home from rest only, and the arm still moves; wait")
         if self._state is State.IDLE:
-            try:
-                self._servo.reset(self._observation.joint_position)
-            except ServoError as error:
-                raise SupervisorError(f"cannot home from where the arm stands: {error}") from error
-            if self._gripper is not None:
-                self._gripper.reset(self._observation.gripper_opening)
-            self._engaged = True
-            self._commanded[:] = self._servo.reference.position
-            self._astray = None
+            self._engage(self._observation)
         self._brake()
+        if as_route:
+            route = plan_route(self._servo, self._home, self._homing_speed, self._head_home)
+            if isinstance(route, str):
+                self._engaged = self._state is not State.IDLE
+                raise SupervisorError(f"way home blocked: {route}")
+            self._route, self._route_due = route, now + route.duration + ROUTE_PATIENCE
         self._desk.revoke()
         self._enter(State.HOMING, "asked to home")
+
+    def route_begins(self) -> None:
+        """The controller has accepted the route, and moves."""
+        if self._route is not None:
+            self._route.begun = True
+
+    def route_ends(self) -> None:
+        """The controller has gone the route to its end."""
+        if self._route is not None:
+            self._route.ended = True
+
+    def route_fails(self, reason: str) -> None:
+        """The controller does not go the route, or not to its end, and does not move: the arm is held where it is."""
+        if self._route is not None:
+            self._desk.revoke()
+            self._stand_where_observed()
+            self._enter(State.HELD, f"way home by the controller: {reason}")
 
     def disengage(self) -> None:
         """Stop commanding the arm, which then may be moved by others. Raises `SupervisorError` unless at rest."""
@@ -258,10 +295,11 @@ class Supervisor:
         Args:
             now: the clock [s].
             observation: the newest one, again or not; None when there is none.
-            missed: ticks that were left out, during which the robot went on along what `until_rest` had told it.
+            missed: ticks that were left out, during which the robot went on along what `until_rest` or `route` had
+                told it.
 
         Returns:
-            What to send, None before homing; and the status to publish.
+            What to send, None before homing and while the controller goes a route; and the status to publish.
         """
         if not now >= self._now:
             self._observation = None
@@ -275,11 +313,13 @@ class Supervisor:
             self._halt(State.HELD, fault)
         elif self._state is State.READY and self._desk.expired(now):
             self._desk.revoke()
-        if self._engaged:
+        if self._route is not None:
+            self._go_along(self._route, missed)
+        elif self._engaged:
             self._skip(missed)
-        if self._state is State.HOMING:
-            self._approach_home()
-        return (self._command() if self._engaged else None), self.status
+            if self._state is State.HOMING:
+                self._approach_home()
+        return (self._command() if self._engaged and self._route is None else None), self.status
 
     def _observe(self, observation: Observation, now: float) -> None:
         """Take over an observation that is newer and makes sense; others age the last one, which the watchdog sees."""
@@ -397,35 +437,70 @@ class Supervisor:
         if self._gripper is not None:
             self._gripper.set_target(self._gripper.reference)
 
+    def _engage(self, observation: Observation) -> None:
+        """Begin to command the arm, from where it is."""
+        try:
+            self._servo.reset(observation.joint_position)
+        except ServoError as error:
+            raise SupervisorError(f"cannot home from where the arm stands: {error}") from error
+        if self._gripper is not None:
+            self._gripper.reset(observation.gripper_opening)
+        self._engaged = True
+        self._commanded[:] = self._servo.reference.position
+        self._astray = None
+
     def _approach_home(self) -> None:
-        way = self._home - self._servo.target
         self._homing_ticks -= self._periods
-        if self._homing_ticks < 0 and way.any():
-            self._homing_ticks += round(self._servo.target_period / self._servo.period)
-            cruise = self._homing_speed * self._servo.target_period
-            self._stride = stride = min(cruise, self._stride + cruise / _HOMING_RAMP)
-            target = self._servo.target + way * min(1.0, stride / float(np.abs(way).max()))
-            if not self._stands_free():
-                # An arm that starts where it may not stand has to be allowed to leave.
-                self._servo.set_target(target)
-            elif forbidden := self._head_for(target):
+        if self._homing_ticks < 0 and (target := self._approach.target()) is not None:
+            self._homing_ticks += control_periods(self._servo)
+            if forbidden := self._head_home(target):
                 self._halt(State.HELD, f"way home blocked: {forbidden}")
-        elif self.at_rest and not way.any():
+        elif self.at_rest and (self._servo.target == self._home).all():
             self._enter(State.READY, "home")
+
+    def _head_home(self, target: np.ndarray) -> str | None:
+        if self._stands_free():
+            return self._head_for(target)
+        # An arm that starts where it may not stand has to be allowed to leave.
+        self._servo.set_target(target)
+        return None
+
+    def _go_along(self, route: Route, missed: int) -> None:
+        """Keep the reference where the controller is on its route, and see the end of it."""
+        if route.begun:
+            route.advance((1 + missed) * self._periods)
+            self._note()
+        if route.ended and route.done:
+            self._enter(State.READY, "home")
+        elif self._now > self._route_due:
+            reason = "did not end in time" if route.begun else "was not begun in time"
+            self.route_fails(reason)
+
+    def _stand_where_observed(self) -> None:
+        """Command, from now on, the place where the arm is, once a controller has moved it elsewhere or not at all."""
+        if self._observation is not None:
+            position = np.clip(self._observation.joint_position, self._servo.limits.lower, self._servo.limits.upper)
+            self._servo.reset(position)
+            self._commanded[:] = position
 
     def _stands_free(self) -> bool:
         return not self._forbidden(self._servo.reference.position[None])
 
     def _halt(self, state: State, reason: str) -> None:
         self._desk.revoke()
-        self._brake()
+        if self._route is not None and self._astray:
+            self._stand_where_observed()
+        else:
+            self._brake()
         self._enter(state, reason)
 
     def _enter(self, state: State, reason: str) -> None:
         assert state in TRANSITIONS[self._state], f"{self._state} -> {state}"
         self._transitions.append(Transition(self._state, state, reason))
         self._state, self._reason = state, reason
-        self._homing_ticks, self._stride = 0, 0.0
+        self._approach, self._homing_ticks = Approach(self._servo, self._home, self._homing_speed), 0
+        if state is not State.HOMING:
+            self._route = None
 
     def _skip(self, missed: int) -> None:
         """Catch up with a robot that went on by itself, at most until its rest."""
@@ -435,10 +510,14 @@ class Supervisor:
 
     def _command(self) -> Command:
         references = self._servo.trajectory(self._periods)
-        self._commanded[self._ticks % len(self._commanded)] = references.position[-1]
-        self._ticks += 1
+        self._note()
         opening = None if self._gripper is None else self._gripper.trajectory(self._periods)
         return Command(*references, opening)
+
+    def _note(self) -> None:
+        """Keep where the arm was commanded to be by this tick."""
+        self._commanded[self._ticks % len(self._commanded)] = self._servo.reference.position
+        self._ticks += 1
 
 
 def _fits(values: object, shape: tuple[int, ...]) -> bool:

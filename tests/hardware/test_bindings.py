@@ -492,18 +492,21 @@ def test_a_gripper_gets_a_goal_when_its_target_moves() -> None:
     messages.encode(first)
 
 
-def test_the_way_home_keeps_the_limits() -> None:
-    """The quintic at rest at both ends, which joint_trajectory_controller makes of the goal, sampled."""
-    robot, generator = RobotFile.load("panda"), np.random.default_rng(0)
-    for scale in (1.0, 0.1, 0.001):
-        start = np.clip(robot.home + scale * generator.normal(size=7), robot.limits.lower, robot.limits.upper)
-        trajectory = bindings.home_goal(robot, start).trajectory
-        assert trajectory.joint_names == JOINTS
-        assert list(trajectory.points[0].positions) == list(robot.home)
-        duration = messages.seconds(trajectory.points[0].time_from_start)
-        curve = np.polynomial.Polynomial([0, 0, 0, 10, -15, 6])
-        phases = np.linspace(0, 1, 1001)
-        way = np.abs(robot.home - start)
-        bounds = (np.minimum(robot.limits.velocity, robot.homing_speed), robot.limits.acceleration, robot.limits.jerk)
-        for order, bound in enumerate(bounds, 1):
-            assert (np.abs(curve.deriv(order)(phases)).max() * way / duration**order <= bound * 1.0001).all()
+def test_the_goal_that_goes_home_is_the_planned_way() -> None:
+    from robot_rl.hardware.safety.supervisor_state import Observation
+
+    supervisor = PANDA.make_supervisor()
+    supervisor.tick(1.0, Observation(1.0, np.array(PANDA.home) + 0.2, 0.04))
+    supervisor.home(1.0, as_route=True)
+    route = supervisor.route
+    assert route is not None
+    goal = bindings.home_goal(PANDA, bindings.Tail(route.times, route.references))
+    trajectory = messages.decode(messages.encode(goal), goal.__msgtype__).trajectory
+    assert trajectory.joint_names == JOINTS
+    assert messages.seconds(trajectory.header.stamp) == 0.0  # begins on arrival
+    times = np.array([messages.seconds(point.time_from_start) for point in trajectory.points])
+    assert (np.diff(times) > 0).all()
+    for point, moment in ((trajectory.points[-1], route.times[-1]), (trajectory.points[0], times[0])):
+        np.testing.assert_allclose(point.positions, route.references.position[np.argmin(np.abs(route.times - moment))])
+    np.testing.assert_allclose(trajectory.points[-1].positions, PANDA.home, atol=1e-9)
+    np.testing.assert_allclose(trajectory.points[-1].velocities, 0, atol=1e-9)

@@ -106,6 +106,7 @@ def test_deploy_starts_what_the_program_of_the_same_name_starts(real_time: bool)
     plain = {
         "policy": "runs/demo", "robot": "panda", "real_time": real_time, "first_seed": 3, "impairments": {"loss": 0.1},
         "record": True, "mode": "real_time", "execute": 4, "guidance": 5.0, "delay": 0, "device": "cuda", "threads": 2,
+        "homing": "servo",
     }  # fmt: skip
     expected = node_parameters(plain, Path("runs/deploy"), spec)
     nodes = started(

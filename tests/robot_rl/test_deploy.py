@@ -59,6 +59,7 @@ def test_simulated_time_goes_in_lockstep_unless_it_is_real_time() -> None:
     assert nodes["twin"]["real_time"] is True
     assert not nodes["policy"]["lockstep"]
     assert nodes["supervisor"]["wait_for_proposal"] == 0
+    assert nodes["supervisor"]["homing"] == "servo"
 
 
 def test_a_real_robot_has_no_twin_and_its_own_clock() -> None:
