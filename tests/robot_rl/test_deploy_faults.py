@@ -58,6 +58,7 @@ class Watch:
 
     def __init__(self, graph):
         self.transitions, self.commands, self.tokens = [], [], []
+        self.last = None
         self.newest = {"joints": 0.0, "proposal": 0.0}
         graph.subscribe("supervisor/transition", "diagnostic_msgs/msg/DiagnosticStatus", self.on_transition, MANY)
         graph.subscribe(ARM, PANDA.commands["joint_position"].type, self.on_command, MANY)
@@ -86,6 +87,18 @@ class Watch:
         assert (np.abs(points.velocity) <= limits.velocity + 1e-6).all()
         assert (np.abs(points.acceleration) <= limits.acceleration + 1e-6).all()
 
+        count = PANDA.periods
+        times, rows = points.start + points.times, points.acceleration
+        self.within_jerk(times, rows)
+        if self.last is not None and self.last[0] < times[0]:  # else time or the Supervisor has begun anew
+            self.within_jerk(np.array([self.last[0], times[0]]), np.stack([self.last[1], rows[0]]))
+        self.last = times[count - 1], rows[count - 1]
+
+    def within_jerk(self, times, acceleration):
+        """By differences; knots may be moved by the shortest time between points."""
+        step = np.diff(times)[:, None] + 2 * bindings.NEAREST
+        assert (np.abs(np.diff(acceleration, axis=0)) <= PANDA.limits.jerk * step * 1.001 + 1e-6).all()
+
     def speed(self, time):
         """Commanded speed of the fastest joint at a time, by the last command before it."""
         start, points = [entry for entry in self.commands if entry[0] <= time][-1]
@@ -104,7 +117,7 @@ class Run:
         plain = {
             "policy": policy, "robot": "panda", "real_time": False, "first_seed": 1, "impairments": {},
             "record": True, "mode": "receding_horizon", "execute": None, "delay": 0, "guidance": None,
-            "device": "cpu", "threads": 1,
+            "device": "cpu", "threads": 1, "homing": "servo",
         }  # fmt: skip
         spec = {"task": "lift", "cameras": cameras or {}}
         self.folder, self.lines = folder, []

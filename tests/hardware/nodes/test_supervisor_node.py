@@ -67,7 +67,7 @@ class Monitor:
         self.received.append(points)
 
     def check(self):
-        """Position, velocity and acceleration of all points, and what lies between them by finite differences."""
+        """Position, velocity and acceleration of all points; between them the same and jerk, by finite differences."""
         limits, count, period = self.robot.limits, self.robot.periods, 1 / self.robot.command_rate_hz
         begin = np.array([points.start for points in self.received])
         runs = np.split(np.arange(len(begin)), np.nonzero(np.diff(begin) > 3.0)[0] + 1)
@@ -80,12 +80,15 @@ class Monitor:
             )
             self.within(position, velocity, acceleration)
             for points in parts:
+                self.within_jerk(points)
                 self.within(points.position, points.velocity, points.acceleration)
                 np.testing.assert_allclose(points.velocity[-1], 0, atol=1e-6)
             step = np.diff(times)[:, None]
             assert (step > 0).all()
             assert (np.abs(np.diff(position, axis=0)) <= limits.velocity * step * 1.001 + 1e-9).all()
             assert (np.abs(np.diff(velocity, axis=0)) <= limits.acceleration * step * 1.001 + 1e-9).all()
+            # Acceleration is continuous, so its differences are bounded by the jerk across all joints of pieces, too.
+            assert (np.abs(np.diff(acceleration, axis=0)) <= limits.jerk * step * 1.001 + 1e-6).all()
             even = np.abs(step[:-1] - period).max(1) + np.abs(step[1:] - period).max(1) < 1e-6
             second = np.diff(position, 2, axis=0)[even] / period**2
             assert (np.abs(second) <= limits.acceleration * 1.01 + 1e-6).all()
@@ -95,6 +98,11 @@ class Monitor:
         assert ((position >= limits.lower - 1e-9) & (position <= limits.upper + 1e-9)).all()
         assert (np.abs(velocity) <= limits.velocity * 1.001).all()
         assert (np.abs(acceleration) <= limits.acceleration * 1.001).all()
+
+    def within_jerk(self, points):
+        """Also along the motion until rest, whose knots may be moved by the shortest time between points."""
+        step = np.diff(points.times)[:, None] + 2 * bindings.NEAREST
+        assert (np.abs(np.diff(points.acceleration, axis=0)) <= self.robot.limits.jerk * step * 1.001 + 1e-6).all()
 
     def speed_at(self, moment):
         """The largest joint speed commanded for a time [rad/s]."""
