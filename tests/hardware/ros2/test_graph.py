@@ -162,6 +162,34 @@ def test_an_action_is_sent_and_its_result_comes(opened):
     assert endings[0][1].reached_goal
 
 
+def test_a_goal_that_is_cancelled_before_it_is_accepted_is_cancelled_again(opened):
+    robot, commander = opened("robot"), opened("commander")
+    kind = "control_msgs/action/FollowJointTrajectory"
+    heard, endings = [], []
+
+    def answer(word, response):
+        def handler(_):
+            heard.append(word)
+            return response
+
+        return handler
+
+    for word, service, response in (
+        ("goal", f"{kind}_SendGoal", messages.make(f"{kind}_SendGoal_Response", accepted=True)),
+        ("result", f"{kind}_GetResult", messages.make(f"{kind}_GetResult_Response", status=5)),
+        ("cancel", "action_msgs/srv/CancelGoal", messages.make("action_msgs/srv/CancelGoal_Response")),
+    ):
+        name = {"goal": "send_goal", "result": "get_result", "cancel": "cancel_goal"}[word]
+        robot.service(f"follow/_action/{name}", service, answer(word, response))
+    client = commander.action_client("follow", kind)
+    goal = messages.make(f"{kind}_Goal")
+    client.send(goal, lambda ending, _: endings.append(ending), accepted=lambda: heard.append("accepted"))
+    client.cancel()
+    spin_both(robot, commander, lambda: bool(endings) and heard.count("cancel") == 2)
+    assert endings == ["canceled"]
+    assert heard.count("goal") == heard.count("accepted") == 1
+
+
 def test_timers_fire_on_the_multiples_of_the_clock(opened):
     sim, node = opened("sim"), opened("node", ["--ros-args", "-p", "use_sim_time:=true"])
     fired, order = [], []
