@@ -108,7 +108,6 @@ class Supervisor:
         if not (homing_speed > 0 and 1 <= periods <= round(servo.target_period / servo.period)):
             raise SupervisorError(f"homing_speed {homing_speed} or periods {periods}: too small, or ticks are too rare")
         self._slices = contract.action_slices
-        self._samples = int(np.ceil(servo.target_period * limits.velocity.max() / CHECK_SPACING))
         self._watchdog, self._homing_speed, self._periods = watchdog, homing_speed, periods
         self._desk = LeaseDesk(watchdog.lease)
         self._screening = Screening(contract.action_dim, watchdog.action, watchdog.skew)
@@ -418,9 +417,18 @@ class Supervisor:
         return forbidden
 
     def _path(self) -> np.ndarray:
-        """Positions [n, dof] of the present motion until its rest, from now on, `_samples` in each control period."""
-        spacing = self._servo.target_period / self._samples
-        return self._servo.preview(np.arange(np.ceil(self._servo.time_to_rest / spacing) + 1) * spacing).position
+        """Positions [n, dof] of the present motion until its rest, from now on, at most `CHECK_SPACING` apart."""
+        servo, period = self._servo, self._servo.target_period
+        times = np.arange(np.ceil(servo.time_to_rest / period) + 1) * period
+        position, velocity, _ = servo.preview(times)
+        speed = np.abs(velocity)
+        # Between two of these times no joint is faster than this, as its acceleration is limited.
+        fastest = 0.5 * (speed[:-1] + speed[1:] + servo.limits.acceleration * period)
+        parts = np.ceil(fastest.max(axis=1, initial=0.0) * period / CHECK_SPACING).astype(int)
+        if parts.max(initial=1) <= 1:
+            return position
+        finer = [begin + period / count * np.arange(count) for begin, count in zip(times, parts, strict=False)]
+        return servo.preview(np.append(np.concatenate(finer), times[-1])).position
 
     def _forbidden(self, path: np.ndarray) -> str | None:
         return next((forbidden for check in self._checks if (forbidden := check(path))), None)
