@@ -1,4 +1,8 @@
-"""A ROS domain of its own for each test that talks, also beside other runs of the tests on the same machine."""
+"""For all tests: a ROS domain of its own for each that talks, and properties that are tried without a stop watch.
+
+Domains are free also beside other runs of the tests on the same machine. Hypothesis draws the same examples each time
+and leaves no database behind.
+"""
 
 import itertools
 import os
@@ -6,6 +10,10 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("robot_rl", deadline=None, derandomize=True, database=None)
+settings.load_profile("robot_rl")
 
 LARGEST = 100  # the ports of higher domains lie where Linux takes those of any program's connections
 _next = itertools.count(os.getpid() * 13)

@@ -162,6 +162,49 @@ def test_live_and_later_imports_are_equal_and_what_the_policy_saw(
 
 
 @pytest.mark.alone
+def test_a_third_of_the_robots_packets_is_lost(
+    tmp_path: Path, graph: Graph, recorder: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """All that reaches the recorder is kept, and its episode tells how many samples are missing."""
+    simulated = runs()
+    robot = simulated.panda()
+    contract = tmp_path / "contract.json"
+    contract.write_text(robot.contract.to_json())
+    run, generator = simulated.policy_run(robot, 2.5), np.random.default_rng(3)
+    streams = {stream.topic for stream in robot.streams.values()}
+    # The first of each stream come through, as publishers are matched by them.
+    first = {topic: min(item.received for item in run.sent if item.topic == topic) for topic in streams}
+    arrived = [
+        item
+        for item in run.sent
+        if item.topic not in streams or item.received == first[item.topic] or generator.random() > 0.3
+    ]
+    process = recorder(
+        output=tmp_path / "bags", dataset=tmp_path / "live.zarr", policy=contract, use_sim_time="true"
+    )  # fmt: skip
+    replayed(graph, arrived)
+    assert call(graph, "success").success
+    stop(process)
+    (bag,) = (tmp_path / "bags").iterdir()
+    about = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    counts = {entry["topic_metadata"]["name"]: entry["message_count"] for entry in about["topics_with_message_count"]}
+    for topic in {item.topic for item in run.sent}:
+        assert counts[topic] == sum(item.topic == topic for item in arrived)
+    list(import_bag(bag, robot, tmp_path / "later.zarr"))
+    live, later = EpisodeStore.open(tmp_path / "live.zarr"), EpisodeStore.open(tmp_path / "later.zarr")
+    simulated.assert_equal(live[0], later[0])
+    assert live.facts(0) == later.facts(0)
+    episode = live[0]
+    assert episode.length == len(run.proposed)
+    np.testing.assert_array_equal(episode.action, np.array(list(run.proposed.values())))
+    assert episode.facts["lost_samples"] > 0
+    # What the policy saw is told by its own record, whatever of the streams went missing.
+    np.testing.assert_array_equal(
+        episode.observation["joint_position"], [row["joint_position"] for row in run.rows.values()]
+    )
+
+
+@pytest.mark.alone
 def test_a_killed_recorder_loses_a_fraction_of_a_second(
     tmp_path: Path, graph: Graph, recorder: Callable[..., subprocess.Popen[str]]
 ) -> None:
