@@ -1,7 +1,14 @@
 import numba
 import numpy as np
 
-from robot_rl.sim.compiled import compiled
+from robot_rl.sim.compiled import compiled, compiled_lanes
+
+
+def reciprocal(values: np.ndarray) -> np.ndarray:
+    result = np.empty_like(values)
+    for index in range(values.size):
+        result[index] = 1.0 / values[index]
+    return result
 
 
 def double(values: np.ndarray) -> np.ndarray:
@@ -24,3 +31,8 @@ def test_keeps_machine_code(monkeypatch, tmp_path):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     assert compiled(double)(np.ones(3)).tolist() == [2, 2, 2]
     assert list(tmp_path.rglob("*.nbc"))
+
+
+def test_lanes_divide_by_zero_without_an_error():
+    with np.errstate(divide="raise"):
+        assert compiled_lanes(reciprocal)(np.zeros(2)).tolist() == [np.inf, np.inf]

@@ -1,0 +1,1 @@
+"""Quadrotors: batched flight, sensors, tasks and experts."""
