@@ -1,5 +1,7 @@
 """The command `robot-rl cameras`, on synthetic cameras and one that films the clock."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ def test_check_tells_what_came_and_saves_what_is_seen(tmp_path, capsys):
     assert cameras.main([*arguments, "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert out.count("96x128") == 2
-    assert out.count("rate      50.00 Hz") == 2
+    assert len(re.findall(r"rate +\d+\.\d\d Hz, by the stamps; \d+ pictures", out)) == 2
     for name in ("left", "right"):
         picture = cv2.imread(str(tmp_path / f"synthetic_{name}.png"))
         assert read_number(picture) is not None
