@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from robot_rl.sim.drone.transmission import Transmission
+
+PERIOD, SUBSTEPS = 0.02, 10
+ODOMETRY = np.array([[0, 0, 0, 0, 0, 0, 1.0, 0, 0, 0, 0, 0, 0]])
+
+
+def link(record: dict, num: int = 1) -> Transmission:
+    made = Transmission(num, PERIOD, 1, longest=0.06)
+    made.begin(np.arange(num), np.arange(num), [record] * num, np.repeat(ODOMETRY, num, 0))
+    return made
+
+
+def arrivals(record: dict, steps: int) -> list[tuple[int, float]]:
+    """Of commands numbered by their step: (number in force, substep counted from the start) as they come."""
+    made, found = link(record), []
+    for step in range(steps):
+        command, switch = made.send(np.array([[float(step)]]), np.array([step]))
+        switch = float(np.atleast_1d(switch)[0])
+        if switch < SUBSTEPS:
+            found.append((int(command[0, 0]), step * SUBSTEPS + switch))
+    return found
+
+
+def test_without_delay_commands_are_in_force_at_once():
+    assert arrivals({}, 4) == [(step, 10 * step) for step in range(4)]
+
+
+@pytest.mark.parametrize("delay", [0.004, 0.02, 0.038, 0.06])
+def test_every_command_comes_after_its_delay(delay):
+    late = round(delay / 0.002)
+    expected = [(step, 10 * step + late) for step in range(20)]
+    assert arrivals({"command": {"delay": delay}}, 30)[: len(expected)] == expected
+
+
+def test_jitter_changes_when_and_never_the_order():
+    found = arrivals({"command": {"delay": 0.03, "jitter": 0.015}}, 300)
+    numbers, times = np.array(found).T
+    assert (np.diff(numbers) > 0).all()
+    delays = times - 10 * numbers
+    assert delays.min() >= 7
+    assert delays.max() <= 23
+    assert delays.std() > 2
+
+
+def test_some_commands_are_lost():
+    found = arrivals({"command": {"delay": 0.0, "drop": 0.3}}, 2000)
+    assert 0.66 < len(found) / 2000 < 0.74
+
+
+def seen(record: dict, steps: int) -> np.ndarray:
+    made, rows = link(record), []
+    for step in range(1, steps + 1):
+        odometry = ODOMETRY.copy()
+        odometry[0, 0] = step
+        rows.append(made.receive(odometry, np.array([step]))[0])
+    return np.array(rows)
+
+
+def test_odometry_is_late_by_its_delay():
+    late = seen({"odometry": {"delay": 3}}, 20)[:, 0]
+    np.testing.assert_allclose(late, [0, 0, 0, *range(1, 18)])
+
+
+def test_lost_odometry_repeats_what_was_seen_last():
+    values = seen({"odometry": {"drop": 0.25}}, 2000)[:, 0]
+    repeated = np.diff(values) == 0
+    assert 0.2 < repeated.mean() < 0.3
+    fresh = np.flatnonzero(~repeated) + 1
+    np.testing.assert_allclose(values[fresh], fresh + 1)
+
+
+def test_noise_has_its_deviations_and_is_white():
+    record = {"odometry": {"position": 0.1, "velocity": 0.2, "attitude": 0.05, "rates": 0.3}}
+    values = seen(record, 4000)
+    values[:, 0] -= np.arange(1, 4001)
+    for part, deviation in ((slice(0, 3), 0.1), (slice(3, 6), 0.2), (slice(10, 13), 0.3)):
+        np.testing.assert_allclose(values[:, part].std(0), deviation, rtol=0.06)
+    np.testing.assert_allclose(2 * values[:, 7:10].std(0), 0.05, rtol=0.06)
+    np.testing.assert_allclose(np.linalg.norm(values[:, 6:10], axis=1), 1.0)
+    white = values[:, :6] / values[:, :6].std(0)
+    assert np.abs((white[1:] * white[:-1]).mean(0)).max() < 0.06
+    assert np.abs(np.corrcoef(white.T) - np.eye(6)).max() < 0.06
+
+
+def test_a_drone_sees_the_same_whatever_flies_beside_it():
+    record = {"odometry": {"position": 0.1, "drop": 0.2}}
+    alone, many = Transmission(1, PERIOD, 1), link(record, 4)
+    alone.begin(np.array([0]), np.array([2]), [record], ODOMETRY)
+    for step in range(1, 20):
+        one = alone.receive(ODOMETRY, np.array([step]))
+        all_of_them = many.receive(np.repeat(ODOMETRY, 4, 0), np.full(4, step))
+        np.testing.assert_array_equal(all_of_them[2], one[0])
+    assert not np.array_equal(all_of_them[1], all_of_them[2])
