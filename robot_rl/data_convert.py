@@ -137,11 +137,13 @@ def _robosuite(store: EpisodeStore) -> dict[str, Any]:
     spec = store.provenance.get("environment")
     if not spec or "converted_from" in store.provenance:
         return {}
-    from robot_rl import sim
     from robot_rl.datasets.formats.robomimic import ROBOSUITE
+    from robot_rl.sim.arm import ArmEnv
     from robot_rl.sim.spec import load
 
-    env = sim.make({**spec, "cameras": {}, "observation": None})
+    if str(spec["task"]).startswith("drone/"):
+        return {}
+    env = ArmEnv({**spec, "cameras": {}, "observation": None})
     task, robot = load("task", spec["task"]), load("robot", spec["robot"])
     flat = 1 + env.model.nq + env.model.nv
 

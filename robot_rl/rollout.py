@@ -24,6 +24,7 @@ from robot_rl.policies.chunk_runner import ChunkRunner, Mode
 from robot_rl.policies.prediction import AnyPolicy, new_generator, predict
 
 if TYPE_CHECKING:
+    from robot_rl.sim.drone.env import DroneVectorEnv
     from robot_rl.sim.vector import VectorEnv
     from robot_rl.training import Settings
 
@@ -73,7 +74,7 @@ class Outcome:
 
 def rollout(
     policy: AnyPolicy,
-    venv: VectorEnv,
+    venv: VectorEnv | DroneVectorEnv,
     seeds: Iterable[int],
     *,
     execute: int | None = None,

@@ -55,11 +55,16 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         spec: task name, or mapping with `task` and any keys of `DEFAULTS`. `cameras` maps a camera to [height, width].
+            Tasks named `drone/...` are resolved by `robot_rl.sim.drone.spec`.
 
     Raises:
         SpecError: a key or a value is unknown.
     """
     given = {"task": spec} if isinstance(spec, str) else dict(spec)
+    if str(given.get("task")).startswith("drone/"):
+        from robot_rl.sim.drone.spec import resolve as resolve_drone
+
+        return _plain(resolve_drone(given))
     if unknown := sorted(set(given) - {"task", *DEFAULTS}):
         raise SpecError(f"no such key in an environment: {', '.join(unknown)}; known are: task, {', '.join(DEFAULTS)}")
     if "task" not in given:
@@ -80,8 +85,7 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
         pair = isinstance(size, Sequence) and len(size) == 2
         if not (pair and all(isinstance(length, int) and length > 0 for length in size)):
             raise SpecError(f"camera {camera!r}: expected [height, width] in pixels, got {size!r}")
-    plain: dict[str, Any] = _plain(resolved)
-    return plain
+    return _plain(resolved)
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ _FIELDS = {
     "acceleration": ("ax", 3), "rotors": ("m0", 4), "wind": ("windx", 3), "charge": ("charge", 1), "volt": ("volt", 1),
     "accelerometer": ("accx", 3), "gyro": ("gyrx", 3), "impact": ("impact", 1), "setpoint": ("t0", 4),
 }  # fmt: skip
+_BITS = slice(_ROW["random"], _ROW["step"] + 1)
 _COMMAND = _ROW["u0"]
 _WIDTH = 5
 
@@ -123,15 +124,21 @@ class DroneBatch:
         flight.advance(self._flat, self.substeps, self._level)
 
     def get_state(self) -> np.ndarray:
-        """All that decides the future, float32 [N, S]; `set_state` continues from it bit by bit."""
-        return self._x.transpose(0, 2, 1).reshape(-1, ROWS)[: self.num].copy()
+        """All that decides the future, float64 [N, S]; `set_state` continues from it bit by bit."""
+        rows = self._x.transpose(0, 2, 1).reshape(-1, ROWS)[: self.num]
+        state = rows.astype(float)
+        # Bits that are no numbers: a conversion would change them.
+        state[:, _BITS] = np.ascontiguousarray(rows[:, _BITS]).view(np.uint32)
+        return state
 
     def set_state(self, state: np.ndarray, indices: Sequence[int] | np.ndarray | None = None) -> None:
         """Return to states of `get_state`, [n, S], of the drones given (default: all)."""
         lanes = np.arange(self.num) if indices is None else np.asarray(indices)
-        if state.shape != (len(lanes), ROWS) or state.dtype != np.float32:
-            raise ValueError(f"expected float32 [{len(lanes)}, {ROWS}], got {state.dtype} {list(state.shape)}")
-        self._x[lanes // LANES, :, lanes % LANES] = state
+        if state.shape != (len(lanes), ROWS):
+            raise ValueError(f"expected states [{len(lanes)}, {ROWS}], got {list(state.shape)}")
+        rows = state.astype(np.float32)
+        rows[:, _BITS] = state[:, _BITS].astype(np.uint32).view(np.float32)
+        self._x[lanes // LANES, :, lanes % LANES] = rows
 
     def _rest(self, lanes: np.ndarray, position: np.ndarray) -> None:
         """Hover at positions, upright, with every filter and integral at zero."""

@@ -1,0 +1,126 @@
+"""The geometric expert: tracks a reference with full knowledge of the state and the vehicle (Lee et al. 2010; Mellinger
+and Kumar 2011), in whatever form the environment takes actions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from robot_rl.sim.drone.env import DroneEnv
+from robot_rl.sim.drone.flight import GRAVITY
+from robot_rl.sim.drone.world import DroneWorld
+
+POSITION_GAIN, VELOCITY_GAIN = 6.0, 4.0
+"""Of the wanted acceleration [1/s²], [1/s]."""
+ATTITUDE_GAIN = 8.0
+"""Of the wanted body rates [1/s]."""
+LEAST_THRUST, STEEPEST = 2.0, 1.0
+"""Of the wanted acceleration upwards [m/s²], and sideways over upwards."""
+NOISE_TIME = 0.3
+"""Correlation time of the noise [s]."""
+
+
+def act(world: DroneWorld) -> np.ndarray:
+    """Actions [N, A] of all drones of a world."""
+    read = world.batch.read
+    position, velocity, quaternion = (read(name).astype(float) for name in ("position", "velocity", "quaternion"))
+    rows = np.arange(world.num)
+    goal = world.table[rows, np.minimum(world.steps, world.table.shape[1] - 1)].astype(float)
+    error, slip = goal[:, :3] - position, goal[:, 3:6] - velocity
+    if world.level == "velocity":
+        return np.concatenate([goal[:, 3:6] + 2.0 * error, np.zeros((world.num, 1))], 1).astype(np.float32)
+    if world.level == "position":
+        lead = goal[:, 3:6] / np.array([0.95, 0.95, 1.0])
+        return np.concatenate([goal[:, :3] + lead, np.zeros((world.num, 1))], 1).astype(np.float32)
+
+    # Wanted acceleration of the thrust in the world.
+    mass = world.vehicle.mass * np.array([record.get("mass", 1.0) for record in world.records])
+    drag = np.array([record.get("drag", 1.0) for record in world.records])[:, None] * np.array(world.vehicle.drag)
+    wind = velocity - read("wind")
+    up = _rotate(quaternion, np.array([0.0, 0.0, 1.0]))
+    along = np.einsum("nk,nk->n", wind, up)[:, None] * up
+    resistance = (drag[:, :1] * (wind - along) + drag[:, 1:] * along) / mass[:, None]
+    wanted = goal[:, 6:9] + POSITION_GAIN * error + VELOCITY_GAIN * slip + resistance
+    wanted[:, 2] = np.maximum(wanted[:, 2] + GRAVITY, LEAST_THRUST)
+    side = np.linalg.norm(wanted[:, :2], axis=1, keepdims=True)
+    wanted[:, :2] *= np.minimum(1.0, STEEPEST * wanted[:, 2:] / np.maximum(side, 1e-9))
+
+    # Attitude that points the thrust there, heading along x; thrust along the present axis.
+    size = np.linalg.norm(wanted, axis=1, keepdims=True)
+    direction = wanted / size
+    target = np.concatenate(
+        [1 + direction[:, 2:], -direction[:, 1:2], direction[:, :1], np.zeros((world.num, 1))], axis=1
+    )
+    target /= np.linalg.norm(target, axis=1, keepdims=True)
+    throttle = _throttle(world, mass * np.maximum(np.einsum("nk,nk->n", wanted, up), 0.0))
+    if world.level == "attitude":
+        return np.concatenate([throttle[:, None], target], axis=1).astype(np.float32)
+
+    # Rates: towards the attitude, tilt before heading, and as the wanted direction turns.
+    away = _between(quaternion, target)
+    scale = 1 / np.maximum(np.hypot(away[:, 0], away[:, 3]), 1e-6)
+    w, x, y, z = away.T
+    turn = 2 * ATTITUDE_GAIN * np.stack([scale * (w * x - y * z), scale * (w * y + x * z), np.sign(w) * scale * z], 1)
+    acceleration = read("acceleration")
+    change = goal[:, 9:12] + POSITION_GAIN * slip + VELOCITY_GAIN * (goal[:, 6:9] - acceleration)
+    change -= np.einsum("nk,nk->n", change, direction)[:, None] * direction
+    feed = np.cross(direction, change / size)
+    turn += _rotate(quaternion * [1, -1, -1, -1], feed)
+    low, high = world.contract.action_bounds
+    return np.clip(np.concatenate([throttle[:, None], turn], axis=1), low, high).astype(np.float32)
+
+
+class DroneExpert:
+    """Acts in an environment of one drone, with the interface of `ScriptedExpert`.
+
+    Args:
+        noise: deviation of what is executed from what is intended, as part of each action's range (throttle) or unit.
+        generator: of the noise; needed when there is any.
+
+    Attributes:
+        intended: the last action without the noise [A].
+        failed: never; episodes that are lost end by themselves.
+    """
+
+    failed = False
+
+    def __init__(self, env: DroneEnv, noise: float = 0.0, generator: np.random.Generator | None = None) -> None:
+        if noise and generator is None:
+            raise ValueError("a noisy expert needs a generator")
+        self._env, self._noise, self._generator = env, noise, generator
+        self._offset = np.zeros(env.contract.action_dim)
+        self._keep = float(np.exp(-env.world.period / NOISE_TIME))
+        self.intended = env.rest_action()
+
+    def act(self) -> np.ndarray:
+        """The action to execute now [A]."""
+        self.intended = act(self._env.world)[0]
+        if not self._noise or self._generator is None:
+            return self.intended
+        fresh = self._generator.normal(0, self._noise * np.sqrt(1 - self._keep**2), self._offset.shape)
+        self._offset = self._keep * self._offset + fresh
+        return (self.intended + self._offset).astype(np.float32)
+
+
+def _throttle(world: DroneWorld, thrust: np.ndarray) -> np.ndarray:
+    """Throttles that give thrusts [N] in newtons, with what the vehicle and its battery really are."""
+    linear, quadratic = world.vehicle.thrust_of_speed
+    factor = np.array([record.get("thrust", 1.0) for record in world.records])
+    each = thrust / 4 / factor
+    if quadratic == 0:
+        speed = each / linear
+    else:
+        speed = (np.sqrt(linear**2 + 4 * quadratic * each) - linear) / (2 * quadratic)
+    command = speed / np.maximum(world.batch.read("volt")[:, 0], 0.3)
+    return np.clip((linear * command + quadratic * command**2) / world.vehicle.thrust_max, 0.0, 1.0)
+
+
+def _rotate(quaternion: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    across = 2 * np.cross(quaternion[:, 1:], vectors)
+    return np.asarray(vectors + quaternion[:, :1] * across + np.cross(quaternion[:, 1:], across))
+
+
+def _between(start: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Turn from attitudes [N, 4] to others, in the frame of the first."""
+    a, b = start[:, :1], -start[:, 1:]
+    c, d = target[:, :1], target[:, 1:]
+    return np.concatenate([a * c - (b * d).sum(1, keepdims=True), a * d + c * b + np.cross(b, d)], axis=1)

@@ -1,0 +1,68 @@
+"""What a drone environment is made of: task, vehicle, controller and the rest, as plain data that a store can keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robot_rl.sim.spec import SpecError
+
+PREFIX = "drone/"
+CONTROLLERS = {"ctbr": "rates", "attitude": "attitude", "velocity": "velocity", "position": "position"}
+"""Names of the action levels, and the level of `DroneBatch` that each is."""
+
+DEFAULTS: dict[str, Any] = {
+    "robot": None,
+    "controller": "ctbr",
+    "observation": None,
+    "rate_hz": 50,
+    "horizon": None,
+    "randomization": None,
+    "cameras": {},
+}
+"""What `resolve` fills in. A robot or a horizon of None is the task's own."""
+
+
+def available(group: str) -> list[str]:
+    """Names of the YAML files of a group: `task`, `vehicle` or `randomization`."""
+    return sorted(path.stem for path in (Path(__file__).parent / group).glob("*.yaml"))
+
+
+def load(group: str, entry: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Content of a group's file by its name; a mapping is taken as such content.
+
+    Raises:
+        SpecError: there is no such file.
+    """
+    if isinstance(entry, Mapping):
+        return dict(entry)
+    name = str(entry).removeprefix(PREFIX)
+    path = Path(__file__).parent / group / f"{name}.yaml"
+    if not path.is_file():
+        raise SpecError(f"no {group} {entry!r} of drones; there are: {', '.join(available(group))}")
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    return content
+
+
+def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the defaults and check every key, as `robot_rl.sim.spec.resolve` does for arms.
+
+    Raises:
+        SpecError: a key or a value is unknown.
+    """
+    if unknown := sorted(set(given) - {"task", *DEFAULTS}):
+        raise SpecError(f"no key {', '.join(unknown)} in a drone's environment; known: task, {', '.join(DEFAULTS)}")
+    resolved = {"task": given["task"], **DEFAULTS, **{key: value for key, value in given.items() if value is not None}}
+    task = load("task", resolved["task"])
+    for key in ("robot", "horizon"):
+        resolved[key] = task[key] if resolved[key] is None else resolved[key]
+    if resolved["controller"] not in CONTROLLERS:
+        raise SpecError(f"controller: expected one of {', '.join(CONTROLLERS)}; got {resolved['controller']!r}")
+    if not (isinstance(resolved["horizon"], int) and resolved["horizon"] > 0):
+        raise SpecError(f"horizon: expected a positive number of steps, got {resolved['horizon']!r}")
+    if resolved["cameras"]:
+        raise SpecError("cameras: drones have none yet")
+    return resolved
