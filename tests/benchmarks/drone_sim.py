@@ -1,0 +1,199 @@
+"""Steps per second of the quadrotor simulator, against crazyflow in the same run, in turns.
+
+A step is one substep of 2 ms with all features on: rate controller, mixer, rotor lag, full inertia, gyroscopic terms,
+drag, mean wind and gusts, kicks, battery sag, noise of gyro and accelerometer, delayed commands. Every process is kept
+on one core. Commands (thrust and body rates) change at 50 Hz here; crazyflow takes them before each `Sim.step` of
+2 ms, the way that its controllers are called, and is asked for `Sim.step(10)` besides.
+
+`--peer` is the Python of an environment that holds crazyflow:
+
+    python -m venv peer && peer/bin/pip install crazyflow==0.4.0
+
+The last line of the output is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+SCRIPT = Path(__file__).absolute()
+PEER = SCRIPT.parent / "peers" / "crazyflow_steps.py"
+SUBSTEPS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, help="Python of an environment with crazyflow")
+    parser.add_argument("--drones", type=int, nargs="+", default=[1, 1024, 4096])
+    parser.add_argument("--rounds", type=int, default=5, help="turns that each takes")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per turn")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        kind, number = options.measure.split(":")
+        serve({"batch": batch, "env": env}[kind](int(number)))
+        return
+    contenders = {
+        f"batch {number}": [sys.executable, SCRIPT, "--measure", f"batch:{number}"] for number in options.drones
+    }
+    contenders["gymnasium 1"] = [sys.executable, SCRIPT, "--measure", "env:1"]
+    if options.peer:
+        for number in options.drones:
+            for steps in (1, SUBSTEPS):
+                contenders[f"crazyflow {number} step({steps})"] = [options.peer.absolute(), PEER, number, steps]
+    processes = {name: Contender(command) for name, command in contenders.items()}
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in processes}
+    for turn in range(options.rounds):
+        for name, process in processes.items():
+            turns[name].append(process.turn(options.seconds))
+        print(f"\rround {turn + 1} of {options.rounds}", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    for process in processes.values():
+        process.finish()
+    figures = {
+        name: {unit: statistics.median(row[unit] for row in rows) for unit in rows[0]} for name, rows in turns.items()
+    }
+    for name, row in figures.items():
+        print(f"{name:26}" + "".join(f"{value / 1e6:12.4f} M {unit}" for unit, value in row.items()))
+    ratios: dict[str, dict[str, float]] = {}
+    if options.peer:
+        pairs = [(f"batch {number}", number) for number in options.drones] + [("gymnasium 1", 1)]
+        for name, number in pairs:
+            best = max(
+                (figures[f"crazyflow {number} step({steps})"] for steps in (1, SUBSTEPS)),
+                key=lambda row: row["per_second"],
+            )
+            peer = next(key for key, row in figures.items() if row is best)
+            ratios[f"{name} / {peer}"] = {
+                unit: statistics.median(a[unit] / b[unit] for a, b in zip(turns[name], turns[peer], strict=True))
+                for unit in ("per_second", "per_cpu_second")
+            }
+        for name, ratio in ratios.items():
+            print(f"{name}: {ratio['per_second']:.0f} ×, {ratio['per_cpu_second']:.0f} × per CPU second")
+    else:
+        print("crazyflow was not measured: --peer names the Python of an environment that holds it, see --help")
+    print(json.dumps({"figures": figures, "ratios": ratios, "machine": machine()}))
+
+
+def batch(number: int) -> Any:
+    """A function that flies a batch with everything on for 20 ms, and the steps that this makes."""
+    import numpy as np
+
+    from robot_rl.sim.drone.batch import DroneBatch
+    from robot_rl.sim.drone.vehicle_model import load_vehicle
+
+    vehicle = load_vehicle("cf21B_500")
+    drones = DroneBatch(vehicle, number, SUBSTEPS)
+    drones.begin(np.arange(number), np.arange(number), np.array([0, 0, 1.0]), parameters={
+        "gyr_n": 0.01, "acb_n": 0.1, "gyr_x": 0.01, "acb_z": 0.05, "wind_x": 1.0, "wind_y": -0.5,
+        "gust_a": 0.98, "gust_u": 0.1,
+        "gust_b": 0.98, "gust_d": 0.97, "gust_v": 1.0, "gust_w": 0.5, "gust_c": 0.8, "gust_s": 0.6,
+        "kick_p": 0.02, "kick_v": 0.1, "kick_w": 0.1, "drain": 1e-4, "sag_empty": 0.1, "sag_load": 0.05, "floor": -1e6,
+    })  # fmt: skip
+    generator = np.random.default_rng(0)
+    commands = np.zeros((16, number, 4))
+    commands[..., 0] = vehicle.hover_throttle
+    commands[..., 1:] = generator.normal(0, 0.3, (16, number, 3))
+    delay = generator.integers(0, SUBSTEPS, number)
+    turn = 0
+
+    def step() -> int:
+        nonlocal turn
+        drones.command(commands[turn % 16], delay)
+        drones.step()
+        turn += 1
+        return number * SUBSTEPS
+
+    return step
+
+
+def env(_: int) -> Any:
+    """A function that steps the Gymnasium environment of one drone, and the steps of 2 ms that this makes."""
+    from robot_rl import sim
+
+    single = sim.make({"task": "drone/hover", "robot": "cf21B_500", "randomization": "full", "horizon": 10**9})
+    seed = 0
+    single.reset(seed=seed)
+    action = single.rest_action()
+
+    def step() -> int:
+        nonlocal seed
+        _, _, terminated, truncated, _ = single.step(action)
+        if terminated or truncated:
+            seed += 1
+            single.reset(seed=seed)
+        return SUBSTEPS
+
+    return step
+
+
+def serve(step: Any) -> None:
+    """Step for as many seconds as each line of the standard input says, and print what that gave."""
+    for _ in range(3):
+        step()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        number, started, busy = 0, time.perf_counter(), time.process_time()
+        while time.perf_counter() - started < float(line):
+            number += step()
+        elapsed, busy = time.perf_counter() - started, time.process_time() - busy
+        print(json.dumps({"per_second": number / elapsed, "per_cpu_second": number / busy}), flush=True)
+
+
+class Contender:
+    """A process on one core that steps when told to."""
+
+    def __init__(self, command: list[Any]) -> None:
+        environment = {
+            **os.environ, "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+        }  # fmt: skip
+        core = min(os.sched_getaffinity(0))
+        self._process = subprocess.Popen(
+            ["taskset", "-c", str(core), *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, env=environment, cwd="/", text=True,
+        )  # fmt: skip
+        while self._line() != "ready":
+            pass
+
+    def turn(self, seconds: float) -> dict[str, float]:
+        assert self._process.stdin
+        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.flush()
+        return dict(json.loads(self._line()))
+
+    def finish(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"this failed, run it by hand to see why: {' '.join(map(str, self._process.args))}")
+        return line.strip()
+
+
+def machine() -> dict[str, Any]:
+    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    return {
+        "processor": model.partition(":")[2].strip(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("numpy", "numba")},
+    }
+
+
+if __name__ == "__main__":
+    main()
