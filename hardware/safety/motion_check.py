@@ -65,6 +65,9 @@ class SelfCollision:
         base: name of the body that everything belonging to the arm hangs from.
         home: a joint position [dof] rad without collision.
         margin: distance between two parts that counts as a touch [m].
+
+    Attributes:
+        pairs: ids of the geoms that are kept apart [p, 2].
     """
 
     def __init__(
@@ -86,11 +89,11 @@ class SelfCollision:
                 moves.append(apart)
         candidates = np.array(pairs, np.int64).reshape(-1, 2)
         far = _gaps(np.array(home, float), np.arange(len(pairs)), self._arm, candidates, margin) >= 0
-        self._pairs = candidates[far]
+        self.pairs = candidates[far]
         self._known = _nothing_known(np.reshape(moves, (-1, len(joints)))[far])
 
     def __call__(self, path: np.ndarray) -> str | None:
-        apart = _stay_apart(np.array(path, float), self._known, self._arm, self._pairs, self._margin)
+        apart = _stay_apart(np.array(path, float), self._known, self._arm, self.pairs, self._margin)
         return None if apart else "self_collision"
 
 
