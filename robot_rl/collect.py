@@ -192,7 +192,8 @@ def _teleoperate(plain: dict[str, Any]) -> int:
         raise CollectError(
             f"teleop: no key {', '.join(sorted(unknown))}; the keys are those of `robot-rl teleop --help`"
         )
-    named = {key: plain[key] for key in ("task", "cameras", "observation", "policy", "episodes", "first_seed")}
+    keys = ("task", "randomization", "cameras", "observation", "policy", "episodes", "first_seed")
+    named = {key: plain[key] for key in keys}
     named["robot"] = plain["robot"] or defaults["robot"]
     output = plain["output"] or f"data/{plain['task']}_teleop"
     return teleop.run(
