@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -15,21 +16,29 @@ class Actor:
     """Who acts.
 
     Attributes:
-        source: `expert` or `policy`.
-        noise: strength of the expert's deviations.
+        source: `expert`, `policy`, `multiply`, or of `robot_rl.playback`: `replay`, `render`.
+        noise: strength of the deviations of the expert, or from the multiplied demonstrations.
         policy: folder of the policy.
         execute: actions executed of each chunk; None: half of it.
+        demonstrations: store of the episodes to multiply or to play back.
+        redraw: played back, whether the randomisation is drawn anew instead of as recorded.
     """
 
     source: str
     noise: float = 0.0
     policy: str = ""
     execute: int | None = None
+    demonstrations: str = ""
+    redraw: bool = False
 
     def describe(self) -> dict[str, Any]:
         """For the provenance of a store."""
         if self.source == "policy":
             return {"policy": self.policy, "execute": self.execute}
+        if self.source == "multiply":
+            return {"demonstrations": self.demonstrations, "noise": self.noise}
+        if self.demonstrations:
+            return {"demonstrations": self.demonstrations}
         return {"noise": self.noise}
 
 
@@ -43,7 +52,9 @@ class Attempt:
         intended: float32 [T, A], without the expert's noise.
         rewards, terminated, truncated: [T].
         states: float64 [T+1, S], the simulator's.
-        facts: what was drawn, for example by the randomisation.
+        facts: what was drawn, for example by the randomisation, and those of the one who acted.
+        intervened: bool [T], where a person had taken over in what is played back; None: nowhere.
+        source: who acted, where it was not the actor.
     """
 
     seed: int
@@ -56,6 +67,8 @@ class Attempt:
     truncated: np.ndarray
     states: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
+    intervened: np.ndarray | None = None
+    source: str = ""
 
     def observation(self, row: int) -> dict[str, np.ndarray]:
         """The observation before action `row`; row T is the final one."""
@@ -71,6 +84,10 @@ class Acting(Protocol):
     @property
     def failed(self) -> bool:
         """Whether it has given up."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What else to note of the episode; JSON types."""
 
 
 def attempt(env: Any, start: Callable[[int], Acting], seed: int) -> Attempt:
@@ -104,25 +121,31 @@ def attempt(env: Any, start: Callable[[int], Acting], seed: int) -> Attempt:
         terminated=np.asarray(terminations),
         truncated=np.asarray(truncations),
         states=np.stack(states),
-        facts={"randomization": drawn} if drawn else {},
+        facts=({"randomization": drawn} if drawn else {}) | acting.facts,
     )
 
 
 _failure = ""
 _env: Any = None
-_start: Callable[[int], Acting]
+_make: Callable[[int], Attempt]
 
 
 def start_worker(spec: dict[str, Any], actor: Actor) -> None:
     """Build the environment and the actor of this process, once."""
-    global _env, _start, _failure
+    global _env, _make, _failure
     # Ctrl-C reaches every process of the terminal; only the writing process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         from robot_rl import sim
 
         _env = sim.make(spec)
-        _start = _expert(_env, actor) if actor.source == "expert" else _policy(_env, actor)
+        if actor.source in ("replay", "render"):
+            from robot_rl.playback import player
+
+            _make = player(_env, actor.demonstrations, actor.source, actor.redraw)
+        else:
+            start = {"expert": _expert, "policy": _policy, "multiply": _multiplier}[actor.source](_env, actor)
+            _make = partial(attempt, _env, start)
     except Exception as error:
         # An error here would break the pool with a traceback; `describe` hands it over in one piece.
         _failure = str(error) or type(error).__name__
@@ -142,13 +165,15 @@ def describe() -> tuple[dict[str, Any], int]:
 
 def run_attempt(seed: int) -> Attempt:
     """One attempt in this process' environment."""
-    return attempt(_env, _start, seed)
+    return _make(seed)
 
 
 def _expert(env: Any, actor: Actor) -> Callable[[int], Acting]:
     from robot_rl.sim.expert import make_expert
 
     class ActingExpert:
+        facts: ClassVar[dict[str, Any]] = {}
+
         def __init__(self, seed: int) -> None:
             self._expert = make_expert(env, actor.noise, np.random.default_rng([seed, 1]))
 
@@ -175,6 +200,7 @@ def _policy(env: Any, actor: Actor) -> Callable[[int], Acting]:
 
     class ActingPolicy:
         failed = False
+        facts: ClassVar[dict[str, Any]] = {}
 
         def __init__(self, seed: int) -> None:
             self._runner = ChunkRunner(policy, 1, execute=actor.execute)
@@ -188,3 +214,23 @@ def _policy(env: Any, actor: Actor) -> Callable[[int], Acting]:
             return action, action
 
     return ActingPolicy
+
+
+def _multiplier(env: Any, actor: Actor) -> Callable[[int], Acting]:
+    from robot_rl.sim.multiplication import Multiplier, read_demonstrations
+
+    demonstrations = read_demonstrations(actor.demonstrations, env)
+
+    class ActingMultiplier:
+        def __init__(self, seed: int) -> None:
+            self._multiplier = Multiplier(env, demonstrations, actor.noise, np.random.default_rng([seed, 1]))
+            self.facts = self._multiplier.facts
+
+        def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            return self._multiplier.act(), self._multiplier.intended
+
+        @property
+        def failed(self) -> bool:
+            return self._multiplier.failed
+
+    return ActingMultiplier

@@ -1,4 +1,6 @@
-"""`robot-rl collect`: scripted experts or a policy act in simulation, and every attempt becomes an episode of a store.
+"""`robot-rl collect`: every attempt of an actor in simulation becomes an episode of a store.
+
+Scripted experts act, or a policy; or recorded demonstrations are multiplied, replayed or rendered.
 
 Worker processes simulate, one attempt for each seed; this process alone writes, in the order of the seeds, so that the
 store does not depend on the number of workers. What was committed stays: run again, it goes on with the next seed.
@@ -19,6 +21,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from robot_rl import playback
 from robot_rl.attempt import Actor, Attempt, describe, run_attempt, start_worker
 from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.differences import differences
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
 
 FIRST_EVALUATION_SEED = 100_000
 """Seeds from here on are kept for evaluation (Chi et al. 2023 begin theirs there)."""
+
+TASK, EPISODES = "lift", 100
+"""Where neither is given, nor follows from demonstrations."""
 
 
 class CollectError(ValueError):
@@ -44,16 +52,18 @@ def main(config: DictConfig) -> int:
     plain.pop("hydra", None)
     if plain["source"] == "teleop":
         return _teleoperate(plain)
-    spec, actor = resolve(_environment(plain)), _actor(plain)
+    spec, actor, episodes = _asked(plain)
+    plain["task"] = spec["task"] if isinstance(spec["task"], str) else spec["task"]["name"]
     path = Path(plain["output"] or f"data/{plain['task']}.zarr")
     if (workers := plain["workers"] or os.cpu_count() or 1) < 1:
         raise CollectError(f"workers={workers}: expected at least 1")
-    seeds = _Seeds(plain["first_seed"], plain["episodes"], plain["until_success"])
+    wanted = episodes if plain["episodes"] is None else plain["episodes"]
+    seeds = _Seeds(plain["first_seed"], wanted, plain["until_success"])
     seeds.note(known := _recorded(path, spec, actor))
     if seeds.done:
         print(f"{path} already holds these {len(known)} episodes; nothing to do.")
         _summarise(path, actor, 0, 0.0)
-        return 0
+        return _say_whether_followed(path, actor) if actor.source == "replay" else 0
     with (
         Interrupt("Stopping; finished attempts are kept. Press Ctrl-C again to stop at once.") as interrupt,
         _workers(workers, spec, actor) as pool,
@@ -66,6 +76,8 @@ def main(config: DictConfig) -> int:
     _summarise(path, actor, steps, time.perf_counter() - started)
     if interrupt.requested:
         print("Stopped before all episodes were recorded; the same command goes on from here.")
+    elif actor.source == "replay":
+        return _say_whether_followed(path, actor)
     return interrupt.exit_status
 
 
@@ -150,23 +162,64 @@ class _Seeds:
             seed += 1
 
     def _mine(self, seed: int) -> bool:
+        if self.until_success and self.first < FIRST_EVALUATION_SEED:
+            return self.first <= seed < FIRST_EVALUATION_SEED
         return seed >= self.first and (self.until_success or seed < self.first + self.wanted)
 
 
 def _write(writer: Any, attempt: Attempt, plain: dict[str, Any], actor: Actor) -> None:
-    with writer.episode(task=plain["task"], source=actor.source, seed=attempt.seed) as episode:
+    intended, intervened = attempt.intended, attempt.intervened
+    with writer.episode(task=plain["task"], source=attempt.source or actor.source, seed=attempt.seed) as episode:
         for row, action in enumerate(attempt.actions):
             episode.add(
                 attempt.observation(row), action, reward=float(attempt.rewards[row]),
                 terminated=bool(attempt.terminated[row]), truncated=bool(attempt.truncated[row]),
-                policy_action=attempt.intended[row],
+                # Where a person took over from nobody, there is none.
+                policy_action=intended[row] if np.isfinite(intended[row]).all() else None,
+                intervened=intervened is not None and bool(intervened[row]),
                 sim_state=attempt.states[row] if plain["sim_state"] else None,
             )  # fmt: skip
         last = len(attempt.actions)
         episode.finish(
             attempt.observation(last), success=attempt.success,
-            sim_state=attempt.states[last] if plain["sim_state"] else None, **actor.describe(), **attempt.facts,
+            sim_state=attempt.states[last] if plain["sim_state"] else None, **(attempt.facts | actor.describe()),
         )  # fmt: skip
+
+
+def _asked(plain: dict[str, Any]) -> tuple[dict[str, Any], Actor, int]:
+    """The environment, who acts in it, and how many episodes are made where it is not said."""
+    given = _environment(plain)
+    if plain["source"] not in ("multiply", *playback.PLAYBACKS):
+        return resolve({"task": TASK, **given}), _actor(plain), EPISODES
+    store = _demonstrations(plain)
+    spec = resolve({"task": TASK, **playback.recorded_environment(store), **given})
+    if plain["source"] == "multiply":
+        return spec, _multiplying(plain, spec), EPISODES
+    if plain["until_success"]:
+        raise CollectError(f"source={plain['source']} makes each episode once: until_success=true does not apply")
+    playback.check(store, spec)
+    actor = Actor(plain["source"], demonstrations=str(store.path), redraw="randomization" in given)
+    return playback.seen(spec) if plain["source"] == "render" else spec, actor, len(store.select())
+
+
+def _multiplying(plain: dict[str, Any], spec: dict[str, Any]) -> Actor:
+    from robot_rl.sim.multiplication import subtasks_of
+
+    if not plain["noise"] >= 0:
+        raise CollectError(f"noise={plain['noise']}: expected a number >= 0")
+    subtasks_of(spec["task"])
+    return Actor("multiply", plain["noise"], demonstrations=str(plain["demonstrations"]))
+
+
+def _demonstrations(plain: dict[str, Any]) -> EpisodeStore:
+    path, output = plain["demonstrations"], plain["output"]
+    if not path:
+        raise CollectError(f"source={plain['source']} needs demonstrations=<store of recorded episodes>")
+    if not Path(path).is_dir():
+        raise CollectError(f"demonstrations={path}: no such folder; give a store")
+    if not output or Path(output).resolve() == Path(path).resolve():
+        raise CollectError(f"source={plain['source']} needs output=<another store than the demonstrations>")
+    return EpisodeStore.open(path)
 
 
 def _environment(plain: dict[str, Any]) -> dict[str, Any]:
@@ -192,10 +245,10 @@ def _teleoperate(plain: dict[str, Any]) -> int:
         raise CollectError(
             f"teleop: no key {', '.join(sorted(unknown))}; the keys are those of `robot-rl teleop --help`"
         )
-    keys = ("task", "randomization", "cameras", "observation", "policy", "episodes", "first_seed")
-    named = {key: plain[key] for key in keys}
-    named["robot"] = plain["robot"] or defaults["robot"]
-    output = plain["output"] or f"data/{plain['task']}_teleop"
+    keys = ("task", "robot", "randomization", "cameras", "observation", "policy", "episodes", "first_seed")
+    named: dict[str, Any] = {"task": TASK, "episodes": EPISODES}
+    named |= {key: plain[key] for key in keys if plain[key] is not None}
+    output = plain["output"] or f"data/{named['task']}_teleop"
     return teleop.run(
         defaults | {"twin": True} | named | {"output": output, "device": plain["device"] or "keyboard"} | further
     )
@@ -210,7 +263,9 @@ def _actor(plain: dict[str, Any]) -> Actor:
         if not Path(plain["policy"]).is_dir():
             raise CollectError(f"policy={plain['policy']}: no such folder; give a run or checkpoint folder")
         return Actor("policy", policy=str(plain["policy"]), execute=plain["execute"])
-    raise CollectError(f"source={plain['source']}: expected expert, policy or teleop")
+    raise CollectError(
+        f"source={plain['source']}: expected expert, policy, multiply, {', '.join(playback.PLAYBACKS)} or teleop"
+    )
 
 
 @contextmanager
@@ -255,7 +310,9 @@ def _recorded(path: Path, spec: dict[str, Any], actor: Actor) -> dict[int, bool]
             f"{path} was recorded in another environment (there against asked):\n{lines}\n"
             "Choose another output=, or ask for the same environment."
         )
-    facts = [store.facts(index) for index in store.select(source=actor.source)]
+    played = actor.source in playback.PLAYBACKS
+    mine = store.select(played=actor.source) if played else store.select(source=actor.source, played=None)
+    facts = [store.facts(index) for index in mine]
     return {each["seed"]: bool(each["success"]) for each in facts}
 
 
@@ -279,3 +336,19 @@ def _summarise(path: Path, actor: Actor, steps: int, seconds: float) -> None:
     )
     if steps:
         print(f"recorded {steps} steps of the {actor.source} in {seconds:.1f} s: {steps / seconds:.0f} steps/s")
+
+
+def _say_whether_followed(path: Path, actor: Actor) -> int:
+    """Print how far the replayed episodes strayed. The exit status is 1 if one did in the scene it was recorded in."""
+    store = EpisodeStore.open(path)
+    strayed = {store.facts(index)["source_episode"]: store.facts(index) for index in store.select(played="replay")}
+    deviations = np.array([facts["deviation"] for facts in strayed.values()])
+    apart = [str(index) for index, facts in sorted(strayed.items()) if facts["deviation"] > playback.FOLLOWED]
+    print(
+        f"{len(strayed) - len(apart)} of {len(strayed)} replayed episodes follow their recorded states "
+        f"(largest deviation {deviations.max():.2g} m or rad)"
+    )
+    if actor.redraw or not apart:
+        return 0
+    print(f"These do not: {', '.join(apart)}. They were recorded by another version, or the store was changed.")
+    return 1

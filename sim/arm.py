@@ -239,6 +239,24 @@ class ArmEnv(gymnasium.Env):
         if self._randomizer is not None:
             self._disturbance.set_state(disturbance, self._observation.read())
 
+    def set_scene(self, state: np.ndarray) -> None:
+        """Put robots and objects where they are in a state of an environment that may differ in its randomisation.
+
+        Delays and noise stay those of this environment's episode, unless the state has as many numbers as its own.
+
+        Raises:
+            ValueError: the state belongs to another task, robot or controller.
+        """
+        own = self.get_state()
+        shared = len(own) if self._randomizer is None else len(own) - len(self._disturbance.get_state())
+        same = len(state) == len(own)
+        self.set_state(state if same else np.concatenate([state[:shared], own[min(shared, len(state)) :]]))
+
+    def positions(self, state: np.ndarray) -> np.ndarray:
+        """Positions [nq] of all joints in a state of `get_state`: rad, m and quaternions."""
+        # Behind the number of steps and the time.
+        return np.asarray(state[2 : 2 + self.model.nq])
+
     def render(self) -> np.ndarray:
         """The view of `agentview`, uint8 [480, 640, 3]."""
         return self.image("agentview", 480, 640)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import mujoco
 import numpy as np
 
 from robot_rl.datasets.contract import Feature
@@ -140,12 +141,7 @@ class ServoController:
         return [slice(int(first), int(last)) for first, last in itertools.pairwise(start)]
 
     def _kinematics(self, arm_model: ArmModel, arm: Arm) -> Kinematics | None:
-        if not self.poses:
-            return None
-        model = arm_model.model
-        names = [model.joint(joint).name for joint in arm.joints]
-        lower, upper = (np.asarray(arm.limits[key], float) for key in ("lower", "upper"))
-        return Kinematics(model, names, model.site(arm.site).name, model.body(arm.base).name, arm.home, lower, upper)
+        return arm_kinematics(arm_model.model, arm) if self.poses else None
 
     def _features_of(self, arm: Arm) -> list[Feature]:
         opening = Feature(
@@ -167,6 +163,13 @@ class ServoController:
             lower=lower, upper=upper,
         )  # fmt: skip
         return [joints, opening]
+
+
+def arm_kinematics(model: mujoco.MjModel, arm: Arm) -> Kinematics:
+    """Kinematics of an arm of a scene, from its base to its end-effector, within its limits."""
+    names = [model.joint(joint).name for joint in arm.joints]
+    lower, upper = (np.asarray(arm.limits[key], float) for key in ("lower", "upper"))
+    return Kinematics(model, names, model.site(arm.site).name, model.body(arm.base).name, arm.home, lower, upper)
 
 
 class OscController:

@@ -13,8 +13,8 @@ import mujoco
 import numpy as np
 
 from robot_rl.sim.arm import ArmEnv
+from robot_rl.sim.controllers import arm_kinematics
 from robot_rl.sim.expert.scene import Goal, Scene, rotation_of
-from robot_rl.sim.kinematics import Kinematics
 from robot_rl.sim.rotation import quaternion_from_matrix
 from robot_rl.sim.spec import load
 
@@ -67,12 +67,7 @@ class ScriptedExpert:
             raise ValueError(f"scripted experts move one arm, {env.contract.name} has {len(env.arm_model.arms)}")
         self._env, self._decide, self._noise, self._generator = env, decide, noise, generator
         self._arm = arm = env.arm_model.arms[0]
-        model = env.model
-        lower, upper = (np.asarray(arm.limits[key], float) for key in ("lower", "upper"))
-        self._kinematics = Kinematics(
-            model, [model.joint(joint).name for joint in arm.joints], model.site(arm.site).name,
-            model.body(arm.base).name, arm.home, lower, upper,
-        )  # fmt: skip
+        self._kinematics = arm_kinematics(env.model, arm)
         self._reach = np.asarray(arm.limits["velocity"], float) / env.contract.rate_hz
         home = rotation_of(self._kinematics.forward(arm.home))
         self._home_yaw = float(np.arctan2(home[1, 0], home[0, 0]))

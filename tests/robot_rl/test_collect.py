@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -48,6 +49,8 @@ class Reach:
 class Walker:
     """Walks to the goal, one tenth of a metre at a time; gives up after a number of steps."""
 
+    facts: ClassVar[dict[str, Any]] = {"steps": "short"}
+
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
@@ -77,7 +80,7 @@ def test_attempt_holds_every_row_and_what_was_drawn() -> None:
     np.testing.assert_array_equal(made.observations["position"][1:], made.actions)
     np.testing.assert_allclose(made.actions - made.intended, 0.001, atol=1e-6)
     np.testing.assert_array_equal(made.states[:, :2], made.observations["position"])
-    assert made.facts == {"randomization": {"mass": 3.0}}
+    assert made.facts == {"randomization": {"mass": 3.0}, "steps": "short"}
 
 
 def test_giving_up_truncates() -> None:
@@ -129,7 +132,7 @@ def test_another_environment_and_wrong_words_are_refused(tmp_path: Path) -> None
         _collect(store, "episodes=2", "robot=ur5e")
     with pytest.raises(SpecError, match="no task 'lft'"):
         _collect(store, "task=lft")
-    with pytest.raises(CollectError, match="expected expert, policy or teleop"):
+    with pytest.raises(CollectError, match="expected expert, policy, multiply, replay, render or teleop"):
         _collect(store, "source=magic")
     with pytest.raises(CollectError, match="source=policy needs policy="):
         _collect(store, "source=policy")

@@ -1,0 +1,173 @@
+"""Recorded episodes in simulation again: their actions executed anew (`replay`), or their states shown (`render`).
+
+Replayed, an episode starts from its first recorded state, and how far it strays from the others is measured: not at all
+in the scene it was recorded in, where the same actions lead through the same states; in a scene randomised anew, replay
+shows whether they still succeed. Rendered, nothing moves by itself: each recorded state is set in turn and seen by the
+environment's cameras, and all else stays as it was recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robot_rl.attempt import Attempt
+from robot_rl.datasets import Episode, EpisodeStore
+from robot_rl.sim.spec import load
+
+PLAYBACKS = ("replay", "render")
+
+FOLLOWED = 1e-6
+"""An episode follows its recording when no joint or object is further from it than this, in m, rad and quaternions."""
+SEEN = ("light", "colour", "geom_colour", "texture", "camera_pose", "field_of_view")
+"""Entries of a randomisation that change pictures alone; the others belong to the motion, which is not made anew."""
+BEGUN = ("task", "source", "seed", "success", "randomization")
+"""Facts of a recorded episode that are told anew of the one made of it."""
+
+
+class PlaybackError(ValueError):
+    """Recorded episodes cannot be played back as asked; the message says why."""
+
+
+def recorded_environment(store: EpisodeStore) -> dict[str, Any]:
+    """The specification of the environment that a store was recorded in; {} if it is not known."""
+    spec = store.provenance.get("environment")
+    return dict(spec) if isinstance(spec, Mapping) else {}
+
+
+def check(store: EpisodeStore, spec: Mapping[str, Any]) -> None:
+    """Refuse a store that cannot be played back in an environment.
+
+    Raises:
+        PlaybackError: it lacks episodes, states or its environment, or comes from another task, robot or controller.
+    """
+    there = recorded_environment(store)
+    if not there or not store.layout.sim_state_size:
+        missing = "states of the simulator" if there else "its environment"
+        raise PlaybackError(
+            f"{store.path} lacks {missing}: what `robot-rl collect` records with sim_state=true can be played back"
+        )
+    if str(there["task"]).startswith("drone/"):
+        raise PlaybackError(f"{store.path} holds flights, which cannot be played back yet; arm tasks can")
+    if different := [key for key in ("task", "robot", "controller", "rate_hz") if there[key] != spec[key]]:
+        lines = ", ".join(f"{key} {there[key]}, not {spec[key]}" for key in different)
+        raise PlaybackError(f"{store.path} was recorded with {lines}; leave these keys as they were recorded")
+    if not len(store.select()):
+        raise PlaybackError(f"{store.path} holds no episodes")
+
+
+def seen(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment whose randomisation is that of the pictures alone."""
+    if spec["randomization"] is None:
+        return dict(spec)
+    variation = load("randomization", spec["randomization"])
+    return {**spec, "randomization": {key: value for key, value in variation.items() if key in ("name", *SEEN)}}
+
+
+def player(env: Any, path: str | Path, how: str, redraw: bool) -> Callable[[int], Attempt]:
+    """Makes an episode again for a seed, which counts the episodes of the store through, over and over.
+
+    Args:
+        env: of the task, robot and controller of the recording; other cameras and another randomisation are welcome.
+        how: `replay` or `render`.
+        redraw: whether the randomisation is drawn from the seed, instead of taken from the recording.
+    """
+    store = EpisodeStore.open(path)
+    chosen = store.select().tolist()
+    make = {"replay": replay, "render": render}[how]
+    return lambda seed: make(env, store[chosen[seed % len(chosen)]], seed, redraw)
+
+
+def replay(env: Any, episode: Episode, seed: int, redraw: bool) -> Attempt:
+    """Execute the actions of an episode from its first state; the fact `deviation` tells how far the states strayed.
+
+    The episode ends as soon as the task is done, or with its actions.
+    """
+    record = _reset(env, episode, seed, redraw)
+    recorded = episode.sim_state
+    env.set_scene(recorded[0])
+    observations, states, ends = [env.observe()], [env.get_state()], []
+    for action in episode.action:
+        observation, reward, terminated, truncated, info = env.step(action)
+        observations.append(observation)
+        states.append(env.get_state())
+        ends.append((reward, terminated, truncated, info["success"]))
+        if terminated or truncated:
+            break
+    steps = len(ends)
+    rewards, terminations, truncations, successes = (np.asarray(column) for column in zip(*ends, strict=True))
+    truncations[-1] |= not terminations[-1]
+    followed = [env.positions(row) for row in states]
+    strayed = np.abs(np.stack(followed) - np.stack([env.positions(row) for row in recorded[: steps + 1]]))
+    return Attempt(
+        seed=seed,
+        success=bool(successes.any()),
+        observations={name: np.stack([row[name] for row in observations]) for name in observations[0]},
+        actions=episode.action[:steps],
+        intended=episode.policy_action[:steps],
+        intervened=episode.intervened[:steps],
+        rewards=rewards.astype(np.float32),
+        terminated=terminations,
+        truncated=truncations,
+        states=np.stack(states),
+        source=str(episode.facts.get("source", "")),
+        facts=_facts(episode, "replay", record) | {"deviation": float(strayed.max())},
+    )
+
+
+def render(env: Any, episode: Episode, seed: int, redraw: bool) -> Attempt:
+    """Show the states of an episode to the cameras of an environment. What was observed beside pictures stays."""
+    record = _reset(env, episode, seed, redraw)
+    kept = {name: episode.observation[name] for name in _kept(env, episode)}
+    made: dict[str, list[np.ndarray]] = {name: [] for name in env.contract.observation if name not in kept}
+    states = []
+    for state in episode.sim_state:
+        env.set_scene(state)
+        now = env.observe()
+        for name, rows in made.items():
+            rows.append(now[name])
+        states.append(env.get_state())
+    return Attempt(
+        seed=seed,
+        success=bool(episode.success),
+        observations=kept | {name: np.stack(rows) for name, rows in made.items()},
+        actions=episode.action,
+        intended=episode.policy_action,
+        intervened=episode.intervened,
+        rewards=episode.reward,
+        terminated=episode.terminated,
+        truncated=episode.truncated,
+        states=np.stack(states),
+        source=str(episode.facts.get("source", "")),
+        facts=_facts(episode, "render", record),
+    )
+
+
+def _reset(env: Any, episode: Episode, seed: int, redraw: bool) -> Mapping[str, Any]:
+    """Begin an episode with the randomisation of a recorded one, or a new one. Returns what it drew."""
+    options: dict[str, Any] = {}
+    if env.spec["randomization"] is not None and not redraw:
+        recorded = episode.facts.get("randomization")
+        if recorded is None:
+            raise PlaybackError(
+                f"episode {episode.index} of {episode.store.path} does not tell what its randomisation drew"
+            )
+        wanted = load("randomization", env.spec["randomization"])
+        options = {"randomization": {key: value for key, value in recorded.items() if key in wanted}}
+    _, info = env.reset(seed=seed, options=options)
+    drawn: Mapping[str, Any] = info.get("randomization") or {}
+    return drawn
+
+
+def _kept(env: Any, episode: Episode) -> list[str]:
+    there = episode.store.contract.observation
+    return [name for name, feature in env.contract.observation.items() if name in there and not feature.is_frame]
+
+
+def _facts(episode: Episode, how: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said of the recorded episode, and where this one comes from."""
+    told = {key: value for key, value in episode.facts.items() if key not in BEGUN}
+    return {**told, "played": how, "source_episode": episode.index, **({"randomization": record} if record else {})}
