@@ -313,6 +313,10 @@ def _recorded(path: Path, spec: dict[str, Any], actor: Actor) -> dict[int, bool]
     played = actor.source in playback.PLAYBACKS
     mine = store.select(played=actor.source) if played else store.select(source=actor.source, played=None)
     facts = [store.facts(index) for index in mine]
+    if others := sorted({each.get("demonstrations", "") for each in facts} - {actor.demonstrations}):
+        raise CollectError(
+            f"{path} holds episodes made of {', '.join(others)}, not of {actor.demonstrations}. Choose another output=."
+        )
     return {each["seed"]: bool(each["success"]) for each in facts}
 
 

@@ -79,6 +79,10 @@ def test_replay_in_scenes_drawn_anew(tmp_path: Path, recorded: Path) -> None:
     # Asked again, nothing is left to do.
     assert _collect(varied, *keys, "episodes=3") == 0
     assert len(EpisodeStore.open(varied)) == 3
+    same = tmp_path / "same.zarr"
+    same.symlink_to(recorded)
+    with pytest.raises(CollectError, match="holds episodes made of"):
+        _collect(varied, keys[0], f"demonstrations={same}", keys[2], "episodes=3")
 
 
 def test_render_shows_the_recorded_states_to_other_cameras(tmp_path: Path, recorded: Path) -> None:
