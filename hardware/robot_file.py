@@ -301,8 +301,9 @@ class RobotFile:
 
     @staticmethod
     def available() -> list[str]:
-        """Names of the robots that ship with the package."""
-        return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "template")
+        """Names of the arms that ship with the package; files of other kinds of robots say so by `kind`."""
+        files = (path for path in FOLDER.glob("*.yaml") if path.stem != "template")
+        return sorted(path.stem for path in files if "\nkind:" not in path.read_text())
 
     @staticmethod
     def load(source: str | Path) -> RobotFile:

@@ -31,7 +31,7 @@ from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import ActionClient, Graph, GraphError, Received, open_graph
 from robot_rl.hardware.ros2.qos import LATCHED
 from robot_rl.hardware.safety.homing import Route
-from robot_rl.hardware.safety.lease import LeaseRefused
+from robot_rl.hardware.safety.reception import LEVELS, Reception
 from robot_rl.hardware.safety.rehearsal import rehearse
 from robot_rl.hardware.safety.supervisor import SupervisorError
 from robot_rl.hardware.safety.supervisor_messages import (
@@ -46,10 +46,6 @@ from robot_rl.hardware.safety.supervisor_messages import (
     STOP_REQUEST,
     TRANSITION,
     TRIGGER,
-    MalformedError,
-    SourceWord,
-    decode_proposal,
-    decode_source,
     describe_actions,
     diagnostic,
     diagnostics,
@@ -64,10 +60,6 @@ FOLLOW = "control_msgs/action/FollowJointTrajectory"
 FOREVER = 3600.0
 """Time-out of a goal [wall s]; the Supervisor's own counts, by the robot's clock."""
 
-REFUSALS = 8
-"""So many refused sources are told why; one that stays silent for a second is forgotten."""
-
-_LEVELS = {State.HELD: 1, State.STOPPED: 2}
 _OK, _WARN, _ERROR = 0, 1, 2
 
 
@@ -79,7 +71,7 @@ class Output(NamedTuple):
     transitions: list[Any]
 
 
-class SupervisorNode:
+class SupervisorNode(Reception):
     """Messages in, messages out, around a `Supervisor`; it knows no graph and no clock.
 
     Args:
@@ -100,15 +92,10 @@ class SupervisorNode:
             )
         self._device_steps, self.homes_by_action = device_steps, homing == "action"
         self.robot, self.supervisor = robot, robot.make_supervisor()
-        self._names, self._actions = robot.contract.action_names, describe_actions(robot.contract)
-        self._token = ""
-        self._refused: dict[str, tuple[float, str]] = {}
+        super().__init__(self.supervisor, robot.contract, robot.name)
         self._joints: tuple[float, Any] | None = None
         self._opening: tuple[float, float] | None = None
-        self._sent, self._followed = 0, ""
         self._tails = robot.commands["joint_position"].type == TRAJECTORY
-        self.proposed = -1.0
-        """Stamp of the newest proposal that could be read [s]."""
 
     @property
     def streams(self) -> dict[str, Stream]:
@@ -140,58 +127,6 @@ class SupervisorNode:
         elif self._opening is None or stamp >= self._opening[0]:
             self._opening = (stamp, float(value[0]))
 
-    def hear(self, message: Any, now: float) -> None:
-        """A source asks for the lease, keeps it or gives it back."""
-        try:
-            word = decode_source(message)
-        except MalformedError as error:
-            self.supervisor.reject(error.reason)
-            return
-        holder = self.supervisor.status.holder
-        holds = holder is not None and word.token == self._token
-        with suppress(LeaseRefused):
-            if holds and holder is not None:
-                if word.wish != "release":
-                    self.supervisor.heartbeat(holder.id, now)
-                elif word.lease == holder.id:
-                    self.supervisor.release(holder.id, now, f"{word.name!r}: {word.reason or 'lease released'}")
-                return
-        if word.wish == "acquire":
-            self._grant(word, now)
-
-    def propose(self, message: Any, now: float) -> str | None:
-        """A source proposes an action; returns why it is rejected, which is counted, or None."""
-        try:
-            proposal = decode_proposal(message, self._names)
-        except MalformedError as error:
-            self.supervisor.reject(error.reason)
-            return error.reason
-        # A source that acts is alive.
-        with suppress(LeaseRefused):
-            self.supervisor.heartbeat(proposal.lease, now)
-            self.proposed = proposal.stamp  # the newest may be older: simulated time may begin anew
-        rejected = self.supervisor.propose(proposal, now)
-        if rejected is None:
-            self._followed = message.header.frame_id
-        return rejected
-
-    def request(self, name: str, now: float) -> tuple[bool, str]:
-        """A service was called: whether it did what its name says, and the message for people."""
-        supervisor = self.supervisor
-        try:
-            match name:
-                case "home":
-                    supervisor.home(now, self.homes_by_action)
-                case "disengage":
-                    supervisor.disengage()
-                case "emergency_stop":
-                    supervisor.emergency_stop("service")
-                case "clear":
-                    supervisor.clear()
-        except SupervisorError as error:
-            return False, str(error)
-        return True, f"{supervisor.status.state}: {supervisor.status.reason}"
-
     def tick(self, now: float, stamp: float, missed: int = 0) -> Output:
         """Everything to publish for one tick.
 
@@ -207,33 +142,8 @@ class SupervisorNode:
             tail = bindings.Tail(*self.supervisor.until_rest()) if self._tails else None
             sent = bindings.encode_command(self.robot, command, stamp, tail)
             self._sent += len(sent)
-        self._refused = {token: entry for token, entry in self._refused.items() if 0 <= now - entry[0] <= 1.0}
+        self._forget(now)
         return Output(sent, self._status(stamp), self.transitions(now))
-
-    def transitions(self, now: float) -> list[Any]:
-        """The changes of state since the last call, as messages."""
-        return [
-            diagnostic(
-                "supervisor", _LEVELS.get(change.after, 0), change.reason,
-                {"from": change.before, "to": change.after, "stamp": f"{now:.6f}"}, self.robot.name,
-            )
-            for change in self.supervisor.take_transitions()
-        ]  # fmt: skip
-
-    def _grant(self, word: SourceWord, now: float) -> None:
-        if word.actions != self._actions:
-            why = f"contract mismatch: {word.name!r} acts by {word.actions!r}, this robot by {self._actions!r}"
-        else:
-            try:
-                self.supervisor.acquire(word.name, word.kind, now)
-            except LeaseRefused as error:
-                why = str(error)
-            else:
-                self._token = word.token
-                self._refused.pop(word.token, None)
-                return
-        if word.token in self._refused or len(self._refused) < REFUSALS:
-            self._refused[word.token] = (now, why)
 
     def _observation(self) -> Observation | None:
         """The newest measurement; as old as its oldest part, by the time that this part may have."""
@@ -248,24 +158,8 @@ class SupervisorNode:
     def _has(self, feature: str) -> bool:
         return feature in self.robot.streams and (feature != "gripper_opening" or self.robot.gripper is not None)
 
-    def _status(self, stamp: float) -> Any:
-        status = self.supervisor.status
-        holder = status.holder
-        values = {
-            "state": status.state,
-            "holder": holder.source if holder else "",
-            "token": self._token if holder else "",
-            "kind": holder.kind if holder else "",
-            "lease": holder.id if holder else 0,
-            "accepted": status.accepted,
-            "limited": status.limited,
-            "commands": self._sent,
-            "followed": self._followed,
-            **{f"rejected.{reason}": count for reason, count in status.rejected.items()},
-            **{f"refused.{token}": why for token, (_, why) in self._refused.items()},
-        }
-        level = _LEVELS.get(status.state, 0)
-        return diagnostics(stamp, diagnostic("supervisor", level, status.reason, values, self.robot.name))
+    def _home(self, now: float) -> None:
+        self.supervisor.home(now, self.homes_by_action)
 
 
 class SupervisorBinding:
@@ -392,7 +286,7 @@ class SupervisorBinding:
             if endpoint.is_publisher and endpoint.topic in self._own_topics() and _is_other(endpoint.node, self._graph)
         }
         status = self._node.supervisor.status
-        level, message = _LEVELS.get(status.state, _OK), f"{status.state}: {status.reason}"
+        level, message = LEVELS.get(status.state, _OK), f"{status.state}: {status.reason}"
         if others:
             level, message = _ERROR, "; ".join(sorted(others))
             self._node.supervisor.hold(message)
@@ -487,7 +381,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         try:
             robot = RobotFile.load(name)
-            node = SupervisorNode(robot.for_policy(_contract(policy)) if policy else robot, steps, homing)
+            node = SupervisorNode(robot.for_policy(policy_contract(policy)) if policy else robot, steps, homing)
             rehearse(node.robot)
         except (RobotFileError, ContractError, SupervisorError, ValueError, OSError) as error:
             for line in str(error).splitlines():
@@ -495,7 +389,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         binding = SupervisorBinding(graph, node, wait)
         graph.log.info("supervises %s: %s", robot.name, describe_actions(node.robot.contract))
-        with _keys() as pressed:
+        with keys_pressed() as pressed:
             if pressed is not None:
                 graph.log.info("any key in this terminal is an emergency stop")
                 graph.timer(0.02, lambda: binding.emergency_stop("keyboard") if pressed() else None, "wall")
@@ -505,7 +399,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _contract(policy: str) -> Contract:
+def policy_contract(policy: str) -> Contract:
     """The contract of a policy, or of a file. Raises ContractError when there is none."""
     path = Path(policy)
     places = [path, path / "contract.json", path / "checkpoints" / "best" / "contract.json"]
@@ -516,7 +410,7 @@ def _contract(policy: str) -> Contract:
 
 
 @contextmanager
-def _keys() -> Iterator[Callable[[], bool] | None]:
+def keys_pressed() -> Iterator[Callable[[], bool] | None]:
     """Whether a key was pressed in the terminal since the last call; None without a terminal of our own."""
     import os
     import select

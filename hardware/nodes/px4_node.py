@@ -1,0 +1,281 @@
+"""The `supervisor` node of a vehicle under PX4: the only one that commands it.
+
+Sources, people and recorders speak with it as with the Supervisor of an arm, see `supervisor_messages`: the lease,
+proposals, `supervisor/status`, `supervisor/home` (takes off), `supervisor/disengage` (lands), the latched stop. Toward
+the vehicle it alone publishes on `/fmu/in/...`, after `flight_supervisor`. It waits for the vehicle's topics, and takes
+the versions of messages from their names.
+
+- `odometry` (nav_msgs/Odometry, ENU and FLU): where PX4 says that the vehicle is, by our clock;
+- `external_pose` (nav_msgs/Odometry, ENU and FLU), heard: motion capture or visual-inertial odometry, given to PX4 as
+  `/fmu/in/vehicle_visual_odometry` for flight indoors.
+
+In a terminal any key lands. SIGINT and SIGTERM land, too, and the node goes when the vehicle is disarmed, or after a
+while; a second one ends it at once, and PX4's own fallback is what remains.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from robot_rl.datasets import ContractError
+from robot_rl.hardware.nodes.garbage import startup_spared
+from robot_rl.hardware.nodes.supervisor_node import keys_pressed, policy_contract
+from robot_rl.hardware.px4 import px4_messages
+from robot_rl.hardware.px4.flight_state import Odometry, Phase
+from robot_rl.hardware.px4.flight_supervisor import FlightSupervisor
+from robot_rl.hardware.px4.px4_codec import TelemetryDecoder, encode_command, encode_odometry
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
+from robot_rl.hardware.robot_file import RobotFileError
+from robot_rl.hardware.ros2 import messages
+from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
+from robot_rl.hardware.ros2.qos import LATCHED, SENSOR
+from robot_rl.hardware.safety.reception import LEVELS, Reception
+from robot_rl.hardware.safety.supervisor import SupervisorError
+from robot_rl.hardware.safety.supervisor_messages import (
+    BOOL,
+    DIAGNOSTIC,
+    DIAGNOSTICS,
+    HISTORY,
+    JOINT_STATE,
+    PROPOSAL,
+    SOURCE,
+    STATUS,
+    STOP_REQUEST,
+    TRANSITION,
+    TRIGGER,
+    describe_actions,
+    diagnostic,
+    diagnostics,
+)
+from robot_rl.sim.rotation import matrix_from_quaternion
+
+ODOMETRY, EXTERNAL_POSE = "odometry", "external_pose"
+_ODOMETRY = "nav_msgs/msg/Odometry"
+_LANDS_WITHIN = 60.0  # s, after a signal
+_LOOK = 0.5  # s, between two looks for the vehicle's topics
+
+
+class FlightOutput(NamedTuple):
+    """What one tick publishes: messages by topic of the vehicle, the status, and the changes of state."""
+
+    messages: list[tuple[str, Any]]
+    status: Any
+    transitions: list[Any]
+
+
+class FlightNode(Reception):
+    """Messages in, messages out, around a `FlightSupervisor`; it knows no graph and no clock."""
+
+    def __init__(self, robot: VehicleFile) -> None:
+        self.robot, self.supervisor = robot, FlightSupervisor(robot.contract, robot.plan)
+        super().__init__(self.supervisor, robot.contract, robot.name)
+        self.decoder = TelemetryDecoder()
+
+    def hear_vehicle(self, base: str, message: Any, received: float) -> None:
+        """A message of a topic of `px4_messages.OUTPUTS`."""
+        if base == "vehicle_command_ack":
+            self.supervisor.acknowledge(int(message.command), int(message.result))
+        else:
+            self.decoder.hear(base, message, received)
+
+    def external_pose(self, message: Any, now: float) -> Any | None:
+        """VehicleOdometry of a nav_msgs/Odometry in ENU and FLU; None where its numbers are not finite."""
+        pose, twist = message.pose.pose, message.twist.twist
+        position = np.array([pose.position.x, pose.position.y, pose.position.z])
+        quaternion = np.array([pose.orientation.w, pose.orientation.x, pose.orientation.y, pose.orientation.z])
+        seen = Odometry(
+            messages.seconds(message.header.stamp), position, np.full(3, np.nan), quaternion,
+            np.array([twist.angular.x, twist.angular.y, twist.angular.z]),
+        )  # fmt: skip
+        if not np.isfinite(np.concatenate([position, quaternion])).all() or not 0 <= now - seen.stamp < 0.5:
+            self.supervisor.reject("external_pose")
+            return None
+        variance = max(float(message.pose.covariance[0]), 1e-4)
+        return encode_odometry(seen, self.decoder.time.vehicle_time(seen.stamp), variance)
+
+    def tick(self, now: float) -> FlightOutput:
+        """Everything to publish for one tick."""
+        command, _ = self.supervisor.tick(now, self.decoder.telemetry)
+        sent = encode_command(command, self.decoder.time.vehicle_time(now))
+        self._sent += len(sent)
+        self._forget(now)
+        return FlightOutput(sent, self._status(now), self.transitions(now))
+
+    def odometry(self) -> Any | None:
+        """The newest odometry as nav_msgs/Odometry, velocities in the body's frame as ROS wants it; None without."""
+        told = self.decoder.telemetry.odometry
+        return None if told is None or not told.finite else encode_ros_odometry(told)
+
+
+def encode_ros_odometry(told: Odometry) -> Any:
+    """nav_msgs/Odometry from `world` (ENU) to `body` (FLU)."""
+    w, x, y, z = told.quaternion
+    velocity = matrix_from_quaternion(told.quaternion).T @ told.velocity
+    point = messages.make("geometry_msgs/msg/Point", **dict(zip("xyz", told.position, strict=True)))
+    turn = messages.make("geometry_msgs/msg/Quaternion", w=w, x=x, y=y, z=z)
+    linear, angular = (
+        messages.make("geometry_msgs/msg/Vector3", **dict(zip("xyz", vector, strict=True)))
+        for vector in (velocity, told.rates)
+    )
+    pose = messages.make("geometry_msgs/msg/Pose", position=point, orientation=turn)
+    twist = messages.make("geometry_msgs/msg/Twist", linear=linear, angular=angular)
+    return messages.make(
+        _ODOMETRY, header=messages.make("std_msgs/msg/Header", stamp=messages.stamp(told.stamp), frame_id="world"),
+        child_frame_id="body", pose=messages.make("geometry_msgs/msg/PoseWithCovariance", pose=pose),
+        twist=messages.make("geometry_msgs/msg/TwistWithCovariance", twist=twist),
+    )  # fmt: skip
+
+
+class FlightBinding:
+    """Binds the node to a graph; the vehicle's topics as soon as they are there."""
+
+    def __init__(self, graph: Graph, node: FlightNode) -> None:
+        self._graph, self._node = graph, node
+        self._inputs: dict[str, Any] = {}
+        self._status = graph.publisher(STATUS, DIAGNOSTICS, LATCHED)
+        self._transition = graph.publisher(TRANSITION, DIAGNOSTIC, HISTORY)
+        self._diagnostics = graph.publisher("/diagnostics", DIAGNOSTICS)
+        self._odometry = graph.publisher(ODOMETRY, _ODOMETRY, SENSOR)
+        self._missing = ["the vehicle has not been looked for yet"]
+        graph.subscribe(SOURCE, DIAGNOSTIC, lambda heard: node.hear(heard.message, graph.now()), HISTORY)
+        graph.subscribe(PROPOSAL, JOINT_STATE, self._propose)
+        graph.subscribe(STOP_REQUEST, BOOL, self._stop_request)
+        graph.subscribe(EXTERNAL_POSE, _ODOMETRY, self._external_pose, SENSOR)
+        for name in ("home", "disengage", "emergency_stop", "clear"):
+            graph.service(f"supervisor/{name}", TRIGGER, partial(self._serve, name))
+        self._look_timer = graph.timer(_LOOK, self._look, "wall")
+        graph.timer(1.0 / node.robot.plan.tick_rate_hz, self.tick)
+        graph.timer(1.0, self._report, "wall")
+
+    def tick(self) -> None:
+        """Publish everything of one tick."""
+        output = self._node.tick(self._graph.now())
+        for base, message in output.messages:
+            if base in self._inputs:
+                self._inputs[base].publish(message)
+        self._status.publish(output.status)
+        for change in output.transitions:
+            self._transition.publish(change)
+            self._graph.log.log(30 if change.level else 20, "%s: %s", change.values[1].value, change.message)
+
+    def _look(self) -> None:
+        """Look for the vehicle, and join its topics once they are all there."""
+        robot, graph = self._node.robot, self._graph
+        found, missing = px4_messages.detect(graph.endpoints(), robot.namespace)
+        versions = {**px4_messages.V1_17, **found}
+        self._missing = [f"no {base}" for base in missing]
+        if missing:
+            return
+        self._look_timer.cancel()
+        try:
+            px4_messages.register(versions, robot.px4_msgs)
+        except (px4_messages.Px4MessageError, messages.MessageError) as error:
+            self._missing = [str(error)]
+            graph.log.error("%s", error)
+            return
+        topics = px4_messages.table(versions, robot.namespace)
+        for base in px4_messages.INPUTS:
+            self._inputs[base] = graph.publisher(topics[base].name, topics[base].type, px4_messages.IN)
+        for base in px4_messages.OUTPUTS:
+            graph.subscribe(topics[base].name, topics[base].type, partial(self._hear, base), px4_messages.OUT)
+        graph.log.info("found the vehicle: %s", ", ".join(topics[base].name for base in px4_messages.OUTPUTS))
+
+    def _hear(self, base: str, received: Received) -> None:
+        self._node.hear_vehicle(base, received.message, received.received)
+        if base == "vehicle_odometry" and (message := self._node.odometry()) is not None:
+            self._odometry.publish(message)
+
+    def _external_pose(self, received: Received) -> None:
+        message = self._node.external_pose(received.message, self._graph.now())
+        if message is not None and "vehicle_visual_odometry" in self._inputs:
+            self._inputs["vehicle_visual_odometry"].publish(message)
+
+    def _propose(self, received: Received) -> None:
+        self._node.propose(received.message, self._graph.now())
+
+    def _stop_request(self, received: Received) -> None:
+        if received.message.data:
+            self._node.supervisor.emergency_stop("topic")
+
+    def _serve(self, name: str, _: Any) -> Any:
+        if name == "home" and self._missing:
+            success, message = False, "no vehicle: " + ", ".join(self._missing)
+        else:
+            success, message = self._node.request(name, self._graph.now())
+        return messages.make(f"{TRIGGER}_Response", success=success, message=message)
+
+    def _report(self) -> None:
+        """Publish diagnostics; and land when somebody else may command the vehicle, too."""
+        own = {publisher.topic for publisher in self._inputs.values()}
+        others = {
+            f"{endpoint.node} publishes {endpoint.topic}, too"
+            for endpoint in self._graph.endpoints()
+            if endpoint.is_publisher and endpoint.topic in own and endpoint.node.startswith("/")
+            and endpoint.node != self._graph.name
+        }  # fmt: skip
+        supervisor = self._node.supervisor
+        status = supervisor.status
+        level, message = LEVELS.get(status.state, 0), f"{status.state}: {status.reason}"
+        if others:
+            level, message = 2, "; ".join(sorted(others))
+            supervisor.hold(message)
+        elif self._missing:
+            level, message = 1, "no vehicle: " + ", ".join(self._missing)
+        values = {
+            "state": status.state, "phase": supervisor.phase, "limited": status.limited,
+            "rejected": sum(status.rejected.values()), "unreadable": self._node.decoder.unreadable,
+        }  # fmt: skip
+        report = diagnostic(f"{self._graph.name}: {self._node.robot.name}", level, message, values)
+        self._diagnostics.publish(diagnostics(self._graph.now(), report))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    with open_graph("supervisor", sys.argv[1:] if argv is None else argv) as graph:
+        name = _setting(graph, "robot", "px4", "name of a vehicle, or path of its file")
+        policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
+        try:
+            robot = VehicleFile.load(name)
+            node = FlightNode(robot.for_policy(policy_contract(policy)) if policy else robot)
+        except (RobotFileError, ContractError, SupervisorError, ValueError, OSError) as error:
+            for line in str(error).splitlines():
+                graph.log.error("%s", line)
+            return 1
+        FlightBinding(graph, node)
+        graph.log.info("supervises %s: %s", robot.name, describe_actions(node.robot.contract))
+        with keys_pressed() as pressed:
+            if pressed is not None:
+                graph.log.info("any key in this terminal lands")
+                graph.timer(0.02, partial(_land_by_key, node, pressed), "wall")
+            with startup_spared():
+                graph.spin()
+        _land(graph, node)
+    return 0
+
+
+def _land_by_key(node: FlightNode, pressed: Callable[[], bool]) -> None:
+    if pressed():
+        node.supervisor.emergency_stop("keyboard")
+
+
+def _land(graph: Graph, node: FlightNode) -> None:
+    """Land before the node goes."""
+    supervisor = node.supervisor
+    supervisor.emergency_stop("the Supervisor was shut down")
+    if supervisor.phase is Phase.LANDING:
+        graph.log.warning("lands before it ends; a second signal ends it at once")
+    graph.spin(timeout=0.1)
+    graph.spin(lambda: supervisor.phase is not Phase.LANDING, _LANDS_WITHIN)
+
+
+def _setting(graph: Graph, name: str, default: Any, description: str) -> Any:
+    return graph.parameter(name, default, description, read_only=True).value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

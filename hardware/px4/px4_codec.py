@@ -1,0 +1,140 @@
+"""From PX4's messages to telemetry and from commands to PX4's messages: frames, units and time stamps at the border."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from robot_rl.hardware.px4.flight_state import (
+    ControlMode,
+    FlightCommand,
+    Level,
+    Odometry,
+    Order,
+    Telemetry,
+    VehicleState,
+)
+from robot_rl.hardware.px4.frames import swap_attitude, swap_body, swap_heading, swap_world
+from robot_rl.hardware.px4.time_sync import TimeSync
+from robot_rl.hardware.ros2 import messages
+from robot_rl.sim.rotation import matrix_from_quaternion
+
+ARMED = 2
+NED, BODY_FRD = 1, 3
+"""Of pose_frame and velocity_frame."""
+
+_NAN3 = [math.nan] * 3
+
+
+class TelemetryDecoder:
+    """Collects what PX4 says.
+
+    Attributes:
+        telemetry: the newest of everything.
+        time: PX4's clock against ours.
+        unreadable: counts messages of frames that are not expected.
+    """
+
+    def __init__(self) -> None:
+        self.telemetry, self.time, self.unreadable = Telemetry(), TimeSync(), 0
+
+    def hear(self, base: str, message: Any, received: float) -> None:
+        """A message of a topic of `px4_messages.OUTPUTS` was received [s]."""
+        told = self.telemetry
+        match base:
+            case "vehicle_odometry":
+                odometry = decode_odometry(message, self.time.hear(int(message.timestamp_sample), received))
+                if odometry is None:
+                    self.unreadable += 1
+                else:
+                    told = told._replace(odometry=odometry, restarts=self.time.restarts)
+            case "vehicle_status":
+                told = told._replace(
+                    status=VehicleState(
+                        received, message.arming_state == ARMED, int(message.nav_state), bool(message.failsafe),
+                        bool(message.failsafe_and_user_took_over), bool(message.pre_flight_checks_pass),
+                    )
+                )  # fmt: skip
+            case "vehicle_control_mode":
+                told = told._replace(
+                    mode=ControlMode(
+                        received, bool(message.flag_control_offboard_enabled),
+                        bool(message.flag_control_position_enabled), bool(message.flag_control_rates_enabled),
+                    )
+                )  # fmt: skip
+            case "vehicle_local_position":
+                flags = (message.xy_valid, message.z_valid, message.v_xy_valid, message.v_z_valid)
+                told = told._replace(position_valid=all(flags))
+            case "battery_status":
+                known = message.connected and 0 <= message.remaining <= 1
+                told = told._replace(battery=float(message.remaining) if known else None)
+        self.telemetry = told
+
+
+def decode_odometry(message: Any, stamp: float) -> Odometry | None:
+    """VehicleOdometry in our frames; None where its own frames are not NED or body FRD."""
+    if message.pose_frame != NED or message.velocity_frame not in (NED, BODY_FRD):
+        return None
+    quaternion = swap_attitude(np.asarray(message.q, float))
+    velocity = np.asarray(message.velocity, float)
+    if message.velocity_frame == NED:
+        velocity = swap_world(velocity)
+    elif np.isfinite(quaternion).all() and quaternion.any():
+        velocity = matrix_from_quaternion(quaternion) @ swap_body(velocity)
+    return Odometry(
+        stamp, swap_world(np.asarray(message.position, float)), velocity, quaternion,
+        swap_body(np.asarray(message.angular_velocity, float)),
+    )  # fmt: skip
+
+
+def encode_odometry(odometry: Odometry, timestamp: int, variance: float = math.nan) -> Any:
+    """VehicleOdometry in NED, taken at a time of PX4's clock [us]; as an external pose, or as the twin says it."""
+    return messages.make(
+        "px4_msgs/msg/VehicleOdometry", timestamp=timestamp, timestamp_sample=timestamp, pose_frame=NED,
+        position=swap_world(odometry.position), q=swap_attitude(odometry.quaternion), velocity_frame=NED,
+        velocity=swap_world(odometry.velocity), angular_velocity=swap_body(odometry.rates),
+        position_variance=[variance] * 3, orientation_variance=[variance] * 3, velocity_variance=[variance] * 3,
+        quality=1,
+    )  # fmt: skip
+
+
+def encode_command(command: FlightCommand, timestamp: int) -> list[tuple[str, Any]]:
+    """Messages by topic of `px4_messages.INPUTS`, in the order in which they are to be sent."""
+    sent: list[tuple[str, Any]] = []
+    if command.level is not None:
+        heartbeat = {"position": command.level is Level.POSITION, "body_rate": command.level is Level.RATES}
+        sent.append((
+            "offboard_control_mode",
+            messages.make("px4_msgs/msg/OffboardControlMode", timestamp=timestamp, **heartbeat),
+        ))
+    if command.trajectory is not None:
+        wanted = command.trajectory
+        sent.append((
+            "trajectory_setpoint",
+            messages.make(
+                "px4_msgs/msg/TrajectorySetpoint", timestamp=timestamp, position=swap_world(wanted.position),
+                velocity=swap_world(wanted.velocity), acceleration=_NAN3, jerk=_NAN3,
+                yaw=math.nan if math.isnan(wanted.yaw) else swap_heading(wanted.yaw), yawspeed=-wanted.yaw_rate,
+            ),
+        ))  # fmt: skip
+    if command.rates is not None:
+        roll, pitch, yaw = swap_body(np.asarray(command.rates.rates, float))
+        sent.append((
+            "vehicle_rates_setpoint",
+            messages.make(
+                "px4_msgs/msg/VehicleRatesSetpoint", timestamp=timestamp, roll=roll, pitch=pitch, yaw=yaw,
+                thrust_body=[0.0, 0.0, -command.rates.throttle],
+            ),
+        ))  # fmt: skip
+    return sent + [("vehicle_command", encode_order(order, timestamp)) for order in command.orders]
+
+
+def encode_order(order: Order, timestamp: int) -> Any:
+    """VehicleCommand to the autopilot of vehicle 1."""
+    return messages.make(
+        "px4_msgs/msg/VehicleCommand", timestamp=timestamp, command=int(order.command), param1=order.param1,
+        param2=order.param2, target_system=1, target_component=1, source_system=1, source_component=1,
+        from_external=True,
+    )  # fmt: skip

@@ -1,0 +1,290 @@
+"""Whole flights in the twin, on simulated time: as planned, and with each fault that must end in a landing."""
+
+import numpy as np
+import pytest
+
+from robot_rl.hardware.px4.flight_state import LAND, OFFBOARD, Phase
+from robot_rl.hardware.px4.px4_twin import RETURN
+from robot_rl.hardware.safety.supervisor import SupervisorError
+from robot_rl.hardware.safety.supervisor_state import State
+
+HOVER = [0.4905, 0.0, 0.0, 0.0]
+POSITION = 2  # nav_state
+
+
+def test_takes_off_follows_rates_and_lands(flight):
+    f = flight().take_off()
+    np.testing.assert_allclose(f.twin.true.position, f.plan.home, atol=0.4)
+    assert f.orders == [(176, 1.0), (400, 1.0)]
+    f.acquire()
+    assert f.run(2.0, HOVER, until=lambda: f.supervisor.phase is Phase.FOLLOWING)
+    assert f.state is State.RUNNING
+    # A roll rate to the left tilts the vehicle to the left and moves it there: +y, facing east.
+    f.run(0.3, [0.4905, -0.5, 0.0, 0.0])
+    f.run(0.5, HOVER)
+    moved = f.twin.true
+    assert moved.velocity[1] > 0.2
+    assert abs(moved.velocity[0]) < 0.1
+    f.supervisor.release(f.lease.id, f.now)
+    assert f.run(5.0, until=lambda: f.supervisor.phase is Phase.HOLDING)
+    f.run(3.0)
+    f.supervisor.disengage()
+    f.finish()
+    assert f.state is State.IDLE
+    assert f.orders[-1][0] == 21
+    assert f.states == [State.IDLE, State.HOMING, State.READY, State.RUNNING, State.READY, State.HELD, State.IDLE]
+
+
+@pytest.mark.parametrize("controller", ["px4_velocity", "px4_position"])
+def test_follows_trajectories(flight, controller):
+    f = flight(controller).take_off()
+    f.acquire()
+    if controller == "px4_velocity":
+        f.run(5.0, [0.5, -0.25, 0.1, 0.0])
+        np.testing.assert_allclose(f.twin.true.velocity, [0.5, -0.25, 0.1], atol=0.1)
+        f.run(3.0, [0.0, 0.0, 0.0, 0.5])
+        assert f.twin.true.rates[2] == pytest.approx(0.5, abs=0.1)
+    else:
+        f.run(6.0, [1.0, -1.0, 2.0, 1.0])
+        np.testing.assert_allclose(f.twin.true.position, [1.0, -1.0, 2.0], atol=0.1)
+        assert f.twin.true.yaw == pytest.approx(1.0, abs=0.1)
+        f.run(4.0, [4.0, 0.0, 2.0, 1.0])
+        assert max(odometry.velocity[0] for odometry in f.path) < f.plan.limits.command_speed
+    f.supervisor.emergency_stop("test")
+    f.finish()
+    assert f.state is State.STOPPED
+
+
+def test_streams_before_it_orders_and_hands_over_when_px4_says_so(flight):
+    f = flight().take_off()
+    first = next(time for time, base, _ in f.sent if base == "offboard_control_mode")
+    ordered = [time for time, base, message in f.sent if base == "vehicle_command" and message.command == 176]
+    assert ordered[0] - first >= f.plan.patience.stream - 0.02
+    f.acquire()
+    f.run(0.02, [0.9, 0.0, 0.0, 0.0])
+    handing = f.streamed()
+    assert handing["offboard_control_mode"].body_rate
+    assert not handing["offboard_control_mode"].position
+    # PX4 still controls the position: the action is not let through.
+    assert f.supervisor.phase is Phase.HANDING
+    assert handing["vehicle_rates_setpoint"].thrust_body[2] == pytest.approx(-f.plan.hover_throttle)
+    assert "trajectory_setpoint" in handing
+    f.run(1.0, HOVER, until=lambda: f.supervisor.phase is Phase.FOLLOWING)
+    f.tick([0.6, 0.1, 0.2, 0.3])
+    sent = f.streamed()["vehicle_rates_setpoint"]
+    np.testing.assert_allclose([sent.roll, sent.pitch, sent.yaw], [0.1, -0.2, -0.3], rtol=1e-6)
+    assert sent.thrust_body[2] == pytest.approx(-0.6)
+
+
+def test_actions_that_stop_become_zero_rates_within_a_tenth_of_a_second_then_a_held_position(flight):
+    f = flight().take_off()
+    f.acquire()
+    f.run(2.0, HOVER, until=lambda: f.supervisor.phase is Phase.FOLLOWING)
+    f.run(0.5, [0.5, 1.0, 0.0, 0.0])
+    last = f.now
+    assert f.run(1.0, until=lambda: f.supervisor.phase is Phase.BRAKING)
+    assert f.now - last <= 0.1 + 1e-6
+    sent = f.streamed()["vehicle_rates_setpoint"]
+    assert (sent.roll, sent.pitch, sent.yaw) == (0, 0, 0)
+    assert sent.thrust_body[2] == pytest.approx(-f.plan.hover_throttle)
+    assert f.state is State.HELD
+    assert f.run(2.0, until=lambda: f.supervisor.phase is Phase.HOLDING)
+    f.run(5.0)
+    assert np.linalg.norm(f.twin.true.velocity) < 0.3
+    # Nobody acts: after a while it lands.
+    f.finish()
+    assert f.state is State.IDLE
+    assert "actions stopped" in f.reasons[-1]
+
+
+def test_whoever_comes_back_in_time_flies_on(flight):
+    f = flight().take_off()
+    f.acquire()
+    f.run(1.5, HOVER)
+    f.run(3.0)
+    assert (f.state, f.supervisor.phase) == (State.HELD, Phase.HOLDING)
+    f.acquire()
+    f.run(1.5, HOVER)
+    assert (f.state, f.supervisor.phase) == (State.RUNNING, Phase.FOLLOWING)
+    f.acquire("device", "person")
+    assert f.state is State.INTERVENING
+    f.run(1.5, HOVER)
+    assert f.supervisor.phase is Phase.FOLLOWING
+
+
+FAULTS = {
+    "odometry": (lambda f: f.twin.faults.add("no_odometry"), "odometry stopped"),
+    "jump": (lambda f: f.twin.offset.__iadd__([0.0, 1.0, 0.0]), "jumped by 1.0"),
+    "invalid": (lambda f: f.twin.faults.add("invalid"), "not valid"),
+    "battery": (lambda f: setattr(f.twin, "battery", 0.1), "battery: 10% remain"),
+    "failsafe flag": (lambda f: f.twin.switch(OFFBOARD, failsafe=True), "PX4's failsafe"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("following", [False, True])
+def test_a_fault_of_the_vehicle_lands(flight, fault, following):
+    f = flight().take_off()
+    f.acquire()
+    if following:
+        f.run(1.5, HOVER)
+        assert f.supervisor.phase is Phase.FOLLOWING
+    cause, reason = FAULTS[fault]
+    cause(f)
+    assert f.run(3.0, HOVER if following else None, until=lambda: f.supervisor.phase is Phase.LANDING)
+    assert f.state is State.STOPPED
+    assert reason in f.reasons[-1]
+    with pytest.raises(SupervisorError, match="until it has landed"):
+        f.supervisor.clear()
+    f.finish()
+    assert f.twin.nav_state == LAND
+    f.supervisor.clear()
+    assert f.state is State.IDLE
+
+
+LIMITS = {
+    "fence": ([0.5, 0.0, 0.5, 0.0], 0.6, "geofence"),
+    "altitude": ([0.85, 0.0, 0.0, 0.0], 1.5, "altitude"),
+    "tilt": ([0.5, 3.0, 0.0, 0.0], 0.8, "tilt"),
+    "speed": ([0.9, 0.0, 1.2, 0.0], 0.8, "speed|altitude"),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_that_is_touched_lands(flight, limit):
+    import re
+    from dataclasses import replace
+
+    plan = flight().plan
+    changes = {"limits": replace(plan.limits, fence=((-1.0, -1.0, -0.5), (1.0, 1.0, 9.0)))} if limit == "fence" else {}
+    f = flight(**changes).take_off()
+    f.acquire()
+    f.run(2.0, HOVER, until=lambda: f.supervisor.phase is Phase.FOLLOWING)
+    action, seconds, reason = LIMITS[limit]
+    f.run(seconds, action, until=lambda: f.state is State.STOPPED)
+    f.run(5.0, [action[0], 0.0, 0.0, 0.0], until=lambda: f.state is State.STOPPED)
+    assert re.match(reason, f.reasons[-1]), f.reasons
+    f.finish()
+
+
+def test_numbers_that_are_none_change_nothing(flight):
+    f = flight().take_off()
+    f.acquire()
+    f.run(1.5, HOVER)
+    f.run(1.0, [np.nan, 0.0, 0.0, 0.0])
+    assert f.supervisor.status.rejected["non_finite"] >= 7
+    assert f.state is State.HELD
+    f.finish()
+
+
+def test_a_loss_of_the_stream_is_px4s_own_to_handle(flight):
+    f = flight().take_off()
+    f.acquire()
+    f.run(1.5, HOVER)
+    f.link = False
+    began = f.now
+    assert f.run(3.0, HOVER, until=lambda: f.twin.nav_state == RETURN)
+    assert 1.0 <= f.now - began <= 1.1
+    f.run(0.1)
+    assert f.state is State.STOPPED
+    assert f.reasons[-1] == "PX4's failsafe: return mode"
+    f.link = True
+    sent = len(f.sent)
+    f.finish()
+    assert len(f.sent) == sent
+
+
+@pytest.mark.parametrize("landing", [False, True])
+def test_a_pilot_is_never_fought(flight, landing):
+    f = flight().take_off()
+    f.acquire()
+    f.run(1.5, HOVER)
+    if landing:
+        f.supervisor.emergency_stop("test")
+        f.run(0.5)
+    f.twin.switch(POSITION)
+    f.run(0.03, HOVER)
+    assert f.supervisor.phase is Phase.YIELDED
+    sent = len(f.sent)
+    f.run(3.0, HOVER)
+    assert len(f.sent) == sent
+    assert f.state is (State.STOPPED if landing else State.IDLE)
+    if not landing:
+        assert f.reasons[-1] == "the pilot took over: position mode"
+        with pytest.raises(SupervisorError, match="somebody flies it"):
+            f.supervisor.home(f.now)
+    f.twin.switch(LAND)
+    f.finish()
+    assert len(f.sent) == sent
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("refuse_arming", "arming refused: denied"),
+        ("checks_fail", "do not pass"),
+        ("ignore_commands", "ordered 3 times"),
+    ],
+)
+def test_a_take_off_that_px4_refuses_ends_on_the_ground(flight, fault, reason):
+    f = flight()
+    f.twin.faults.add(fault)
+    f.run(1.0)
+    f.supervisor.home(f.now)
+    assert f.run(30.0, until=lambda: f.state is State.IDLE)
+    assert reason in f.reasons[-1]
+    assert f.supervisor.phase is Phase.GROUNDED
+    assert not f.twin.armed
+    sent = len(f.sent)
+    f.run(1.0)
+    assert len(f.sent) == sent
+
+
+def test_lost_acknowledgements_do_not_matter(flight):
+    f = flight()
+    f.twin.faults.add("no_acks")
+    f.take_off()
+    f.supervisor.disengage()
+    f.finish()
+
+
+def test_a_landing_that_px4_does_not_hear_of_is_flown_down_and_asked_for_again(flight):
+    f = flight().take_off()
+    f.twin.faults.add("ignore_commands")
+    f.supervisor.emergency_stop("test")
+    f.run(2.0)
+    assert f.twin.nav_state == OFFBOARD
+    assert f.twin.true.velocity[2] == pytest.approx(-f.plan.landing_speed, abs=0.1)
+    f.twin.faults.clear()
+    f.finish()
+    assert [order for order, _ in f.orders].count(21) >= 3
+
+
+def test_what_speaks_against_a_take_off_is_listed(flight):
+    f = flight()
+    with pytest.raises(SupervisorError, match="no fresh vehicle_odometry") as error:
+        f.supervisor.home(f.now)
+    assert len(str(error.value).splitlines()) > 3
+    f.twin.faults.add("invalid")
+    f.twin.battery = 0.1
+    f.run(2.0)
+    with pytest.raises(SupervisorError, match="not valid") as error:
+        f.supervisor.home(f.now)
+    assert "battery: 10%" in str(error.value)
+    f.twin.faults.clear()
+    f.twin.battery = 1.0
+    f.run(2.0)
+    f.supervisor.home(f.now)
+
+
+def test_an_emergency_stop_on_the_ground_leaves_it_disarmed(flight):
+    f = flight()
+    f.run(1.0)
+    f.supervisor.home(f.now)
+    f.run(30.0, until=lambda: f.twin.armed)
+    f.supervisor.emergency_stop("test")
+    f.run(5.0)
+    assert not f.twin.armed
+    assert f.state is State.STOPPED
+    f.supervisor.clear()
+    assert f.state is State.IDLE
