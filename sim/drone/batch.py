@@ -125,10 +125,12 @@ class DroneBatch:
 
     def get_state(self) -> np.ndarray:
         """All that decides the future, float64 [N, S]; `set_state` continues from it bit by bit."""
-        rows = self._x.transpose(0, 2, 1).reshape(-1, ROWS)[: self.num]
-        state = rows.astype(float)
+        rows = self._x.transpose(0, 2, 1).reshape(-1, ROWS)[: self.num].copy()
         # Bits that are no numbers: a conversion would change them.
-        state[:, _BITS] = np.ascontiguousarray(rows[:, _BITS]).view(np.uint32)
+        bits = rows[:, _BITS].copy().view(np.uint32)
+        rows[:, _BITS] = 0.0
+        state = rows.astype(float)
+        state[:, _BITS] = bits
         return state
 
     def set_state(self, state: np.ndarray, indices: Sequence[int] | np.ndarray | None = None) -> None:

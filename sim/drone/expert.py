@@ -3,8 +3,11 @@ and Kumar 2011), in whatever form the environment takes actions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from robot_rl.sim.drone.attitude import between, cross, rotate, rotate_back
 from robot_rl.sim.drone.env import DroneEnv
 from robot_rl.sim.drone.flight import GRAVITY
 from robot_rl.sim.drone.world import DroneWorld
@@ -24,7 +27,7 @@ def act(world: DroneWorld) -> np.ndarray:
     read = world.batch.read
     position, velocity, quaternion = (read(name).astype(float) for name in ("position", "velocity", "quaternion"))
     rows = np.arange(world.num)
-    goal = world.table[rows, np.minimum(world.steps, world.table.shape[1] - 1)].astype(float)
+    goal = world.table[rows, world.moment].astype(float)
     error, slip = goal[:, :3] - position, goal[:, 3:6] - velocity
     if world.level == "velocity":
         return np.concatenate([goal[:, 3:6] + 2.0 * error, np.zeros((world.num, 1))], 1).astype(np.float32)
@@ -36,7 +39,7 @@ def act(world: DroneWorld) -> np.ndarray:
     mass = world.vehicle.mass * np.array([record.get("mass", 1.0) for record in world.records])
     drag = np.array([record.get("drag", 1.0) for record in world.records])[:, None] * np.array(world.vehicle.drag)
     wind = velocity - read("wind")
-    up = _rotate(quaternion, np.array([0.0, 0.0, 1.0]))
+    up = rotate(quaternion, np.array([0.0, 0.0, 1.0]))
     along = np.einsum("nk,nk->n", wind, up)[:, None] * up
     resistance = (drag[:, :1] * (wind - along) + drag[:, 1:] * along) / mass[:, None]
     wanted = goal[:, 6:9] + POSITION_GAIN * error + VELOCITY_GAIN * slip + resistance
@@ -56,25 +59,49 @@ def act(world: DroneWorld) -> np.ndarray:
         return np.concatenate([throttle[:, None], target], axis=1).astype(np.float32)
 
     # Rates: towards the attitude, tilt before heading, and as the wanted direction turns.
-    away = _between(quaternion, target)
+    away = between(quaternion, target)
     scale = 1 / np.maximum(np.hypot(away[:, 0], away[:, 3]), 1e-6)
     w, x, y, z = away.T
     turn = 2 * ATTITUDE_GAIN * np.stack([scale * (w * x - y * z), scale * (w * y + x * z), np.sign(w) * scale * z], 1)
     acceleration = read("acceleration")
     change = goal[:, 9:12] + POSITION_GAIN * slip + VELOCITY_GAIN * (goal[:, 6:9] - acceleration)
     change -= np.einsum("nk,nk->n", change, direction)[:, None] * direction
-    feed = np.cross(direction, change / size)
-    turn += _rotate(quaternion * [1, -1, -1, -1], feed)
+    feed = cross(direction, change / size)
+    turn += rotate_back(quaternion, feed)
     low, high = world.contract.action_bounds
     return np.clip(np.concatenate([throttle[:, None], turn], axis=1), low, high).astype(np.float32)
+
+
+class Deviations:
+    """Noise that drifts, on the actions of each drone its own: demonstrations then show the way back.
+
+    Args:
+        strength: standard deviation, in the units of the action.
+        generators: of the first drones; the others fly without.
+    """
+
+    def __init__(self, world: DroneWorld, strength: float, generators: Sequence[np.random.Generator]) -> None:
+        if strength < 0:
+            raise ValueError(f"noise: expected a number >= 0, got {strength}")
+        self._generators, self._offsets = generators, np.zeros_like(world.last_action)
+        self._keep = np.float32(np.exp(-world.period / NOISE_TIME))
+        self._fresh = strength * float(np.sqrt(1 - self._keep**2))
+
+    def add(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [N, A] with the noise of the next step."""
+        if not self._fresh:
+            return actions
+        self._offsets *= self._keep
+        for offset, generator in zip(self._offsets, self._generators, strict=False):
+            offset += generator.normal(0, self._fresh, offset.shape)
+        return actions + self._offsets
 
 
 class DroneExpert:
     """Acts in an environment of one drone, with the interface of `ScriptedExpert`.
 
     Args:
-        noise: deviation of what is executed from what is intended, as part of each action's range (throttle) or unit.
-        generator: of the noise; needed when there is any.
+        noise, generator: see `Deviations`; a generator is needed when there is any.
 
     Attributes:
         intended: the last action without the noise [A].
@@ -86,19 +113,15 @@ class DroneExpert:
     def __init__(self, env: DroneEnv, noise: float = 0.0, generator: np.random.Generator | None = None) -> None:
         if noise and generator is None:
             raise ValueError("a noisy expert needs a generator")
-        self._env, self._noise, self._generator = env, noise, generator
-        self._offset = np.zeros(env.contract.action_dim)
-        self._keep = float(np.exp(-env.world.period / NOISE_TIME))
+        self._world = env.world
+        self._deviations = Deviations(env.world, noise, [] if generator is None else [generator])
         self.intended = env.rest_action()
 
     def act(self) -> np.ndarray:
         """The action to execute now [A]."""
-        self.intended = act(self._env.world)[0]
-        if not self._noise or self._generator is None:
-            return self.intended
-        fresh = self._generator.normal(0, self._noise * np.sqrt(1 - self._keep**2), self._offset.shape)
-        self._offset = self._keep * self._offset + fresh
-        return (self.intended + self._offset).astype(np.float32)
+        intended = act(self._world)
+        self.intended = intended[0]
+        return self._deviations.add(intended)[0]
 
 
 def _throttle(world: DroneWorld, thrust: np.ndarray) -> np.ndarray:
@@ -112,15 +135,3 @@ def _throttle(world: DroneWorld, thrust: np.ndarray) -> np.ndarray:
         speed = (np.sqrt(linear**2 + 4 * quadratic * each) - linear) / (2 * quadratic)
     command = speed / np.maximum(world.batch.read("volt")[:, 0], 0.3)
     return np.clip((linear * command + quadratic * command**2) / world.vehicle.thrust_max, 0.0, 1.0)
-
-
-def _rotate(quaternion: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    across = 2 * np.cross(quaternion[:, 1:], vectors)
-    return np.asarray(vectors + quaternion[:, :1] * across + np.cross(quaternion[:, 1:], across))
-
-
-def _between(start: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Turn from attitudes [N, 4] to others, in the frame of the first."""
-    a, b = start[:, :1], -start[:, 1:]
-    c, d = target[:, :1], target[:, 1:]
-    return np.concatenate([a * c - (b * d).sum(1, keepdims=True), a * d + c * b + np.cross(b, d)], axis=1)

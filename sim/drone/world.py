@@ -9,6 +9,7 @@ import numpy as np
 
 from robot_rl.datasets.contract import Contract, Feature, Role
 from robot_rl.sim.drone import variation
+from robot_rl.sim.drone.attitude import rotate_back
 from robot_rl.sim.drone.batch import DroneBatch
 from robot_rl.sim.drone.course import Course, crossings, make_course, pole_hits
 from robot_rl.sim.drone.flight import SUBSTEP
@@ -24,6 +25,8 @@ REWARD_WIDTH = 0.25
 """Distance from the reference at which the reward has fallen to exp(-1) [m]."""
 CRASH_HEIGHT = 0.02
 """Of the centre above the ground, where a course counts as left [m]."""
+PATIENCE = 0.15
+"""How far a drone may be behind or before the reference of a course until that waits or hurries [m]."""
 
 
 class DroneWorld:
@@ -35,7 +38,9 @@ class DroneWorld:
     Attributes:
         contract: of one drone.
         table: reference of each drone, float32 [N, T, COLUMNS].
-        steps: taken in each episode, int64 [N].
+        steps: taken in each episode, int64 [N]. moment: row of `table` that is the reference now, int64 [N]: the same,
+            but on a course the reference goes along with the drone, which cannot see it.
+        last_action: float32 [N, A].
         records: what was drawn for each.
     """
 
@@ -56,14 +61,15 @@ class DroneWorld:
         self.course = make_course(self.task)
         gates = 0 if self.course is None else len(self.course.centers)
         self.centers, self.yaws = np.zeros((num, gates, 3)), np.zeros((num, gates))
-        self.steps = np.zeros(num, np.int64)
+        self.steps, self.moment = np.zeros(num, np.int64), np.zeros(num, np.int64)
         self._table_steps = min(self.horizon, 20_000) + int(self._ahead[-1]) + 1
         self.table = np.zeros((num, self._table_steps, COLUMNS), np.float32)
         self.records: list[Mapping[str, Any]] = [{} for _ in range(num)]
         self.passed = np.zeros(num, np.int64)
         self._square, self._counted, self._lap = (np.zeros(num) for _ in range(3))
         self._margin = np.full(num, np.inf)
-        width = len(self.rest_action(0)) + (self.level == "position")
+        self.last_action = np.stack([self.rest_action(row) for row in range(num)])
+        width = self.last_action.shape[1] + (self.level == "position")
         self._transmission = Transmission(num, self.period, width, variation.longest_command_delay(self.config))
         self._features = self._observation_features()
         self.contract = Contract(
@@ -106,7 +112,9 @@ class DroneWorld:
             chosen, seeds, starts["position"] + self.table[chosen, 0, :3], starts["velocity"], quaternions,
             starts["rates"], joined,
         )  # fmt: skip
-        self.steps[chosen], self.passed[chosen] = 0, 0
+        self.steps[chosen] = self.moment[chosen] = self.passed[chosen] = 0
+        for row in chosen:
+            self.last_action[row] = self.rest_action(row)
         self._square[chosen] = self._counted[chosen] = self._lap[chosen] = 0.0
         self._margin[chosen] = np.inf
         picked = [self.records[row] for row in rows]
@@ -120,14 +128,16 @@ class DroneWorld:
         Terminated: crashed, too far or too fast, or through all gates. Truncated: at the horizon, or not finite.
         """
         before = self.batch.read("position")
+        self.last_action[:] = actions
         commands, switch = self._transmission.send(self._commands(actions), self.steps)
         self.batch.command(commands, switch)
         self.batch.step()
         self.steps += 1
         odometry = self._odometry()
+        self._move_on(odometry[:, :3])
         self._transmission.receive(odometry, self.steps)
         position, limits, goal = odometry[:, :3], self.task["limits"], self.task["success"]
-        error = _length(position - self.table[self._rows, self._at(self.steps), :3])
+        error = _length(position - self.table[self._rows, self.moment, :3])
         late = self.steps * self.period > goal.get("after", 0.0)
         self._square += np.where(late, error**2, 0.0)
         self._counted += late
@@ -185,9 +195,10 @@ class DroneWorld:
 
     def get_states(self) -> np.ndarray:
         """All that decides the future within the present episodes, float64 [N, S]."""
-        own = np.stack([self.steps, self.passed, self._square, self._counted, self._lap, self._margin], 1).astype(float)
+        counts = (self.steps, self.moment, self.passed, self._square, self._counted, self._lap, self._margin)
+        own = np.stack(counts, 1).astype(float)
         own[~np.isfinite(own)] = -1.0
-        return np.concatenate([own, self.batch.get_state(), self._transmission.get_state()], axis=1)
+        return np.concatenate([own, self.last_action, self.batch.get_state(), self._transmission.get_state()], axis=1)
 
     def set_states(self, states: np.ndarray, rows: np.ndarray) -> None:
         """Continue from `get_states`; records, references and gates stay those of the present episodes.
@@ -195,16 +206,18 @@ class DroneWorld:
         Raises:
             ValueError: the states are of another specification.
         """
-        states, own = np.asarray(states, float), 6
+        states = np.asarray(states, float)
+        counts, own = 7, 7 + self.last_action.shape[1]
         flight = self.batch.get_state().shape[1]
         expected = own + flight + self._transmission.get_state().shape[1]
         if states.shape != (len(rows), expected):
             raise ValueError(
                 f"expected states of shape {[len(rows), expected]} for {self.contract.name}, got {list(states.shape)}"
             )
-        self.steps[rows], self.passed[rows] = states[:, 0], states[:, 1]
-        self._square[rows], self._counted[rows], self._lap[rows] = states[:, 2:5].T
-        self._margin[rows] = np.where(states[:, 5] < -0.5, np.inf, states[:, 5])
+        self.steps[rows], self.moment[rows], self.passed[rows] = states[:, :3].T
+        self._square[rows], self._counted[rows], self._lap[rows] = states[:, 3:6].T
+        self._margin[rows] = np.where(states[:, 6] < -0.5, np.inf, states[:, 6])
+        self.last_action[rows] = states[:, counts:own]
         self.batch.set_state(states[:, own : own + flight], rows)
         self._transmission.set_state(states[:, own + flight :], rows)
 
@@ -214,6 +227,16 @@ class DroneWorld:
 
     def _at(self, steps: np.ndarray) -> np.ndarray:
         return np.minimum(steps, self._table_steps - 1)
+
+    def _move_on(self, position: np.ndarray) -> None:
+        """Advance the reference by a step: on a course by none or two where the drone is behind or before it."""
+        pace = 1
+        if self.course is not None:
+            goal = self.table[self._rows, self.moment]
+            speed = np.maximum(_length(goal[:, 3:6]), 1e-6)
+            behind = np.einsum("nk,nk->n", goal[:, :3] - position, goal[:, 3:6]) / speed
+            pace = 1 - (behind > PATIENCE) + (behind < -PATIENCE)
+        self.moment = self._at(self.moment + pace)
 
     def _odometry(self) -> np.ndarray:
         read = self.batch.read
@@ -258,6 +281,7 @@ class DroneWorld:
     def _observation_features(self) -> dict[str, Feature]:
         xyz = ("x", "y", "z")
         known: Role = "policy" if self.course is None else "privileged"
+        offset: dict[str, Any] = {"unit": "m", "frame": "world", "mode": "delta", "relative_to": "position"}
         features = [
             Feature("position", (3,), names=xyz, unit="m", frame="world", representation="position"),
             Feature("velocity", (3,), names=xyz, unit="m/s", frame="world"),
@@ -267,13 +291,15 @@ class DroneWorld:
             Feature("gyro", (3,), names=xyz, unit="rad/s", frame="body"),
             Feature("optical_flow", (2,), names=("x", "y"), unit="rad/s", frame="body"),
             Feature("range", (1,), unit="m", frame="body"),
-            Feature("reference", (3 * len(AHEAD_S),), unit="m", frame="world", role=known),
+            Feature("reference", (3 * len(AHEAD_S),), role=known, **offset),
         ]  # fmt: skip
         if self.course is not None:
-            pose: dict[str, Any] = {"unit": "m", "frame": "world", "representation": "position_quaternion"}
-            features += [Feature("next_gate", (7,), **pose), Feature("gate_after", (7,), **pose)]
-            features.append(Feature("poles", (self.course.poles.size,), unit="m", frame="world"))
+            pose = {**offset, "representation": "position_quaternion"}
+            features += [Feature(name, (7,), **pose) for name in ("next_gate", "gate_after")]
+            poles = (self.course.poles.size,)
+            features.append(Feature("poles", poles, **offset))
         features += [
+            Feature("last_action", self.last_action.shape[1:]),
             Feature("vehicle_factors", (2,), names=("mass", "thrust"), role="privileged"),
             Feature("wind", (3,), names=xyz, unit="m/s", frame="world", role="privileged"),
         ]
@@ -330,23 +356,26 @@ class DroneWorld:
 
     def _see_optical_flow(self, _: np.ndarray) -> np.ndarray:
         """How the ground below moves past a camera that looks down the body's z axis, along its x and y."""
-        body = _turn_back(self.batch.read("quaternion"), self.batch.read("velocity"))
+        body = rotate_back(self.batch.read("quaternion"), self.batch.read("velocity"))
         rates, distance = self.batch.read("rates"), np.maximum(self._distance_below(), 0.05)[:, None]
         return -body[:, :2] / distance + np.stack([rates[:, 1], -rates[:, 0]], 1)
 
-    def _see_reference(self, _: np.ndarray) -> np.ndarray:
-        ahead = self._at(self.steps[:, None] + self._ahead)
-        return self.table[self._rows[:, None], ahead, :3].reshape(self.num, -1)
+    def _see_reference(self, seen: np.ndarray) -> np.ndarray:
+        ahead = self._at(self.moment[:, None] + self._ahead)
+        return (self.table[self._rows[:, None], ahead, :3] - seen[:, None, :3]).reshape(self.num, -1)
 
-    def _see_next_gate(self, _: np.ndarray) -> np.ndarray:
-        return self._gate(self.passed)
+    def _see_next_gate(self, seen: np.ndarray) -> np.ndarray:
+        return self._gate(self.passed, seen)
 
-    def _see_gate_after(self, _: np.ndarray) -> np.ndarray:
-        return self._gate(self.passed + 1)
+    def _see_gate_after(self, seen: np.ndarray) -> np.ndarray:
+        return self._gate(self.passed + 1, seen)
 
-    def _see_poles(self, _: np.ndarray) -> np.ndarray:
+    def _see_poles(self, seen: np.ndarray) -> np.ndarray:
         assert self.course is not None
-        return np.broadcast_to(self.course.poles.reshape(-1), (self.num, self.course.poles.size))
+        return (self.course.poles - seen[:, None, :2]).reshape(self.num, -1)
+
+    def _see_last_action(self, _: np.ndarray) -> np.ndarray:
+        return self.last_action
 
     def _see_vehicle_factors(self, _: np.ndarray) -> np.ndarray:
         return np.array([[record.get("mass", 1.0), record.get("thrust", 1.0)] for record in self.records])
@@ -354,14 +383,14 @@ class DroneWorld:
     def _see_wind(self, _: np.ndarray) -> np.ndarray:
         return self.batch.read("wind")
 
-    def _gate(self, number: np.ndarray) -> np.ndarray:
-        """Pose of a gate of each drone, [N, 7]; behind the last one the last."""
+    def _gate(self, number: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Pose of a gate of each drone, [N, 7], from the position seen; behind the last one the last."""
         wanted = np.minimum(number, self.centers.shape[1] - 1)
         half = self.yaws[self._rows, wanted] / 2
         zero = np.zeros_like(half)
         turn = np.stack([np.cos(half), zero, zero, np.sin(half)], 1)
         turn *= np.where(np.abs(turn).max(1) > turn.max(1), -1.0, 1.0)[:, None]
-        return np.concatenate([self.centers[self._rows, wanted], turn], axis=1)
+        return np.concatenate([self.centers[self._rows, wanted] - seen[:, :3], turn], axis=1)
 
     def _distance_below(self) -> np.ndarray:
         """To the ground along the body's z axis [N] [m]; 30 where that does not point down."""
@@ -372,10 +401,3 @@ class DroneWorld:
 
 def _length(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("...k,...k->...", vectors, vectors))
-
-
-def _turn_back(quaternion: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """World vectors [N, 3] in the frame of bodies with quaternions [N, 4]."""
-    w, xyz = quaternion[:, :1], -quaternion[:, 1:]
-    across = 2 * np.cross(xyz, vectors)
-    return np.asarray(vectors + w * across + np.cross(xyz, across))
