@@ -200,6 +200,7 @@ def simulate(
         **execution,
         "first_seed": int(seeds[0]),
         **_rates(outcomes),
+        "metrics": _means(outcomes),
         "rate_hz": candidate.policy.contract.rate_hz,
         "seconds": round(seconds, 2),
         "steps_per_second": round(_new_steps(outcomes, unfinished[0]) / seconds, 1),
@@ -313,6 +314,13 @@ def _rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
+def _means(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Of each metric of the task, over the episodes that have it."""
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
+    known = {name: [o.metrics[name] for o in outcomes if o.metrics.get(name) is not None] for name in names}
+    return {name: float(np.mean(values)) for name, values in known.items() if values}  # type: ignore[arg-type]
+
+
 def _resolved(spec: Mapping[str, Any]) -> dict[str, Any]:
     from robot_rl.sim.spec import resolve
 
@@ -344,11 +352,13 @@ def _write_episodes(path: Path, outcomes: Sequence[Outcome], others: Sequence[Ou
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         columns = ("success", "steps", "success_step", "return")
-        writer.writerow(["seed", *columns, *(f"other_{name}" for name in columns if others is not None)])
+        metrics = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
+        writer.writerow(["seed", *columns, *(f"other_{name}" for name in columns if others is not None), *metrics])
         for index, outcome in enumerate(outcomes):
             both = [outcome] if others is None else [outcome, others[index]]
             cells = [(int(o.success), o.steps, o.success_step or "", f"{o.total_reward:g}") for o in both]
-            writer.writerow([outcome.seed, *(cell for group in cells for cell in group)])
+            measured = ["" if (value := outcome.metrics.get(name)) is None else f"{value:g}" for name in metrics]
+            writer.writerow([outcome.seed, *(cell for group in cells for cell in group), *measured])
 
 
 def _merge_metrics(folder: Path, stage: str, seconds: float, values: Mapping[str, Any]) -> None:
@@ -389,6 +399,8 @@ def _say_simulated(results: Mapping[str, Any]) -> str:
         f"episodes succeed, {results['success_rate']:.1%} (95 % interval {low:.1%} to {high:.1%}), "
         f"in {results['seconds']:.0f} s"
     ]
+    if results["metrics"]:
+        lines.append("on average " + ", ".join(f"{name} {value:.3g}" for name, value in results["metrics"].items()))
     if (other := results["comparison"]) is not None:
         low, high = other["success_interval"]
         lines.append(

@@ -14,7 +14,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class Outcome:
         switched: bool [T], whether execution passed on to a newer chunk with this action.
         held: bool [T], whether the last command was repeated for want of an action.
         terminated, truncated: how it ended.
+        metrics: what the task measures besides, at the end of the episode; for example a lap time, None without a lap.
         observations: {name: [T + 1, ...]} where they were asked for.
     """
 
@@ -54,6 +55,7 @@ class Outcome:
     held: NDArray[np.bool_]
     terminated: bool
     truncated: bool
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
     observations: dict[str, NDArray[Any]] | None = None
 
     @property
@@ -130,7 +132,8 @@ def rollout(
             logs[env].add(actions[env], float(reward[env]), *marks, seen)
             if ended[env]:
                 final = dict(info["final_obs"][env]) if keep_observations else None
-                yield logs[env].outcome(bool(terminated[env]), bool(truncated[env]), final)
+                metrics = info["final_info"][env].get("metrics", {})
+                yield logs[env].outcome(bool(terminated[env]), bool(truncated[env]), metrics, final)
                 del generators[int(seed[env])]
         runner.flush(np.flatnonzero(ended & active))
         active = info["active"].copy()
@@ -253,11 +256,16 @@ class _Log:
         if seen is not None:
             self._observations.append(seen)
 
-    def outcome(self, terminated: bool, truncated: bool, final: dict[str, NDArray[Any]] | None) -> Outcome:
+    def outcome(
+        self, terminated: bool, truncated: bool, metrics: Mapping[str, float | None],
+        final: dict[str, NDArray[Any]] | None,
+    ) -> Outcome:  # fmt: skip
         observations = None
         if final is not None:
             rows = [*self._observations, final]
             observations = {name: np.stack([row[name] for row in rows]) for name in final}
         rewards, actions = np.asarray(self._rewards), np.stack(self._actions)
         marks = np.asarray(self._switched), np.asarray(self._held)
-        return Outcome(self._seed, self._success_step, rewards, actions, *marks, terminated, truncated, observations)
+        return Outcome(
+            self._seed, self._success_step, rewards, actions, *marks, terminated, truncated, metrics, observations
+        )

@@ -49,6 +49,7 @@ class Unfinished:
         (self.folder / "settings").write_text(self._mark)
         plain = dict(vars(outcome))
         observations = plain.pop("observations") or {}
+        plain["metrics"] = json.dumps(dict(outcome.metrics))
         plain["success_step"] = -1 if outcome.success_step is None else outcome.success_step
         beside = self.folder / f".{outcome.seed}"
         with beside.open("wb") as file:
@@ -66,6 +67,7 @@ def _read(file: Path) -> Outcome:
     observations = {name: plain.pop(name) for name in list(plain) if name.startswith("observation.")}
     for name in ("seed", "success_step"):
         plain[name] = int(plain[name])
+    plain["metrics"] = json.loads(str(plain["metrics"]))
     for name in ("terminated", "truncated"):
         plain[name] = bool(plain[name])
     plain["success_step"] = None if plain["success_step"] < 0 else plain["success_step"]
