@@ -16,7 +16,8 @@ class Actor:
     """Who acts.
 
     Attributes:
-        source: `expert`, `policy`, `multiply`, or of `robot_rl.playback`: `replay`, `render`.
+        source: `expert`, `policy`, `dagger` (the policy acts, and the expert says what it would have done), `multiply`,
+            or of `robot_rl.playback`: `replay`, `render`.
         noise: strength of the deviations of the expert, or from the multiplied demonstrations.
         policy: folder of the policy.
         execute: actions executed of each chunk; None: half of it.
@@ -33,7 +34,7 @@ class Actor:
 
     def describe(self) -> dict[str, Any]:
         """For the provenance of a store."""
-        if self.source == "policy":
+        if self.source in ("policy", "dagger"):
             return {"policy": self.policy, "execute": self.execute}
         if self.source == "multiply":
             return {"demonstrations": self.demonstrations, "noise": self.noise}
@@ -49,7 +50,7 @@ class Attempt:
     Attributes:
         observations: {name: [T+1, ...]}.
         actions: float32 [T, A], as executed.
-        intended: float32 [T, A], without the expert's noise.
+        intended: float32 [T, A], without the expert's noise; with `dagger` what the expert would have done.
         rewards, terminated, truncated: [T].
         states: float64 [T+1, S], the simulator's.
         facts: what was drawn, for example by the randomisation, and those of the one who acted.
@@ -144,7 +145,8 @@ def start_worker(spec: dict[str, Any], actor: Actor) -> None:
 
             _make = player(_env, actor.demonstrations, actor.source, actor.redraw)
         else:
-            start = {"expert": _expert, "policy": _policy, "multiply": _multiplier}[actor.source](_env, actor)
+            starts = {"expert": _expert, "policy": _policy, "dagger": _dagger, "multiply": _multiplier}
+            start = starts[actor.source](_env, actor)
             _make = partial(attempt, _env, start)
     except Exception as error:
         # An error here would break the pool with a traceback; `describe` hands it over in one piece.
@@ -185,6 +187,26 @@ def _expert(env: Any, actor: Actor) -> Callable[[int], Acting]:
             return self._expert.failed
 
     return ActingExpert
+
+
+def _dagger(env: Any, actor: Actor) -> Callable[[int], Acting]:
+    """The states are the policy's own, the labels the expert's (Ross et al. 2011)."""
+    start_policy, start_expert = _policy(env, actor), _expert(env, Actor("expert"))
+
+    class ActingStudent:
+        facts: ClassVar[dict[str, Any]] = {}
+
+        def __init__(self, seed: int) -> None:
+            self._policy, self._expert = start_policy(seed), start_expert(seed)
+
+        def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            return self._policy(observation)[0], self._expert(observation)[1]
+
+        @property
+        def failed(self) -> bool:
+            return self._expert.failed
+
+    return ActingStudent
 
 
 def _policy(env: Any, actor: Actor) -> Callable[[int], Acting]:

@@ -33,6 +33,8 @@ from robot_rl.sim.spec import resolve
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from robot_rl.flights import Flights
+
 FIRST_EVALUATION_SEED = 100_000
 """Seeds from here on are kept for evaluation (Chi et al. 2023 begin theirs there)."""
 
@@ -66,13 +68,12 @@ def main(config: DictConfig) -> int:
         return _say_whether_followed(path, actor) if actor.source == "replay" else 0
     with (
         Interrupt("Stopping; finished attempts are kept. Press Ctrl-C again to stop at once.") as interrupt,
-        _workers(workers, spec, actor) as pool,
+        _attempting(workers, spec, actor, seeds, interrupt) as (contract, state_size, attempts),
     ):
-        contract, state_size = _first(pool)
         if not path.exists() or not any(path.iterdir()):
             _create(path, contract, spec, actor, plain["encoding"], state_size if plain["sim_state"] else 0)
         started = time.perf_counter()
-        steps = _record(path, pool, plain, contract, actor, seeds, interrupt)
+        steps = _record(path, attempts, plain, contract, actor, seeds)
     _summarise(path, actor, steps, time.perf_counter() - started)
     if interrupt.requested:
         print("Stopped before all episodes were recorded; the same command goes on from here.")
@@ -81,9 +82,23 @@ def main(config: DictConfig) -> int:
     return interrupt.exit_status
 
 
+@contextmanager
+def _attempting(
+    workers: int, spec: dict[str, Any], actor: Actor, seeds: _Seeds, interrupt: Interrupt
+) -> Iterator[tuple[Contract, int, Iterator[Attempt]]]:
+    """Contract, size of the simulator's state, and attempts: of drones many in this process, of arms one in each."""
+    if spec["task"].startswith("drone/") and actor.source in ("expert", "policy", "dagger"):
+        from robot_rl.flights import Flights
+
+        flights = Flights(spec, actor)
+        yield flights.contract, flights.state_size, _flights(flights, seeds, interrupt)
+    else:
+        with _workers(workers, spec, actor) as pool:
+            yield *_first(pool), _attempts(pool, seeds, interrupt)
+
+
 def _record(
-    path: Path, pool: ProcessPoolExecutor, plain: dict[str, Any], contract: Contract, actor: Actor, seeds: _Seeds,
-    interrupt: Interrupt,
+    path: Path, attempts: Iterator[Attempt], plain: dict[str, Any], contract: Contract, actor: Actor, seeds: _Seeds
 ) -> int:  # fmt: skip
     from tqdm import tqdm
 
@@ -94,7 +109,7 @@ def _record(
             total=seeds.wanted, initial=seeds.counted, desc=f"collect {plain['task']}", unit="episode", disable=None
         ) as bar,
     ):
-        for attempt in _attempts(pool, seeds, interrupt):
+        for attempt in attempts:
             _write(writer, attempt, plain, actor)
             steps += len(attempt.actions)
             seeds.note({attempt.seed: attempt.success})
@@ -123,6 +138,13 @@ def _attempts(pool: ProcessPoolExecutor, seeds: _Seeds, interrupt: Interrupt) ->
             ) from error
     for future in queue:
         future.cancel()
+
+
+def _flights(flights: Flights, seeds: _Seeds, interrupt: Interrupt) -> Iterator[Attempt]:
+    for attempt in flights.attempts(seeds.upcoming):
+        if seeds.done or interrupt.requested:
+            return
+        yield attempt
 
 
 class _Seeds:
@@ -257,15 +279,14 @@ def _teleoperate(plain: dict[str, Any]) -> int:
 def _actor(plain: dict[str, Any]) -> Actor:
     if plain["source"] == "expert":
         return Actor("expert", noise=plain["noise"])
-    if plain["source"] == "policy":
+    if plain["source"] in ("policy", "dagger"):
         if not plain["policy"]:
-            raise CollectError("source=policy needs policy=<run or checkpoint folder>")
+            raise CollectError(f"source={plain['source']} needs policy=<run or checkpoint folder>")
         if not Path(plain["policy"]).is_dir():
             raise CollectError(f"policy={plain['policy']}: no such folder; give a run or checkpoint folder")
-        return Actor("policy", policy=str(plain["policy"]), execute=plain["execute"])
-    raise CollectError(
-        f"source={plain['source']}: expected expert, policy, multiply, {', '.join(playback.PLAYBACKS)} or teleop"
-    )
+        return Actor(plain["source"], policy=str(plain["policy"]), execute=plain["execute"])
+    known = ("expert", "policy", "dagger", "multiply", *playback.PLAYBACKS)
+    raise CollectError(f"source={plain['source']}: expected {', '.join(known)} or teleop")
 
 
 @contextmanager

@@ -218,16 +218,14 @@ def simulated(robot: RobotFile, offer: Contract) -> RobotFile:
     return replace(found, streams=streams)
 
 
-def make_twin(robot: RobotFile, task: str, cameras: str, seed: int, randomization: str = "none") -> Twin:
+def make_twin(robot: RobotFile, task: str, cameras: str, seed: int) -> Twin:
     """The twin of a robot in a task.
 
     Args:
         cameras: of the scene, as `agentview:84x84,robot0_eye_in_hand:84x84` (height x width); may be empty.
-        randomization: of the scene, a file of sim/randomization; what it does to observations and actions on their way
-            is left out: see `TwinTopics.impairments`.
 
     Raises:
-        SpecError: the robot has no simulation, or task, cameras or randomisation are unknown.
+        SpecError: the robot has no simulation, or task or cameras are unknown.
     """
     if robot.model is None or not robot.model.sim:
         raise SpecError(f"robot {robot.name!r} has no simulation: its file names none under model.sim")
@@ -241,8 +239,5 @@ def make_twin(robot: RobotFile, task: str, cameras: str, seed: int, randomizatio
     arms = load("task", task)["robots"]
     if arms != 1:
         raise SpecError(f"task {task!r} has {arms} arms, a robot's file describes one")
-    spec = {
-        "task": task, "robot": robot.model.sim, "rate_hz": robot.contract.rate_hz, "cameras": sizes,
-        "randomization": randomization,
-    }  # fmt: skip
+    spec = {"task": task, "robot": robot.model.sim, "rate_hz": robot.contract.rate_hz, "cameras": sizes}
     return Twin(spec, seed)

@@ -132,7 +132,7 @@ def test_another_environment_and_wrong_words_are_refused(tmp_path: Path) -> None
         _collect(store, "episodes=2", "robot=ur5e")
     with pytest.raises(SpecError, match="no task 'lft'"):
         _collect(store, "task=lft")
-    with pytest.raises(CollectError, match="expected expert, policy, multiply, replay, render or teleop"):
+    with pytest.raises(CollectError, match="expected expert, policy, dagger, multiply, replay, render or teleop"):
         _collect(store, "source=magic")
     with pytest.raises(CollectError, match="source=policy needs policy="):
         _collect(store, "source=policy")

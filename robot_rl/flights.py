@@ -1,0 +1,123 @@
+"""Attempts at a drone task, recorded many at once in one process: what `robot-rl collect` does for drones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from robot_rl.attempt import Actor, Attempt
+from robot_rl.datasets import Contract
+
+FLEET = 32
+"""Drones side by side."""
+
+Acting = Callable[[Mapping[str, np.ndarray], np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From observations [N, ...] and who is active [N]: the actions to execute and those intended, [N, A] each."""
+
+
+class Flights:
+    """Drones of one specification, and who flies them. An attempt depends on its seed alone.
+
+    Attributes:
+        contract: of the environment. state_size: of the simulator's state.
+
+    Raises:
+        SpecError, ContractError, CheckpointError: the environment or the actor cannot be made.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], actor: Actor) -> None:
+        from robot_rl.sim.drone.env import DroneVectorEnv
+
+        self._venv = DroneVectorEnv(spec, FLEET)
+        self._start = {"expert": self._expert, "policy": self._policy, "dagger": self._dagger}[actor.source](actor)
+        self.contract: Contract = self._venv.contract
+        self.state_size = self._venv.get_states().shape[1]
+
+    def attempts(self, seeds: Callable[[], Iterator[int]]) -> Iterator[Attempt]:
+        """Attempts in the order of their seeds, as long as `seeds` gives some that are still to be flown."""
+        while chosen := list(islice(seeds(), FLEET)):
+            yield from self._fly(chosen)
+
+    def _fly(self, seeds: Sequence[int]) -> list[Attempt]:
+        venv = self._venv
+        observation, info = venv.reset(seed=seeds)
+        drawn = [each.get("randomization") for each in info["reset_info"][: len(seeds)]]
+        acting, active = self._start(seeds), info["active"]
+        seen, states, rows = [observation], [venv.get_states()], []
+        lengths, successes = np.zeros(FLEET, np.int64), np.zeros(FLEET, bool)
+        while active.any():
+            executed, intended = acting(observation, active)
+            observation, reward, terminated, truncated, info = venv.step(executed)
+            rows.append((executed, intended, reward, terminated, truncated))
+            seen.append(observation)
+            states.append(venv.get_states())
+            lengths += active
+            successes |= info["success"]
+            active = info["active"]
+        actions, intentions, rewards, terminations, truncations = (np.stack(each) for each in zip(*rows, strict=True))
+        return [
+            Attempt(
+                seed=seed,
+                success=bool(successes[drone]),
+                observations={name: np.stack([row[name][drone] for row in seen[: end + 1]]) for name in observation},
+                actions=actions[:end, drone].astype(np.float32),
+                intended=intentions[:end, drone].astype(np.float32),
+                rewards=rewards[:end, drone].astype(np.float32),
+                terminated=terminations[:end, drone],
+                truncated=truncations[:end, drone],
+                states=np.stack([row[drone] for row in states[: end + 1]]),
+                facts={"randomization": drawn[drone]} if drawn[drone] else {},
+            )
+            for drone, (seed, end) in enumerate(zip(seeds, lengths[: len(seeds)].tolist(), strict=True))
+        ]
+
+    def _expert(self, actor: Actor) -> Callable[[Sequence[int]], Acting]:
+        from robot_rl.sim.drone.expert import Deviations, act
+
+        def start(seeds: Sequence[int]) -> Acting:
+            deviations = Deviations(self._venv.world, actor.noise, [np.random.default_rng([s, 1]) for s in seeds])
+
+            def acting(observation: Mapping[str, np.ndarray], active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                intended = act(self._venv.world)
+                return deviations.add(intended), intended
+
+            return acting
+
+        return start
+
+    def _policy(self, actor: Actor) -> Callable[[Sequence[int]], Acting]:
+        from robot_rl.datasets import satisfies
+        from robot_rl.policies.chunk_runner import ChunkRunner
+        from robot_rl.policies.prediction import load, new_generator, predict
+
+        policy, _, _ = load(actor.policy)
+        satisfies(policy.contract, self._venv.contract)
+
+        def start(seeds: Sequence[int]) -> Acting:
+            runner = ChunkRunner(policy, FLEET, execute=actor.execute)
+            generators = [new_generator(policy, seed) for seed in seeds]
+
+            def acting(observation: Mapping[str, np.ndarray], active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                runner.observe({name: observation[name] for name in policy.contract.observation}, active)
+                if (request := runner.request()) is not None:
+                    drawing = [generators[drone] for drone in request.envs]
+                    runner.deliver(request.id, predict(policy, request.observation, drawing, request.prefix))
+                actions = runner.next_action(active)
+                return actions, actions
+
+            return acting
+
+        return start
+
+    def _dagger(self, actor: Actor) -> Callable[[Sequence[int]], Acting]:
+        """The states are the policy's own, the labels the expert's (Ross et al. 2011)."""
+        start_policy, start_expert = self._policy(actor), self._expert(Actor("expert"))
+
+        def start(seeds: Sequence[int]) -> Acting:
+            policy, expert = start_policy(seeds), start_expert(seeds)
+            return lambda observation, active: (policy(observation, active)[0], expert(observation, active)[1])
+
+        return start

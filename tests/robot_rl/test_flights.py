@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robot_rl.attempt import Actor, attempt
+from robot_rl.cli import compose
+from robot_rl.collect import main as collect
+from robot_rl.datasets import EpisodeStore
+from robot_rl.flights import FLEET, Flights
+from robot_rl.sim import make
+from robot_rl.sim.drone.expert import DroneExpert
+from robot_rl.sim.spec import resolve
+
+SPEC = resolve({"task": "drone/hover", "randomization": "test", "horizon": 40})
+
+
+def test_one_flight_and_many_are_the_same():
+    flights = Flights(SPEC, Actor("expert", noise=0.05))
+    left = iter([list(range(FLEET + 2)), []])
+    made = list(flights.attempts(lambda: iter(next(left))))
+    assert [each.seed for each in made] == list(range(FLEET))
+    env = make(SPEC)
+
+    class Alone:
+        failed = False
+
+        def __init__(self, seed: int) -> None:
+            self._expert = DroneExpert(env, 0.05, np.random.default_rng([seed, 1]))
+
+        def __call__(self, _: object) -> tuple[np.ndarray, np.ndarray]:
+            return self._expert.act(), self._expert.intended
+
+    wanted = attempt(env, Alone, seed=5)
+    for name in ("actions", "intended", "rewards", "terminated", "truncated", "states"):
+        np.testing.assert_allclose(getattr(made[5], name), getattr(wanted, name), rtol=1e-6, err_msg=name)
+    for name, values in wanted.observations.items():
+        np.testing.assert_allclose(made[5].observations[name], values, rtol=1e-6, err_msg=name)
+    assert (made[5].success, made[5].facts) == (wanted.success, wanted.facts)
+    assert not np.array_equal(made[5].actions, made[5].intended)
+
+
+@pytest.mark.slow
+def test_the_student_acts_and_the_expert_labels(tmp_path: Path):
+    """A policy trained for a moment flies badly; what is recorded as intended would have been better."""
+    from robot_rl.train import main as train
+
+    hover = ["task=drone/hover", "environment={horizon: 60}"]
+    first, second = tmp_path / "first.zarr", tmp_path / "second.zarr"
+    assert collect(compose("collect", [f"output={first}", *hover, "episodes=3"])) == 0
+    options = ["training.steps=2", "training.batch_size=8", "policy.denoiser.width=16", "include_failures=true"]
+    assert train(compose("train", [f"dataset={first}", f"output={tmp_path / 'run'}", *options, "threads=1"])) == 0
+    student = ["source=dagger", f"policy={tmp_path / 'run'}", "episodes=2", "first_seed=50"]
+    assert collect(compose("collect", [f"output={second}", *hover, *student])) == 0
+    store = EpisodeStore.open(second)
+    assert store.select(source="dagger").tolist() == [0, 1]
+    env = make(store.provenance["environment"])
+    for index in range(2):
+        episode, facts = store[index], store.facts(index)
+        env.reset(seed=facts["seed"])
+        executed, intended = episode.action, store.array("data/policy_action")
+        start = int(store.lengths[:index].sum()) + index
+        for row in range(5):
+            wanted = DroneExpert(env).act()
+            np.testing.assert_allclose(intended.gather(np.array([start + row]))[0], wanted, atol=1e-5)
+            assert np.abs(executed[row] - wanted).max() > 1e-3
+            env.step(executed[row])
