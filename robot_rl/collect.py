@@ -219,7 +219,7 @@ def _asked(plain: dict[str, Any]) -> tuple[dict[str, Any], Actor, int]:
         return spec, _multiplying(plain, spec), EPISODES
     if plain["until_success"]:
         raise CollectError(f"source={plain['source']} makes each episode once: until_success=true does not apply")
-    playback.check(store, spec)
+    playback.check(store, spec, plain["source"])
     actor = Actor(plain["source"], demonstrations=str(store.path), redraw="randomization" in given)
     return playback.seen(spec) if plain["source"] == "render" else spec, actor, len(store.select())
 
@@ -368,9 +368,9 @@ def _say_whether_followed(path: Path, actor: Actor) -> int:
     store = EpisodeStore.open(path)
     strayed = {store.facts(index)["source_episode"]: store.facts(index) for index in store.select(played="replay")}
     deviations = np.array([facts["deviation"] for facts in strayed.values()])
-    apart = [str(index) for index, facts in sorted(strayed.items()) if facts["deviation"] > playback.FOLLOWED]
+    apart = [str(index) for index, facts in sorted(strayed.items()) if not facts["followed"]]
     print(
-        f"{len(strayed) - len(apart)} of {len(strayed)} replayed episodes follow their recorded states "
+        f"{len(strayed) - len(apart)} of {len(strayed)} replayed episodes went as recorded "
         f"(largest deviation {deviations.max():.2g} m or rad)"
     )
     if actor.redraw or not apart:

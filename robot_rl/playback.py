@@ -4,18 +4,22 @@ Replayed, an episode starts from its first recorded state, and how far it strays
 in the scene it was recorded in, where the same actions lead through the same states; in a scene randomised anew, replay
 shows whether they still succeed. Rendered, nothing moves by itself: each recorded state is set in turn and seen by the
 environment's cameras, and all else stays as it was recorded.
+
+A session of teleoperation on the twin holds no states. It is replayed from the scene of its seed and where the arm was
+first observed, measured against what was observed, and the episodes that are made of it hold states, for `render`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robot_rl.attempt import Attempt
-from robot_rl.datasets import Episode, EpisodeStore
+from robot_rl.datasets import ContractError, Episode, EpisodeStore, satisfies
 from robot_rl.sim.spec import load
 
 PLAYBACKS = ("replay", "render")
@@ -33,30 +37,42 @@ class PlaybackError(ValueError):
 
 
 def recorded_environment(store: EpisodeStore) -> dict[str, Any]:
-    """The specification of the environment that a store was recorded in; {} if it is not known."""
+    """What is known of the environment that a store was recorded in: all, the task alone, or nothing."""
     spec = store.provenance.get("environment")
-    return dict(spec) if isinstance(spec, Mapping) else {}
+    if isinstance(spec, Mapping):
+        return dict(spec)
+    tasks = {store.facts(index).get("task") for index in store.select().tolist()} - {"", None}
+    return {"task": tasks.pop()} if len(tasks) == 1 else {}
 
 
-def check(store: EpisodeStore, spec: Mapping[str, Any]) -> None:
+def check(store: EpisodeStore, spec: Mapping[str, Any], how: str) -> None:
     """Refuse a store that cannot be played back in an environment.
 
     Raises:
-        PlaybackError: it lacks episodes, states or its environment, or comes from another task, robot or controller.
+        PlaybackError: it lacks episodes or what they begin with, or comes from another task, robot or controller.
     """
     there = recorded_environment(store)
-    if not there or not store.layout.sim_state_size:
-        missing = "states of the simulator" if there else "its environment"
-        raise PlaybackError(
-            f"{store.path} lacks {missing}: what `robot-rl collect` records with sim_state=true can be played back"
-        )
-    if str(there["task"]).startswith("drone/"):
+    if str(spec["task"]).startswith("drone/"):
         raise PlaybackError(f"{store.path} holds flights, which cannot be played back yet; arm tasks can")
-    if different := [key for key in ("task", "robot", "controller", "rate_hz") if there[key] != spec[key]]:
+    if not len(chosen := store.select().tolist()):
+        raise PlaybackError(f"{store.path} holds no episodes")
+    known = [key for key in ("task", "robot", "controller", "rate_hz") if key in there]
+    if different := [key for key in known if there[key] != spec[key]]:
         lines = ", ".join(f"{key} {there[key]}, not {spec[key]}" for key in different)
         raise PlaybackError(f"{store.path} was recorded with {lines}; leave these keys as they were recorded")
-    if not len(store.select()):
-        raise PlaybackError(f"{store.path} holds no episodes")
+    if store.layout.sim_state_size:
+        return
+    if how == "render":
+        raise PlaybackError(
+            f"{store.path} lacks states of the simulator; source=replay makes episodes of it that hold them"
+        )
+    if "joint_position" not in store.contract.observation:
+        raise PlaybackError(f"{store.path} lacks states of the simulator and joint_position, from which to begin")
+    if unknown := [index for index in chosen if not isinstance(store.facts(index).get("seed"), int)]:
+        raise PlaybackError(
+            f"{store.path} lacks states of the simulator and, of episodes {', '.join(map(str, unknown))}, a seed, "
+            "from which to begin"
+        )
 
 
 def seen(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,37 +90,56 @@ def player(env: Any, path: str | Path, how: str, redraw: bool) -> Callable[[int]
         env: of the task, robot and controller of the recording; other cameras and another randomisation are welcome.
         how: `replay` or `render`.
         redraw: whether the randomisation is drawn from the seed, instead of taken from the recording.
+
+    Raises:
+        PlaybackError: the environment does not take the recorded actions.
     """
     store = EpisodeStore.open(path)
+    try:
+        satisfies(dataclasses.replace(store.contract, observation={}), env.contract)
+    except ContractError as error:
+        raise PlaybackError(f"{store.path}: {error}") from error
     chosen = store.select().tolist()
     make = {"replay": replay, "render": render}[how]
     return lambda seed: make(env, store[chosen[seed % len(chosen)]], seed, redraw)
 
 
 def replay(env: Any, episode: Episode, seed: int, redraw: bool) -> Attempt:
-    """Execute the actions of an episode from its first state; the fact `deviation` tells how far the states strayed.
+    """Execute the actions of an episode from its beginning, until the task is done or they are over.
 
-    The episode ends as soon as the task is done, or with its actions.
+    Facts: `deviation`, how far it strayed; `followed`, if that is nothing or, without states, the outcome is the same.
     """
-    record = _reset(env, episode, seed, redraw)
     recorded = episode.sim_state
-    env.set_scene(recorded[0])
-    observations, states, ends = [env.observe()], [env.get_state()], []
+    if recorded.shape[1]:
+        record = _reset(env, episode, seed, redraw)
+        env.set_scene(recorded[0])
+    else:
+        _, info = env.reset(seed=episode.facts["seed"])
+        record = info.get("randomization") or {}
+        env.set_joints(episode.observation["joint_position"][0])
+    observations, states, positions, ends = [env.observe()], [env.get_state()], [_positions(env)], []
     for action in episode.action:
         observation, reward, terminated, truncated, info = env.step(action)
         observations.append(observation)
         states.append(env.get_state())
+        positions.append(_positions(env))
         ends.append((reward, terminated, truncated, info["success"]))
         if terminated or truncated:
             break
     steps = len(ends)
     rewards, terminations, truncations, successes = (np.asarray(column) for column in zip(*ends, strict=True))
     truncations[-1] |= not terminations[-1]
-    followed = [env.positions(row) for row in states]
-    strayed = np.abs(np.stack(followed) - np.stack([env.positions(row) for row in recorded[: steps + 1]]))
+    success = bool(successes.any())
+    if recorded.shape[1]:
+        deviation = _apart([env.positions(row) for row in states], [env.positions(row) for row in recorded])
+        followed = deviation <= FOLLOWED
+    else:
+        there = {name: episode.observation[name] for name in positions[0] if name in episode.observation}
+        deviation = max(_apart([row[name] for row in positions], _located(name, there[name])) for name in there)
+        followed = success == bool(episode.success)
     return Attempt(
         seed=seed,
-        success=bool(successes.any()),
+        success=success,
         observations={name: np.stack([row[name] for row in observations]) for name in observations[0]},
         actions=episode.action[:steps],
         intended=episode.policy_action[:steps],
@@ -114,7 +149,7 @@ def replay(env: Any, episode: Episode, seed: int, redraw: bool) -> Attempt:
         truncated=truncations,
         states=np.stack(states),
         source=str(episode.facts.get("source", "")),
-        facts=_facts(episode, "replay", record) | {"deviation": float(strayed.max())},
+        facts=_facts(episode, "replay", record) | {"deviation": deviation, "followed": followed},
     )
 
 
@@ -160,6 +195,21 @@ def _reset(env: Any, episode: Episode, seed: int, redraw: bool) -> Mapping[str, 
     _, info = env.reset(seed=seed, options=options)
     drawn: Mapping[str, Any] = info.get("randomization") or {}
     return drawn
+
+
+def _positions(env: Any) -> dict[str, np.ndarray]:
+    """Of the joints [rad] and the objects [m], by the features that tell them."""
+    objects = {f"{name}_pose": pose[:3] for name, pose in env.object_poses().items()}
+    return {"joint_position": env.state()["joint_position"], **objects}
+
+
+def _located(name: str, values: np.ndarray) -> np.ndarray:
+    return values if name == "joint_position" else values[:, :3]
+
+
+def _apart(ones: Sequence[np.ndarray], others: Sequence[np.ndarray] | np.ndarray) -> float:
+    """Largest difference of any number, in the rows that both have."""
+    return float(max(np.abs(one - other).max() for one, other in zip(ones, others, strict=False)))
 
 
 def _kept(env: Any, episode: Episode) -> list[str]:

@@ -252,6 +252,20 @@ class ArmEnv(gymnasium.Env):
         same = len(state) == len(own)
         self.set_state(state if same else np.concatenate([state[:shared], own[min(shared, len(state)) :]]))
 
+    def set_joints(self, positions: np.ndarray) -> None:
+        """Put the joints [dof] of the only arm somewhere [rad], at rest; objects stay where they are.
+
+        Raises:
+            ValueError: there are several arms, or they have another number of joints.
+        """
+        arms = self.arm_model.arms
+        if len(arms) != 1 or len(positions) != len(arms[0].joints):
+            raise ValueError(f"expected joints of one arm, got {len(positions)} for {self.contract.name}")
+        self.data.qpos[self.model.jnt_qposadr[arms[0].joints]] = positions
+        self.data.qvel[self.model.jnt_dofadr[arms[0].joints]] = 0.0
+        refresh(self._physics)
+        self.controller.reset()
+
     def positions(self, state: np.ndarray) -> np.ndarray:
         """Positions [nq] of all joints in a state of `get_state`: rad, m and quaternions."""
         # Behind the number of steps and the time.

@@ -10,12 +10,12 @@ person's demonstrations serve as well as an expert's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from robot_rl.datasets import EpisodeStore
+from robot_rl.datasets import ContractError, EpisodeStore, satisfies
 from robot_rl.sim.arm import ArmEnv
 from robot_rl.sim.controllers import arm_kinematics
 from robot_rl.sim.rotation import (
@@ -189,11 +189,10 @@ def read_demonstrations(path: str, env: ArmEnv) -> list[Demonstration]:
             "controller=joint_position or controller=ee_pose"
         )
     there = store.contract
-    if (there.controller, there.rate_hz, there.action) != (contract.controller, contract.rate_hz, contract.action):
-        raise MultiplicationError(
-            f"{path}: its actions are of {there.name} at {there.rate_hz:g} Hz, the environment's of {contract.name} at "
-            f"{contract.rate_hz:g} Hz; choose the task, robot and controller of the store"
-        )
+    try:
+        satisfies(replace(there, observation={}), contract)
+    except ContractError as error:
+        raise MultiplicationError(f"{path}: {error}") from error
     objects = [f"{each['object']}_pose" for each in subtasks if each["object"] is not None]
     if missing := sorted(set(objects) - set(there.observation)):
         raise MultiplicationError(f"{path}: no observation {', '.join(missing)}; record the demonstrations with it")

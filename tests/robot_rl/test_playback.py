@@ -30,7 +30,7 @@ def test_replay_leads_through_the_same_states(
 ) -> None:
     again = tmp_path / "again.zarr"
     assert _collect(again, "source=replay", f"demonstrations={recorded}") == 0
-    assert "2 of 2 replayed episodes follow their recorded states (largest deviation 0 " in capsys.readouterr().out
+    assert "2 of 2 replayed episodes went as recorded (largest deviation 0 " in capsys.readouterr().out
     before, after = EpisodeStore.open(recorded), EpisodeStore.open(again)
     assert len(after) == 2
     for old, new in zip(before, after, strict=True):
@@ -58,7 +58,7 @@ def test_states_that_are_missed_are_named(tmp_path: Path, recorded: Path, capsys
         last = {name: values[-1] for name, values in old.observation.items()}
         episode.finish(last, success=False, sim_state=old.sim_state[-1], randomization=old.facts["randomization"])
     assert _collect(tmp_path / "again.zarr", "source=replay", f"demonstrations={changed}") == 1
-    assert "0 of 1 replayed episodes follow" in capsys.readouterr().out
+    assert "0 of 1 replayed episodes went" in capsys.readouterr().out
     deviation = EpisodeStore.open(tmp_path / "again.zarr").facts(0)["deviation"]
     # At least a tenth of the way was gone, and no joint went further than told.
     assert 0.002 < deviation < 0.03
@@ -140,6 +140,37 @@ def test_what_cannot_be_played_back_is_refused(tmp_path: Path, recorded: Path) -
         _collect(output, "source=replay", f"demonstrations={recorded}", "robot=ur5e")
     stateless = tmp_path / "stateless.zarr"
     assert _collect(stateless, "environment={horizon: 2}", "episodes=1", "sim_state=false") == 0
-    with pytest.raises(PlaybackError, match="lacks states of the simulator"):
-        _collect(output, "source=replay", f"demonstrations={stateless}")
+    with pytest.raises(PlaybackError, match="source=replay makes episodes"):
+        _collect(output, "source=render", f"demonstrations={stateless}")
+    blind = tmp_path / "blind.zarr"
+    keys = ["environment={horizon: 2}", "episodes=1", "sim_state=false", "observation=[cube_pose]"]
+    assert _collect(blind, *keys) == 0
+    with pytest.raises(PlaybackError, match="lacks states of the simulator and joint_position"):
+        _collect(output, "source=replay", f"demonstrations={blind}")
     assert not output.exists()
+
+
+def test_without_states_an_episode_begins_as_it_was_observed(tmp_path: Path) -> None:
+    """As in a session on the twin: no states, no environment, and the arm is not at home when the recording begins."""
+    env, whole = sim.make("lift"), tmp_path / "whole.zarr"
+    assert _collect(whole, "episodes=1", "first_seed=3") == 0
+    [old] = EpisodeStore.open(whole)
+    late, skipped = tmp_path / "late.zarr", 5
+    store = EpisodeStore.create(late, env.contract)
+    with EpisodeStore.append(late, store.contract) as writer, writer.episode("lift", "teleop", seed=3) as episode:
+        for row in range(skipped, len(old)):
+            there = {name: values[row] for name, values in old.observation.items()}
+            episode.add(there, old.action[row], terminated=row == len(old) - 1)
+        episode.finish({name: values[-1] for name, values in old.observation.items()}, success=True)
+    again = tmp_path / "again.zarr"
+    assert _collect(again, "source=replay", f"demonstrations={late}") == 0
+    [new] = EpisodeStore.open(again)
+    assert (new.success, new.facts["followed"], new.facts["source"]) == (True, True, "teleop")
+    # The arm begins at rest here, and the cube where the seed puts it, 1 cm above the table.
+    assert 1e-6 < new.facts["deviation"] < 0.1
+    np.testing.assert_allclose(
+        new.observation["joint_position"][0], old.observation["joint_position"][skipped], atol=1e-6
+    )
+    pictures = tmp_path / "pictures.zarr"
+    assert _collect(pictures, "source=render", f"demonstrations={again}", "cameras={agentview: [24, 32]}") == 0
+    assert EpisodeStore.open(pictures)[0].observation["agentview"].shape == (len(new) + 1, 24, 32, 3)
