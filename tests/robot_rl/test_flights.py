@@ -23,7 +23,7 @@ def test_one_flight_and_many_are_the_same():
     env = make(SPEC)
 
     class Alone:
-        failed = False
+        failed, facts = False, {}
 
         def __init__(self, seed: int) -> None:
             self._expert = DroneExpert(env, 0.05, np.random.default_rng([seed, 1]))
