@@ -16,6 +16,7 @@ while; a second one ends it at once, and PX4's own fallback is what remains.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -52,6 +53,7 @@ from robot_rl.hardware.safety.supervisor_messages import (
     diagnostic,
     diagnostics,
 )
+from robot_rl.hardware.safety.supervisor_state import State
 from robot_rl.sim.rotation import matrix_from_quaternion
 
 ODOMETRY, EXTERNAL_POSE = "odometry", "external_pose"
@@ -98,13 +100,19 @@ class FlightNode(Reception):
         variance = max(float(message.pose.covariance[0]), 1e-4)
         return encode_odometry(seen, self.decoder.time.vehicle_time(seen.stamp), variance)
 
-    def tick(self, now: float) -> FlightOutput:
-        """Everything to publish for one tick."""
+    def awaits(self, stamp: float) -> bool:
+        """Whether some source, but no person, is expected to propose an action for this time and has not yet."""
+        status = self.supervisor.status
+        acts = status.state in (State.READY, State.RUNNING, State.INTERVENING)
+        return acts and status.holder is not None and status.holder.kind != "device" and self.proposed < stamp - 1e-6
+
+    def tick(self, now: float, stamp: float) -> FlightOutput:
+        """Everything to publish for the tick of a time [s]; it may be later by now."""
         command, _ = self.supervisor.tick(now, self.decoder.telemetry)
         sent = encode_command(command, self.decoder.time.vehicle_time(now))
         self._sent += len(sent)
         self._forget(now)
-        return FlightOutput(sent, self._status(now), self.transitions(now))
+        return FlightOutput(sent, self._status(stamp), self.transitions(now))
 
     def odometry(self) -> Any | None:
         """The newest odometry as nav_msgs/Odometry, velocities in the body's frame as ROS wants it; None without."""
@@ -132,10 +140,15 @@ def encode_ros_odometry(told: Odometry) -> Any:
 
 
 class FlightBinding:
-    """Binds the node to a graph; the vehicle's topics as soon as they are there."""
+    """Binds the node to a graph; the vehicle's topics as soon as they are there.
 
-    def __init__(self, graph: Graph, node: FlightNode) -> None:
-        self._graph, self._node = graph, node
+    Args:
+        wait: how long the tick of a control period waits for the proposal of that time [wall s]; for simulated time.
+    """
+
+    def __init__(self, graph: Graph, node: FlightNode, wait: float = 0.0) -> None:
+        self._graph, self._node, self._wait = graph, node, wait
+        self._pending: tuple[float, float] | None = None
         self._inputs: dict[str, Any] = {}
         self._status = graph.publisher(STATUS, DIAGNOSTICS, LATCHED)
         self._transition = graph.publisher(TRANSITION, DIAGNOSTIC, HISTORY)
@@ -149,15 +162,34 @@ class FlightBinding:
         for name in ("home", "disengage", "emergency_stop", "clear"):
             graph.service(f"supervisor/{name}", TRIGGER, partial(self._serve, name))
         self._look_timer = graph.timer(_LOOK, self._look, "wall")
-        graph.timer(1.0 / node.robot.plan.tick_rate_hz, self.tick)
+        self._timer = graph.timer(1.0 / node.robot.plan.tick_rate_hz, self._tick)
+        if wait > 0:
+            graph.timer(0.01, self._settle, "wall")
         graph.timer(1.0, self._report, "wall")
 
-    def tick(self) -> None:
-        """Publish everything of one tick."""
-        output = self._node.tick(self._graph.now())
+    def _tick(self) -> None:
+        if self._pending is not None:
+            # Time went on without the proposal.
+            self._run(self._pending[0])
+        stamp = self._timer.time
+        periods = stamp * self._node.robot.contract.rate_hz
+        if self._wait > 0 and abs(periods - round(periods)) < 1e-3 and self._node.awaits(stamp):
+            self._pending = (stamp, time.monotonic() + self._wait)
+        else:
+            self._run(stamp)
+
+    def _settle(self) -> None:
+        """Run the tick that waits for a proposal, if it need not wait any longer."""
+        if self._pending is not None:
+            stamp, until = self._pending
+            if not self._node.awaits(stamp) or time.monotonic() >= until:
+                self._run(stamp)
+
+    def _run(self, stamp: float) -> None:
+        self._pending = None
+        output = self._node.tick(self._graph.now(), stamp)
         for base, message in output.messages:
-            if base in self._inputs:
-                self._inputs[base].publish(message)
+            self._inputs[base].publish(message)
         self._status.publish(output.status)
         for change in output.transitions:
             self._transition.publish(change)
@@ -197,6 +229,7 @@ class FlightBinding:
 
     def _propose(self, received: Received) -> None:
         self._node.propose(received.message, self._graph.now())
+        self._settle()
 
     def _stop_request(self, received: Received) -> None:
         if received.message.data:
@@ -239,6 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with open_graph("supervisor", sys.argv[1:] if argv is None else argv) as graph:
         name = _setting(graph, "robot", "px4", "name of a vehicle, or path of its file")
         policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
+        wait = _setting(graph, "wait_for_proposal", 0.0, "of every control period, for simulated time [wall s]")
         try:
             robot = VehicleFile.load(name)
             node = FlightNode(robot.for_policy(policy_contract(policy)) if policy else robot)
@@ -246,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)
             return 1
-        FlightBinding(graph, node)
+        FlightBinding(graph, node, wait)
         graph.log.info("supervises %s: %s", robot.name, describe_actions(node.robot.contract))
         with keys_pressed() as pressed:
             if pressed is not None:

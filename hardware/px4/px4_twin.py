@@ -121,6 +121,17 @@ class Px4Twin:
         self._changed |= failsafe != self.failsafe
         self.failsafe = failsafe
 
+    def leave_out(self, seconds: float) -> None:
+        """Let PX4's clock go on without the vehicle."""
+        self._boot += seconds
+
+    def warm_up(self) -> None:
+        """Compile the flight at every level, before time counts."""
+        for batch in self._batches.values():
+            state = batch.get_state()
+            batch.step()
+            batch.set_state(state)
+
     def advance(self) -> list[tuple[str, Any]]:
         """Fly one `STEP`: messages by topic of `px4_messages.OUTPUTS`."""
         if self.armed:

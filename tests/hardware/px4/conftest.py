@@ -62,7 +62,7 @@ class Flight:
             action = act(self.twin.true) if callable(act) else np.array(act, float)
             self.sequence += 1
             self.supervisor.propose(Proposal(self.lease.id, self.sequence, self.now, action), self.now)
-        output = self.node.tick(self.now + 0.003)
+        output = self.node.tick(self.now + 0.003, self.now)
         for base, message in output.messages:
             self.sent.append((self.now, base, message))
             if base == "vehicle_command":
