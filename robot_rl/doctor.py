@@ -113,7 +113,7 @@ def _extras() -> Iterator[Finding]:
 
 def _ros() -> Iterator[Finding]:
     from robot_rl.hardware.ros2 import dds_configuration
-    from robot_rl.hardware.ros2.graph import GraphError, adapter
+    from robot_rl.hardware.ros2.graph import GraphError, adapter, missing_rclpy
 
     names = ("ROS_DISTRO", "RMW_IMPLEMENTATION", "ROBOT_RL_ROS", *dds_configuration.VARIABLES)
     found = ", ".join(f"{name}={os.environ[name]}" for name in names if os.environ.get(name))
@@ -123,6 +123,8 @@ def _ros() -> Iterator[Finding]:
         yield Finding("ROS 2", found, str(error))
         return
     mend = ""
+    if chosen == "dds" and not os.environ.get("ROBOT_RL_ROS") and importlib.util.find_spec("rclpy"):
+        mend = f"rclpy is there but cannot be imported: {missing_rclpy()}"
     if chosen == "rclpy":
         state = f"by rclpy, domain {settings.domain_id}"
     elif _version("cyclonedds") and _version("rosbags"):

@@ -6,9 +6,11 @@ A node binds its pure functions to a `Graph` and calls `spin`; which adapter sta
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -178,12 +180,24 @@ def adapter(environment: Mapping[str, str] = os.environ) -> Literal["rclpy", "dd
     chosen = environment.get("ROBOT_RL_ROS", "")
     if chosen not in ("", "rclpy", "dds"):
         raise GraphError(f"ROBOT_RL_ROS is 'rclpy' or 'dds', not {chosen!r}")
-    found = importlib.util.find_spec("rclpy") is not None
-    if chosen == "rclpy" and not found:
-        raise GraphError("ROBOT_RL_ROS=rclpy, but rclpy cannot be imported: source ROS 2's setup.bash")
-    if chosen == "dds" or not found:
+    if chosen == "dds":
         return "dds"
-    return "rclpy"
+    missing = missing_rclpy()
+    if chosen == "rclpy" and missing:
+        raise GraphError(f"ROBOT_RL_ROS=rclpy, but rclpy cannot be imported: {missing}")
+    return "dds" if missing else "rclpy"
+
+
+def missing_rclpy() -> str:
+    """Why rclpy cannot be imported; empty when it can."""
+    if importlib.util.find_spec("rclpy") is None:
+        return "source ROS 2's setup.bash"
+    try:
+        importlib.import_module("rclpy")
+    except ImportError as error:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return f"{str(error).strip().splitlines()[0]} (this is Python {version}; ROS 2 Jazzy's is 3.12)"
+    return ""
 
 
 def open_graph(
@@ -205,4 +219,7 @@ def open_graph(
         raise GraphError('neither rclpy nor cyclonedds is installed: source ROS 2, or pip install "robot_rl[ros]"')
     from robot_rl.hardware.ros2.dds_graph import DdsGraph
 
-    return DdsGraph(name, argv, namespace, parameters or {})
+    graph = DdsGraph(name, argv, namespace, parameters or {})
+    if "ROBOT_RL_ROS" not in os.environ and importlib.util.find_spec("rclpy") is not None:
+        graph.log.warning("DDS instead of rclpy, which is there but cannot be imported: %s", missing_rclpy())
+    return graph

@@ -283,3 +283,18 @@ def test_the_adapter_is_chosen_by_a_variable(monkeypatch):
         adapter({"ROBOT_RL_ROS": "zenoh"})
     fake_rclpy.install(monkeypatch)
     assert adapter({}) == "rclpy"
+
+
+def test_an_rclpy_of_another_python_gives_way_to_dds(monkeypatch, tmp_path, domain, capsys):
+    """ROS 2 is sourced, but its C extension is for the system's Python and not for that of the environment."""
+    package = tmp_path / "rclpy"
+    package.mkdir()
+    (package / "__init__.py").write_text("from rclpy import _rclpy_pybind11\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("ROBOT_RL_ROS")
+    assert adapter({}) == "dds"
+    with pytest.raises(GraphError, match=r"_rclpy_pybind11.*this is Python 3"):
+        adapter({"ROBOT_RL_ROS": "rclpy"})
+    with open_graph("node") as graph:
+        assert graph.name == "/node"
+    assert "DDS instead of rclpy" in capsys.readouterr().err
