@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,25 @@ def test_demonstrations_have_to_fit_the_environment(tmp_path: Path, lifts: Path)
     EpisodeStore.create(blind, ArmEnv({"task": "lift", "observation": ["joint_position"]}).contract)
     with pytest.raises(MultiplicationError, match="no observation cube_pose"):
         read_demonstrations(str(blind), ArmEnv("lift"))
+
+
+def test_recordings_of_a_robot_serve_as_well(tmp_path: Path, lifts: Path) -> None:
+    """Its contract has other bounds and another name, its store neither states nor an environment."""
+    store = EpisodeStore.open(lifts)
+    action = {name: replace(each, lower=(), upper=()) for name, each in store.contract.action.items()}
+    contract = replace(store.contract, name="panda", action=action)
+    path = tmp_path / "robot.zarr"
+    EpisodeStore.create(path, contract)
+    old = store[0]
+    with EpisodeStore.append(path, contract) as writer, writer.episode("lift", "teleop") as episode:
+        for row, command in enumerate(old.action):
+            episode.add({name: values[row] for name, values in old.observation.items()}, command)
+        episode.finish({name: values[-1] for name, values in old.observation.items()}, success=True)
+    env = ArmEnv("lift")
+    [made], first = read_demonstrations(str(path), env), read_demonstrations(str(lifts), env)[0]
+    for one, other in zip(made.segments, first.segments, strict=True):
+        np.testing.assert_array_equal(one.poses, other.poses)
+        np.testing.assert_array_equal(one.frame, other.frame)
 
 
 def test_subtasks_name_objects_of_their_task() -> None:
