@@ -16,7 +16,7 @@ LEVELS = {"rates": flight.RATES, "attitude": flight.ATTITUDE, "velocity": flight
 
 _ROW = {name: index for index, name in enumerate((*STATE, *PARAMETERS))}
 _FIELDS = {
-    "position": ("px", 3), "velocity": ("vx", 3), "quaternion": ("qw", 4), "rates": ("wx", 3),
+    "odometry": ("px", 13), "position": ("px", 3), "velocity": ("vx", 3), "quaternion": ("qw", 4), "rates": ("wx", 3),
     "acceleration": ("ax", 3), "rotors": ("m0", 4), "wind": ("windx", 3), "charge": ("charge", 1), "volt": ("volt", 1),
     "accelerometer": ("accx", 3), "gyro": ("gyrx", 3), "impact": ("impact", 1), "setpoint": ("t0", 4),
 }  # fmt: skip
@@ -51,7 +51,8 @@ class DroneBatch:
 
     def read(self, name: str) -> np.ndarray:
         """float32 [N, n]: position, velocity, acceleration, wind (world), rates, accelerometer, gyro (body),
-        quaternion, rotors, charge, volt, impact (speed of the last touch-down), or setpoint (throttle and rates)."""
+        quaternion, rotors, charge, volt, impact (speed of the last touch-down), setpoint (throttle and rates), or
+        odometry (position, velocity, quaternion, rates)."""
         row, size = _FIELDS[name]
         start = _ROW[row]
         return self._x[:, start : start + size].transpose(0, 2, 1).reshape(-1, size)[: self.num].copy()

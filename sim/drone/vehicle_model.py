@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +146,7 @@ class Vehicle:
     @property
     def control(self) -> dict[str, dict[str, Any]]:
         """Parameters of the autopilot: PX4's with what differs here."""
-        content: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "autopilot" / "px4.yaml").read_text())
+        content = deepcopy(_autopilot())
         for part, values in self.autopilot.items():
             if part not in content or (unknown := sorted(set(values) - set(content[part]))):
                 raise SpecError(
@@ -167,6 +169,12 @@ class Vehicle:
 
 
 _TRIANGLE = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+
+
+@cache
+def _autopilot() -> dict[str, dict[str, Any]]:
+    content: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "autopilot" / "px4.yaml").read_text())
+    return content
 
 
 def available() -> list[str]:

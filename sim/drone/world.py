@@ -46,6 +46,7 @@ class DroneWorld:
 
     def __init__(self, spec: Mapping[str, Any], num: int) -> None:
         self.num, self.task = num, load("task", spec["task"])
+        self._rows = np.arange(num)
         self.vehicle: Vehicle = load_vehicle(spec["robot"])
         self.level = CONTROLLERS[spec["controller"]]
         self.period = 1 / float(spec["rate_hz"])
@@ -76,6 +77,7 @@ class DroneWorld:
             f"drone_{self.task['name']}_{self.vehicle.name}_{spec['controller']}", float(spec["rate_hz"]),
             self._features, self._action_features(), f"px4_{spec['controller']}",
         )  # fmt: skip
+        self._bounds = self.contract.action_bounds
         if spec["observation"] is not None:
             if missing := sorted(set(spec["observation"]) - set(self._features)):
                 raise SpecError(f"no such observation: {', '.join(missing)}; there are: {', '.join(self._features)}")
@@ -221,10 +223,6 @@ class DroneWorld:
         self.batch.set_state(states[:, own : own + flight], rows)
         self._transmission.set_state(states[:, own + flight :], rows)
 
-    @property
-    def _rows(self) -> np.ndarray:
-        return np.arange(self.num)
-
     def _at(self, steps: np.ndarray) -> np.ndarray:
         return np.minimum(steps, self._table_steps - 1)
 
@@ -239,8 +237,7 @@ class DroneWorld:
         self.moment = self._at(self.moment + pace)
 
     def _odometry(self) -> np.ndarray:
-        read = self.batch.read
-        return np.concatenate([read(name) for name in ("position", "velocity", "quaternion", "rates")], axis=1)
+        return self.batch.read("odometry")
 
     def _commands(self, actions: np.ndarray) -> np.ndarray:
         if self.level == "position":
@@ -256,10 +253,6 @@ class DroneWorld:
             low, high = self._bounds
             return np.clip(actions, low, high)
         return actions
-
-    @property
-    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.contract.action_bounds
 
     def _landed(self, speed: float) -> np.ndarray:
         low = self.batch.read("position")[:, 2] <= self.vehicle.floor + 1e-3
@@ -356,8 +349,9 @@ class DroneWorld:
 
     def _see_optical_flow(self, _: np.ndarray) -> np.ndarray:
         """How the ground below moves past a camera that looks down the body's z axis, along its x and y."""
-        body = rotate_back(self.batch.read("quaternion"), self.batch.read("velocity"))
-        rates, distance = self.batch.read("rates"), np.maximum(self._distance_below(), 0.05)[:, None]
+        odometry = self._odometry()
+        body, rates = rotate_back(odometry[:, 6:10], odometry[:, 3:6]), odometry[:, 10:]
+        distance = np.maximum(self._distance_below(), 0.05)[:, None]
         return -body[:, :2] / distance + np.stack([rates[:, 1], -rates[:, 0]], 1)
 
     def _see_reference(self, seen: np.ndarray) -> np.ndarray:
@@ -394,9 +388,10 @@ class DroneWorld:
 
     def _distance_below(self) -> np.ndarray:
         """To the ground along the body's z axis [N] [m]; 30 where that does not point down."""
-        _, x, y, _ = self.batch.read("quaternion").T
+        odometry = self._odometry()
+        x, y = odometry[:, 7], odometry[:, 8]
         down = 1 - 2 * (x * x + y * y)
-        return np.where(down > 0.1, self.batch.read("position")[:, 2] / np.maximum(down, 0.1), 30.0)
+        return np.where(down > 0.1, odometry[:, 2] / np.maximum(down, 0.1), 30.0)
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
