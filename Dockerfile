@@ -15,7 +15,9 @@ RUN python3 -m venv --system-site-packages /opt/robot_rl
 ENV PATH=/opt/robot_rl/bin:$PATH AMENT_PREFIX_PATH=/opt/robot_rl
 
 COPY . /tmp/robot_rl
-RUN pip install --no-cache-dir "numpy<2" "/tmp/robot_rl[export,ros]" && rm -rf /tmp/robot_rl
+# robosuite has the models of panda and ur5e, for poses and self-collision; its metadata asks for more than is needed.
+RUN pip install --no-cache-dir "numpy<2" "/tmp/robot_rl[export,ros]" \
+    && pip install --no-cache-dir --no-deps robosuite==1.5.2 && rm -rf /tmp/robot_rl
 
 # Nothing listens on a network until `-e ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET` asks for it.
 ENV RMW_IMPLEMENTATION=rmw_cyclonedds_cpp ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST

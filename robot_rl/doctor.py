@@ -71,7 +71,9 @@ def _packages() -> Iterator[Finding]:
 def _robosuite() -> Iterator[Finding]:
     version = _version("robosuite")
     mend = "pip install --no-deps robosuite==1.5.2   (its own pins ask for NumPy 1; ours are tested with NumPy 2)"
-    yield Finding("robosuite", version or "missing: no arm simulation", "" if version else mend)
+    yield Finding(
+        "robosuite", version or "missing: no arm simulation, no models of panda and ur5e", "" if version else mend
+    )
 
 
 def _rendering() -> Iterator[Finding]:

@@ -193,10 +193,21 @@ def load_arm_model(
 
 
 def import_robosuite() -> Any:
-    """robosuite, imported without its messages; the environment variable MUJOCO_GL keeps its value."""
+    """robosuite, imported without its messages; the environment variable MUJOCO_GL keeps its value.
+
+    Raises `SpecError` where it is not installed: it is no dependency that pip could resolve, see README.md.
+    """
     gl = os.environ.get("MUJOCO_GL")
-    with _quiet():
-        import robosuite
+    try:
+        with _quiet():
+            import robosuite
+    except ModuleNotFoundError as error:
+        if error.name != "robosuite":
+            raise
+        raise SpecError(
+            "robosuite is not installed, which has the models of the robots and tasks: "
+            "pip install --no-deps robosuite==1.5.2"
+        ) from error
     if gl is None:
         os.environ.pop("MUJOCO_GL", None)
     else:

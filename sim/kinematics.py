@@ -90,6 +90,11 @@ class Kinematics:
         return len(self.joints)
 
     @property
+    def chain(self) -> mujoco.MjModel:
+        """A model of nothing but the joints and their bodies from the base on, with one site, the end-effector."""
+        return self._model
+
+    @property
     def levers(self) -> np.ndarray:
         """How far a change of each joint by one can move the end-effector at most [dof], as `levers` says."""
         site = self._model.site("end_effector")

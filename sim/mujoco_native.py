@@ -31,3 +31,11 @@ mj_step1: Any = types.ExternalFunction("mj_step1", _MODEL_DATA)
 
 mj_step2: Any = types.ExternalFunction("mj_step2", _MODEL_DATA)
 """Forces and integration, with the controls in place."""
+
+mj_kinematics: Any = types.ExternalFunction("mj_kinematics", _MODEL_DATA)
+"""Where bodies, geoms and sites are at the present positions of the joints."""
+
+mj_geomDistance: Any = types.ExternalFunction(  # noqa: N816
+    "mj_geomDistance", types.float64(types.intp, types.intp, types.int32, types.int32, types.float64, types.intp)
+)
+"""Distance between two geoms [m], at most the given one; the last argument is an address for the points, or 0."""

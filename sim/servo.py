@@ -17,10 +17,12 @@ The class knows no clock, thread or simulator: `step()` once per period of the r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import comb, copysign, isfinite, sqrt
+from math import comb, copysign, isfinite, isnan, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +60,19 @@ class _Arrival(NamedTuple):
     velocity: np.ndarray
     acceleration: np.ndarray
     shared_velocity: np.ndarray
+
+
+class ServoMemory(NamedTuple):
+    """All that a servo goes by, as `Servo.remember` gives it; nothing in it is ever changed."""
+
+    motion: _Motion
+    start: References
+    end: _Arrival
+    now: References
+    targets: np.ndarray
+    pose: np.ndarray | None
+    ticks: int
+    ticks_since_target: int
 
 
 @dataclass(frozen=True)
@@ -124,11 +139,10 @@ class Servo:
         self._braking.control_interface = ruckig.ControlInterface.Velocity
         middle = 0.5 * (limits.lower + limits.upper)
         # Compile, before a robot waits for the first target.
-        still = _Quintic(_at_rest(middle), _at_rest(middle), target_period)
-        still.within(limits, limits.lower, limits.upper)
-        still.sample(np.zeros(1))
         self.reset(middle)
-        self._arrival()
+        self._motion = _Motion([segment for segment in self._quintic_motion(self._start, self._arrival()) if segment])
+        self._motion.sample(np.zeros(1))
+        self.reset(middle)
 
     def reset(self, position: np.ndarray, velocity: np.ndarray | None = None) -> None:
         """Start from a measured joint position [dof] and velocity [dof] (default: at rest); forget all targets."""
@@ -228,21 +242,31 @@ class Servo:
 
     def trajectory(self, n: int) -> References:
         """Advance by `n` periods and return the references at their ends, each array [n, dof]."""
+        if self._pose is None:
+            return self._advance(n)
         parts: list[References] = []
         while n > 0:
-            count = n
-            if self._pose is not None:
-                due = round(self.target_period / self.period) - self._ticks_since_target
-                if due <= 0:
-                    self._approach_pose()
-                    continue
-                count = min(n, due)
-            parts.append(self._motion.sample((self._ticks + 1 + np.arange(count)) * self.period))
-            self._ticks += count
-            self._ticks_since_target += count
-            self._now = References(*(rows[-1] for rows in parts[-1]))
-            n -= count
-        return parts[0] if len(parts) == 1 else References(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+            due = round(self.target_period / self.period) - self._ticks_since_target
+            if due <= 0:
+                self._approach_pose()
+            else:
+                parts.append(self._advance(min(n, due)))
+                n -= min(n, due)
+        return References(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+
+    def remember(self) -> ServoMemory:
+        """Where this servo stands and what it is about to do, for `recall`; `get_state` is for another one."""
+        return ServoMemory(
+            self._motion, self._start, self._end, self._now, self._targets, self._pose, self._ticks,
+            self._ticks_since_target,
+        )  # fmt: skip
+
+    def recall(self, memory: ServoMemory) -> None:
+        """Continue exactly from what `remember` of this servo returned."""
+        (
+            self._motion, self._start, self._end, self._now, self._targets, self._pose, self._ticks,
+            self._ticks_since_target,
+        ) = memory  # fmt: skip
 
     def get_state(self) -> np.ndarray:
         """Everything that decides the future references, float64 [10 · dof + 9]."""
@@ -266,6 +290,13 @@ class Servo:
         self._motion = motion
         self._now = References(*(row[0] for row in motion.sample(np.array([self._ticks * self.period]))))
 
+    def _advance(self, n: int) -> References:
+        rows = self._motion.sample(np.arange(self._ticks + 1, self._ticks + n + 1) * self.period)
+        self._ticks += n
+        self._ticks_since_target += n
+        self._now = References(rows.position[-1], rows.velocity[-1], rows.acceleration[-1])
+        return rows
+
     def _checked(self, values: np.ndarray, name: str) -> np.ndarray:
         array = np.array(values, dtype=float)
         if array.shape != (self.limits.dof,) or not np.isfinite(array).all():
@@ -279,7 +310,7 @@ class Servo:
         self._head_for(self.kinematics.inverse(self._pose, self._targets[-1], reach))
 
     def _head_for(self, position: np.ndarray) -> None:
-        position = np.clip(position, self.limits.lower, self.limits.upper)
+        position = np.minimum(np.maximum(position, self.limits.lower), self.limits.upper)
         periods = round(self._ticks_since_target * self.period / self.target_period)
         if periods == 0:
             self._targets = np.array([*self._targets[:2], position])
@@ -308,7 +339,7 @@ class Servo:
 
     def _plan(self, start: References, end: _Arrival) -> _Motion | None:
         """The first of five kinds of motion, from smooth to hard, that keeps all limits; each continued until rest."""
-        if np.isnan(end.position).any():
+        if isnan(end.position[0]):
             brake = self._time_optimal(start, start, brake=True)
             return _Motion([brake]) if brake else None
         # A start outside (a measured position beyond a stop) may come back inside, but not leave further.
@@ -320,15 +351,19 @@ class Servo:
             self._late_motion,
             self._resting_motion,
         ):
-            segments = build(start, end)
-            if all(segment is not None and segment.within(self.limits, low, high) for segment in segments):
-                return _Motion([segment for segment in segments if segment is not None])
+            segments: list[_Segment] = []
+            for segment in build(start, end):
+                if segment is None or not segment.within(self.limits, low, high):
+                    break
+                segments.append(segment)
+            else:
+                return _Motion(segments)
         return None
 
-    def _quintic_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
+    def _quintic_motion(self, start: References, end: _Arrival) -> Iterator[_Segment | None]:
         return self._smooth(start, References(end.position, end.velocity, end.acceleration), self.target_period)
 
-    def _gentle_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
+    def _gentle_motion(self, start: References, end: _Arrival) -> Iterator[_Segment | None]:
         """Catch up with a steadily moving target in two periods instead of one."""
         position = end.position + end.shared_velocity * self.target_period
         ahead = References(position, end.shared_velocity, np.zeros_like(position))
@@ -336,30 +371,29 @@ class Servo:
 
     def _smooth(
         self, start: References, end: References, duration: float, final: np.ndarray | None = None
-    ) -> list[_Segment | None]:
+    ) -> Iterator[_Segment | None]:
         grace = GRACE * self.target_period
-        coast = References(
-            end.position + (end.velocity + end.acceleration * grace / 3) * grace,
-            end.velocity + end.acceleration * grace / 2,
-            np.zeros_like(end.acceleration),
-        )
-        rest = self._time_optimal(coast, _at_rest(end.position if final is None else final))
-        return [_Quintic(start, end, duration), _Quintic(end, coast, grace), rest]
+        coast = References(*_coasted(*end, grace))
+        yield _Quintic(start, end, duration)
+        yield _Quintic(end, coast, grace)
+        yield self._time_optimal(coast, _at_rest(end.position if final is None else final))
 
-    def _prompt_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
+    def _prompt_motion(self, start: References, end: _Arrival) -> Iterator[_Segment | None]:
         segments = self._passing(start, References(end.position, end.velocity, np.zeros_like(end.velocity)))
-        in_time = segments[0] is not None and segments[0].duration <= (1 + LATENESS) * self.target_period
-        return segments if in_time else [None]
+        first = next(segments)
+        in_time = first is not None and first.duration <= (1 + LATENESS) * self.target_period
+        yield first if in_time else None
+        yield from segments
 
-    def _late_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
+    def _late_motion(self, start: References, end: _Arrival) -> Iterator[_Segment | None]:
         return self._passing(start, References(end.position, end.shared_velocity, np.zeros_like(end.velocity)))
 
-    def _passing(self, start: References, end: References) -> list[_Segment | None]:
-        rest = self._time_optimal(end, _at_rest(end.position))
-        return [self._time_optimal(start, end, minimum_duration=self.target_period), rest]
+    def _passing(self, start: References, end: References) -> Iterator[_Segment | None]:
+        yield self._time_optimal(start, end, minimum_duration=self.target_period)
+        yield self._time_optimal(end, _at_rest(end.position))
 
-    def _resting_motion(self, start: References, end: _Arrival) -> list[_Segment | None]:
-        return [self._time_optimal(start, _at_rest(end.position))]
+    def _resting_motion(self, start: References, end: _Arrival) -> Iterator[_Segment | None]:
+        yield self._time_optimal(start, _at_rest(end.position))
 
     def _time_optimal(
         self, start: References, end: References, minimum_duration: float | None = None, brake: bool = False
@@ -397,13 +431,22 @@ def _passing(
     return rows
 
 
+@compiled
+def _coasted(position: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray, time: float) -> np.ndarray:
+    """Position, velocity and acceleration [3, dof] after the acceleration has gone down to zero steadily."""
+    rows = np.zeros((3, len(position)))
+    for joint in range(len(position)):
+        rows[0, joint] = position[joint] + (velocity[joint] + acceleration[joint] * time / 3) * time
+        rows[1, joint] = velocity[joint] + acceleration[joint] * time / 2
+    return rows
+
+
 class _Quintic:
     """Polynomial of degree five with given position, velocity and acceleration at both ends."""
 
     def __init__(self, start: References, end: References, duration: float) -> None:
         self.duration = duration
-        scale = np.array([1.0, duration, duration**2] * 2)
-        self.ends = np.array([*start, *end]) * scale[:, None]
+        self.ends = _ends(*start, *end, duration)
 
     @property
     def knots(self) -> np.ndarray:
@@ -428,6 +471,28 @@ _BEZIER = np.array([
 """Control points of a quintic from its ends: position, velocity · T, acceleration · T² at the start and at the end."""
 _MONOMIAL = np.array([[comb(5, k) * comb(k, i) * (-1) ** (k - i) for i in range(6)] for k in range(6)]) @ _BEZIER
 """Coefficients of (t / T)^k from the ends."""
+
+
+@compiled
+def _ends(
+    position: np.ndarray,
+    velocity: np.ndarray,
+    acceleration: np.ndarray,
+    last_position: np.ndarray,
+    last_velocity: np.ndarray,
+    last_acceleration: np.ndarray,
+    duration: float,
+) -> np.ndarray:
+    """Position, velocity · T and acceleration · T² at the start and at the end [6, dof]."""
+    rows = np.empty((6, len(position)))
+    for joint in range(len(position)):
+        rows[0, joint] = position[joint]
+        rows[1, joint] = velocity[joint] * duration
+        rows[2, joint] = acceleration[joint] * duration**2
+        rows[3, joint] = last_position[joint]
+        rows[4, joint] = last_velocity[joint] * duration
+        rows[5, joint] = last_acceleration[joint] * duration**2
+    return rows
 
 
 @compiled
@@ -520,7 +585,8 @@ class _TimeOptimal:
     def sample(self, times: np.ndarray) -> References:
         at_time = self.trajectory.at_time
         rows = np.array([at_time(time) for time in times.tolist()])
-        return References(rows[:, 0], rows[:, 1], rows[:, 2])
+        # One layout of memory for all motions: what is given these has been compiled for it.
+        return References(*np.ascontiguousarray(rows.swapaxes(0, 1)))
 
 
 def _extremes(profile: ruckig.Profile) -> tuple[float, float]:
@@ -553,7 +619,8 @@ class _Motion:
 
     def __init__(self, segments: Sequence[_Segment]) -> None:
         self.segments = segments
-        self.begins = np.cumsum([0.0, *(segment.duration for segment in segments[:-1])])
+        self.begins = list(itertools.accumulate((segment.duration for segment in segments[:-1]), initial=0.0))
+        self._bounds = [begin + _TOLERANCE for begin in self.begins[1:]]
 
     @cached_property
     def knots(self) -> np.ndarray:
@@ -562,11 +629,16 @@ class _Motion:
         return np.unique(np.round(np.concatenate([begin + segment.knots for begin, segment in parts]), 9))
 
     def sample(self, times: np.ndarray) -> References:
-        """The references at `times` [n] s after the start, each array [n, dof]."""
-        index = np.searchsorted(self.begins[1:] + _TOLERANCE, times)
-        if index[0] == index[-1]:
-            return self.segments[index[0]].sample(times - self.begins[index[0]])
-        parts = [self.segments[k].sample(times[index == k] - self.begins[k]) for k in np.unique(index)]
+        """The references at ascending `times` [n] s after the start, each array [n, dof]."""
+        first, last = bisect_left(self._bounds, times[0]), bisect_left(self._bounds, times[-1])
+        if first == last:
+            return self.segments[first].sample(times - self.begins[first])
+        edges = [0, *np.searchsorted(times, self._bounds[first:last], side="right").tolist(), len(times)]
+        parts = [
+            self.segments[first + k].sample(times[begin:end] - self.begins[first + k])
+            for k, (begin, end) in enumerate(itertools.pairwise(edges))
+            if begin < end
+        ]
         return References(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
 
 
@@ -610,7 +682,8 @@ class Gripper:
     def trajectory(self, n: int) -> np.ndarray:
         """Advance by `n` periods; the openings at their ends [n] m."""
         reachable = self.speed * self.period * np.arange(1, n + 1)
-        openings = self.reference + np.clip(self.target - self.reference, -reachable, reachable)
+        way = self.target - self.reference
+        openings = self.reference + (np.minimum(reachable, way) if way > 0 else np.maximum(-reachable, way))
         self.reference = float(openings[-1])
         return openings
 

@@ -15,6 +15,9 @@ from robot_rl.hardware.ros2.graph import Client, Graph
 ENDINGS = {4: "succeeded", 5: "canceled", 6: "aborted"}
 """Final values of action_msgs/msg/GoalStatus."""
 
+ANSWER = 5.0
+"""How long a server may take to accept or reject a goal [wall s]."""
+
 
 class ServiceActionClient:
     """See `graph.ActionClient`."""
@@ -68,7 +71,7 @@ class ServiceActionClient:
                 finish(ENDINGS.get(response.status, "aborted"), response.result)
 
         request = messages.make(f"{self._type}_SendGoal_Request", goal_id=_uuid(identity), goal=goal)
-        self._send.call(request, answered, min(timeout, 5.0))
+        self._send.call(request, answered, min(timeout, ANSWER))
 
     def cancel(self) -> None:
         """Ask for the end of the last goal; its `done` still says how it ended."""

@@ -10,12 +10,14 @@ angle. That holds for whole balls of positions, not only for the samples of a mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
 
 from robot_rl.sim.compiled import compiled
 from robot_rl.sim.kinematics import Kinematics, levers
+from robot_rl.sim.mujoco_native import mj_geomDistance, mj_kinematics
 
 Check = Callable[[np.ndarray], str | None]
 
@@ -25,6 +27,9 @@ MEMORY = 4
 _NUDGES = (1e-4, -1e-4, 2e-4, -2e-4)
 """mj_geomDistance of MuJoCo 3.3.5 to 3.10 says exactly zero for one in a hundred pairs of meshes far from each other
 (google-deepmind/mujoco#3383); it is asked again a hair beside, in every joint [rad]."""
+
+_FAR = 10.0
+"""Distances are measured up to here [m]."""
 
 
 class WorkspaceBox:
@@ -36,18 +41,16 @@ class WorkspaceBox:
     """
 
     def __init__(self, kinematics: Kinematics, lower: Sequence[float], upper: Sequence[float]) -> None:
-        self._kinematics = kinematics
         self.lower, self.upper = np.array(lower, float), np.array(upper, float)
         if self.lower.shape != (3,) or self.upper.shape != (3,) or not (self.lower < self.upper).all():
             raise ValueError(f"workspace box: expected lower < upper, three numbers each, got {lower} and {upper}")
-        self._clearance = _Clearance(kinematics.levers[None], self._measure)
+        self._model, self._data = kinematics.chain, mujoco.MjData(kinematics.chain)
+        self._arm = _arm(self._model, self._data, kinematics.joints)
+        self._known = _nothing_known(kinematics.levers[None])
 
     def __call__(self, path: np.ndarray) -> str | None:
-        return None if self._clearance.stays(path) else "workspace"
-
-    def _measure(self, position: np.ndarray, _: np.ndarray) -> np.ndarray:
-        point = self._kinematics.forward(position)[:3]
-        return np.array([min((point - self.lower).min(), (self.upper - point).min())])
+        inside = _stays_inside(np.array(path, float), self._known, self._arm, self.lower, self.upper)
+        return None if inside else "workspace"
 
 
 class SelfCollision:
@@ -62,14 +65,16 @@ class SelfCollision:
         base: name of the body that everything belonging to the arm hangs from.
         home: a joint position [dof] rad without collision.
         margin: distance between two parts that counts as a touch [m].
+
+    Attributes:
+        pairs: ids of the geoms that are kept apart [p, 2].
     """
 
     def __init__(
         self, model: mujoco.MjModel, joints: Sequence[str], base: str, home: np.ndarray, margin: float = 0.005
     ) -> None:
-        self._model, self._margin = model, margin
-        self._data = mujoco.MjData(model)
-        self._addresses = np.array([model.joint(name).qposadr[0] for name in joints])
+        self._model, self._data, self._margin = model, mujoco.MjData(model), margin
+        self._arm = _arm(self._model, self._data, joints)
         reach = {
             geom: levers(model, joints, model.geom_bodyid[geom], _radius(model, geom))
             for geom in range(model.ngeom)
@@ -82,94 +87,155 @@ class SelfCollision:
             if apart.any():
                 pairs.append((one, other))
                 moves.append(apart)
-        self._pairs = pairs
-        far = self._measure(np.asarray(home, float), np.arange(len(pairs))) >= 0
-        self._pairs = [pair for pair, counts in zip(pairs, far, strict=True) if counts]
-        self._clearance = _Clearance(np.reshape(moves, (-1, len(joints)))[far], self._measure)
+        candidates = np.array(pairs, np.int64).reshape(-1, 2)
+        far = _gaps(np.array(home, float), np.arange(len(pairs)), self._arm, candidates, margin) >= 0
+        self.pairs = candidates[far]
+        self._known = _nothing_known(np.reshape(moves, (-1, len(joints)))[far])
 
     def __call__(self, path: np.ndarray) -> str | None:
-        return None if self._clearance.stays(path) else "self_collision"
-
-    def _measure(self, position: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        distances = self._distances(position, indices)
-        for nudge in _NUDGES:
-            failed = distances == 0.0
-            if not failed.any():
-                break
-            distances[failed] = self._distances(position + nudge, indices[failed])
-        return distances - self._margin
-
-    def _distances(self, position: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        self._data.qpos[self._addresses] = position
-        mujoco.mj_kinematics(self._model, self._data)
-        distance, model, data, pairs = mujoco.mj_geomDistance, self._model, self._data, self._pairs
-        return np.array([distance(model, data, *pairs[index], 10.0, None) for index in indices])
+        apart = _stay_apart(np.array(path, float), self._known, self._arm, self.pairs, self._margin)
+        return None if apart else "self_collision"
 
 
-class _Clearance:
-    """Tells whether distances stay positive along a motion, from as few measurements as possible.
+class _Arm(NamedTuple):
+    """A model and its data for compiled code, which must both outlive it: addresses, views, places of the joints."""
 
-    Args:
+    model: int
+    data: int
+    qpos: np.ndarray
+    site_xpos: np.ndarray
+    joints: np.ndarray
+
+
+class _Known(NamedTuple):
+    """What is known about distances.
+
+    Attributes:
         lever: by how much a distance changes at most with each joint [distances, dof] m/rad.
-        measure: from a position [dof] and indices [k] of distances to those distances [k] m.
+        places: where it was measured [distances, MEMORY, dof].
+        gaps: and what it was there [distances, MEMORY] m.
+        oldest: which measurement the next one replaces [distances].
     """
 
-    def __init__(self, lever: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
-        count, dof = lever.shape
-        self._lever, self._measure = lever, measure
-        self._places = np.zeros((count, MEMORY, dof))
-        self._distances = np.full((count, MEMORY), -np.inf)
-        self._oldest = np.zeros(count, np.int64)
+    lever: np.ndarray
+    places: np.ndarray
+    gaps: np.ndarray
+    oldest: np.ndarray
 
-    def stays(self, path: np.ndarray) -> bool:
-        """Whether all distances are positive, or zero, at all positions [n, dof]."""
-        path, begin = np.ascontiguousarray(path), 0  # one layout, compiled once
-        while True:
-            begin, wanted = _unproven(path, begin, self._lever, self._places, self._distances, self._oldest)
-            if begin == len(path):
-                return True
-            measured = self._measure(path[begin], wanted)
-            if not (measured >= 0).all():
-                return False
-            slot = self._oldest[wanted]
-            self._places[wanted, slot] = path[begin]
-            self._distances[wanted, slot] = measured
-            self._oldest[wanted] = (slot + 1) % MEMORY
-            # What was measured here is known here, even where it is exactly zero.
-            begin += 1
+
+def _arm(model: mujoco.MjModel, data: mujoco.MjData, joints: Sequence[str]) -> _Arm:
+    addresses = np.array([model.joint(name).qposadr[0] for name in joints], np.int64)
+    return _Arm(model._address, data._address, data.qpos, data.site_xpos, addresses)
+
+
+def _nothing_known(lever: np.ndarray) -> _Known:
+    count, dof = lever.shape
+    places, gaps = np.zeros((count, MEMORY, dof)), np.full((count, MEMORY), -np.inf)
+    return _Known(np.array(lever, float), places, gaps, np.zeros(count, np.int64))
 
 
 @compiled
-def _unproven(
-    path: np.ndarray, begin: int, lever: np.ndarray, places: np.ndarray, distances: np.ndarray, oldest: np.ndarray
-) -> tuple[int, np.ndarray]:
-    """The first position from `begin` on for which some distances are not known to be positive, and what to measure.
+def _stays_inside(path: np.ndarray, known: _Known, arm: _Arm, lower: np.ndarray, upper: np.ndarray) -> bool:
+    """Whether the end-effector, the only site, is inside the box at all positions [n, dof]."""
+    doubtful = _doubtful(path, known)
+    for position in path:
+        wanted = _unknown(position, doubtful, known)
+        if len(wanted) > 0:
+            _place(arm, position, 0.0)
+            room = np.inf
+            for axis in range(3):
+                room = min(room, arm.site_xpos[0, axis] - lower[axis], upper[axis] - arm.site_xpos[0, axis])
+            if not _remember(position, wanted, np.full(len(wanted), room), known):
+                return False
+    return True
 
-    That is those distances, and along with them all that are known to be positive by less than half of what they were.
-    """
-    count, memory, dof = places.shape
-    wanted = np.empty(count, np.int64)
-    for index in range(begin, len(path)):
-        found, unknown = 0, False
-        for row in range(count):
-            room, known = 0.0, False
-            for age in range(1, memory + 1):
-                slot = (oldest[row] - age) % memory
-                left = distances[row, slot]
-                if left > room:
-                    for joint in range(dof):
-                        left -= lever[row, joint] * abs(path[index, joint] - places[row, slot, joint])
-                    room = max(room, left)
-                    known = room > 0.5 * distances[row, slot]
-                    if known:
-                        break
-            if not known:
-                wanted[found] = row
-                found += 1
-                unknown |= room <= 0.0
-        if unknown:
-            return index, wanted[:found]
-    return len(path), wanted[:0]
+
+@compiled
+def _stay_apart(path: np.ndarray, known: _Known, arm: _Arm, pairs: np.ndarray, margin: float) -> bool:
+    """Whether the geoms of all pairs [p, 2] are at least the margin apart at all positions [n, dof]."""
+    doubtful = _doubtful(path, known)
+    for position in path:
+        wanted = _unknown(position, doubtful, known)
+        if len(wanted) > 0 and not _remember(position, wanted, _gaps(position, wanted, arm, pairs, margin), known):
+            return False
+    return True
+
+
+@compiled
+def _gaps(position: np.ndarray, wanted: np.ndarray, arm: _Arm, pairs: np.ndarray, margin: float) -> np.ndarray:
+    """Distances beyond the margin [k] m of the wanted [k] pairs at a position [dof]."""
+    gaps = np.zeros(len(wanted))
+    for nudge in (0.0, *_NUDGES):
+        if (gaps == 0.0).any():
+            _place(arm, position, nudge)
+            for index, row in enumerate(wanted):
+                if gaps[index] == 0.0:
+                    one, other = pairs[row]
+                    gaps[index] = mj_geomDistance(arm.model, arm.data, one, other, _FAR, 0)
+    return gaps - margin
+
+
+@compiled
+def _place(arm: _Arm, position: np.ndarray, offset: float) -> None:
+    for joint in range(len(position)):
+        arm.qpos[arm.joints[joint]] = position[joint] + offset
+    mj_kinematics(arm.model, arm.data)
+
+
+@compiled
+def _remember(place: np.ndarray, wanted: np.ndarray, gaps: np.ndarray, known: _Known) -> bool:
+    """Keep what was measured, unless something is too near."""
+    if not (gaps >= 0.0).all():
+        return False
+    for index, row in enumerate(wanted):
+        slot = known.oldest[row]
+        known.places[row, slot] = place
+        known.gaps[row, slot] = gaps[index]
+        known.oldest[row] = (slot + 1) % MEMORY
+    return True
+
+
+@compiled
+def _doubtful(path: np.ndarray, known: _Known) -> np.ndarray:
+    """Which distances are not known at once to be positive wherever joints are between their extremes on the path."""
+    low, high = np.full(path.shape[1], np.inf), np.full(path.shape[1], -np.inf)
+    for position in path:
+        low, high = np.minimum(low, position), np.maximum(high, position)
+    rows = np.empty(len(known.lever), np.int64)
+    count = 0
+    for row in range(len(rows)):
+        if not _is_known(row, low, high, known):
+            rows[count] = row
+            count += 1
+    return rows[:count]
+
+
+@compiled
+def _unknown(position: np.ndarray, rows: np.ndarray, known: _Known) -> np.ndarray:
+    """Which of these distances are not known to be positive at a position [dof]."""
+    wanted = np.empty(len(rows), np.int64)
+    count = 0
+    for row in rows:
+        if not _is_known(row, position, position, known):
+            wanted[count] = row
+            count += 1
+    return wanted[:count]
+
+
+@compiled
+def _is_known(row: int, low: np.ndarray, high: np.ndarray, known: _Known) -> bool:
+    """Whether a distance was measured so near to all positions between two [dof] that it is positive there."""
+    for age in range(1, MEMORY + 1):
+        slot = (known.oldest[row] - age) % MEMORY
+        left = known.gaps[row, slot]
+        for joint in range(len(low)):
+            if left <= 0.0:
+                break
+            place = known.places[row, slot, joint]
+            left -= known.lever[row, joint] * max(abs(low[joint] - place), abs(high[joint] - place))
+        if left > 0.0:
+            return True
+    return False
 
 
 def _colliding(model: mujoco.MjModel, geoms: Sequence[int]) -> Iterator[tuple[int, int]]:

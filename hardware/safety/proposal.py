@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -59,7 +60,7 @@ class Screening:
         action = proposal.action
         if not isinstance(action, np.ndarray) or action.shape != (self.action_dim,) or action.dtype.kind not in "fiu":
             return "wrong_shape"
-        if not np.isfinite(action).all():
+        if not all(map(isfinite, action.tolist())):
             return "non_finite"
         self._lease, self._sequence, self._stamp = proposal.lease, proposal.sequence, proposal.stamp
         return None

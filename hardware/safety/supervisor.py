@@ -36,6 +36,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import ceil, isfinite
 
 import numpy as np
 
@@ -54,6 +55,7 @@ from robot_rl.hardware.safety.supervisor_state import (
     Transition,
     Watchdog,
 )
+from robot_rl.sim.compiled import compiled
 from robot_rl.sim.rotation import matrix_from_6d, quaternion_from_matrix
 from robot_rl.sim.servo import Gripper, References, Servo, ServoError
 
@@ -119,7 +121,7 @@ class Supervisor:
         self._approach, self._homing_ticks = Approach(servo, self._home, homing_speed), 0
         self._route: Route | None = None
         self._route_due = np.inf
-        self._asked = np.stack([self._home] * 2)
+        self._asked = self._home, self._home
         self._accepted, self._limited = 0, 0
         self._rejected: Counter[str] = Counter()
         self._transitions: list[Transition] = []
@@ -330,7 +332,7 @@ class Supervisor:
             self._rejected["observation_from_the_future"] += 1
         elif not _fits(position, self._home.shape):
             self._rejected["observation_wrong_shape"] += 1
-        elif not (np.isfinite(position).all() and np.isfinite(observation.gripper_opening)):
+        elif not all(map(isfinite, (*position.tolist(), observation.gripper_opening))):
             self._rejected["observation_non_finite"] += 1
         else:
             self._observation = observation
@@ -354,12 +356,10 @@ class Supervisor:
 
     def _strays(self, position: np.ndarray) -> str | None:
         """Which joint is not where it was commanded to be, in any of the last ticks."""
-        low, high = self._commanded.min(axis=0), self._commanded.max(axis=0)
-        error = np.maximum(low - position, position - high)
-        joint = int(error.argmax())
-        if error[joint] <= self._watchdog.following_error:
+        joint, error = _furthest(self._commanded, np.array(position, float))
+        if error <= self._watchdog.following_error:
             return None
-        return f"joint {joint + 1} is {error[joint]:.3f} rad away from where it was commanded"
+        return f"joint {joint + 1} is {error:.3f} rad away from where it was commanded"
 
     def _follow(self, proposal: Proposal, now: float) -> str | None:
         if reason := self._screening.rejection(proposal, self._desk, now):
@@ -388,15 +388,14 @@ class Supervisor:
         That is a position out of range, or steps between targets [dof] that no joint may do in a control period. How
         far the arm lags behind targets within the limits does not count.
         """
-        limits, period, (before, last) = self._servo.limits, self._servo.target_period, self._asked
-        self._asked = np.stack([last, target])
-        step, bend = (target - last) / period, (target - 2 * last + before) / period**2
-        outside = (target < limits.lower) | (target > limits.upper)
-        return bool((outside | (np.abs(step) > limits.velocity) | (np.abs(bend) > limits.acceleration)).any())
+        limits, (before, last) = self._servo.limits, self._asked
+        self._asked = last, target
+        bounds = limits.lower, limits.upper, limits.velocity, limits.acceleration
+        return _is_too_much(before, last, target, *bounds, self._servo.target_period)
 
     def _joint_target(self, action: np.ndarray) -> np.ndarray | None:
         if not self._pose_actions:
-            return np.asarray(action[self._slices["joint_position"]], float)
+            return np.array(action[self._slices["joint_position"]], float)
         kinematics = self._servo.kinematics
         assert kinematics is not None
         pose = np.asarray(action[self._slices["ee_pose"]], float)
@@ -409,26 +408,20 @@ class Supervisor:
 
     def _head_for(self, target: np.ndarray) -> str | None:
         """Begin the motion to a target unless a check forbids it; then the motion before goes on to its rest."""
-        before = self._servo.get_state() if self._checks else None
+        before = self._servo.remember()
         self._servo.set_target(target)
         forbidden = self._forbidden(self._path())
-        if forbidden and before is not None:
-            self._servo.set_state(before)
+        if forbidden:
+            self._servo.recall(before)
         return forbidden
 
     def _path(self) -> np.ndarray:
         """Positions [n, dof] of the present motion until its rest, from now on, at most `CHECK_SPACING` apart."""
         servo, period = self._servo, self._servo.target_period
-        times = np.arange(np.ceil(servo.time_to_rest / period) + 1) * period
+        times = np.arange(ceil(servo.time_to_rest / period) + 1) * period
         position, velocity, _ = servo.preview(times)
-        speed = np.abs(velocity)
-        # Between two of these times no joint is faster than this, as its acceleration is limited.
-        fastest = 0.5 * (speed[:-1] + speed[1:] + servo.limits.acceleration * period)
-        parts = np.ceil(fastest.max(axis=1, initial=0.0) * period / CHECK_SPACING).astype(int)
-        if parts.max(initial=1) <= 1:
-            return position
-        finer = [begin + period / count * np.arange(count) for begin, count in zip(times, parts, strict=False)]
-        return servo.preview(np.append(np.concatenate(finer), times[-1])).position
+        finer = _finer(times, velocity, servo.limits.acceleration, period)
+        return position if len(finer) == len(times) else servo.preview(finer).position
 
     def _forbidden(self, path: np.ndarray) -> str | None:
         return next((forbidden for check in self._checks if (forbidden := check(path))), None)
@@ -436,12 +429,12 @@ class Supervisor:
     def _brake(self) -> None:
         if not self._engaged:
             return
-        before = self._servo.get_state()
+        before = self._servo.remember()
         self._servo.stop()
-        self._asked = np.stack([self._servo.target] * 2)
+        self._asked = self._servo.target, self._servo.target
         # The motion before was free until its rest; braking leaves its path a little.
         if self._forbidden(self._path()):
-            self._servo.set_state(before)
+            self._servo.recall(before)
         if self._gripper is not None:
             self._gripper.set_target(self._gripper.reference)
 
@@ -526,6 +519,70 @@ class Supervisor:
         """Keep where the arm was commanded to be by this tick."""
         self._commanded[self._ticks % len(self._commanded)] = self._servo.reference.position
         self._ticks += 1
+
+
+@compiled
+def _finer(times: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray, period: float) -> np.ndarray:
+    """Times with others between, so that no joint goes further than `CHECK_SPACING` from one to the next.
+
+    Args:
+        times: `period` [s] apart [n].
+        velocity: at these times [n, dof] rad/s.
+        acceleration: of no joint is larger [dof] rad/s².
+    """
+    count = 1
+    parts = np.empty(len(times) - 1, np.int64)
+    for index in range(len(parts)):
+        fastest = 0.0
+        for joint in range(len(acceleration)):
+            speeds = abs(velocity[index, joint]) + abs(velocity[index + 1, joint])
+            fastest = max(fastest, 0.5 * (speeds + acceleration[joint] * period))
+        parts[index] = int(np.ceil(fastest * period / CHECK_SPACING))
+        count += parts[index]
+    finer = np.empty(count)
+    finer[count - 1] = times[len(parts)]
+    count = 0
+    for index in range(len(parts)):
+        for part in range(parts[index]):
+            finer[count] = times[index] + period / parts[index] * part
+            count += 1
+    return finer
+
+
+@compiled
+def _is_too_much(
+    before: np.ndarray,
+    last: np.ndarray,
+    target: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    velocity: np.ndarray,
+    acceleration: np.ndarray,
+    period: float,
+) -> bool:
+    """Whether three targets [dof] `period` [s] apart ask any joint for more than its limits."""
+    for joint in range(len(target)):
+        step = (target[joint] - last[joint]) / period
+        bend = (target[joint] - 2 * last[joint] + before[joint]) / period**2
+        if not lower[joint] <= target[joint] <= upper[joint]:
+            return True
+        if abs(step) > velocity[joint] or abs(bend) > acceleration[joint]:
+            return True
+    return False
+
+
+@compiled
+def _furthest(commanded: np.ndarray, position: np.ndarray) -> tuple[int, float]:
+    """The joint that is furthest outside of where it was commanded [ticks, dof], and how far [rad]."""
+    furthest, most = 0, -np.inf
+    for joint in range(len(position)):
+        low, high = np.inf, -np.inf
+        for row in range(len(commanded)):
+            low, high = min(low, commanded[row, joint]), max(high, commanded[row, joint])
+        error = max(low - position[joint], position[joint] - high)
+        if error > most:
+            furthest, most = joint, error
+    return furthest, most
 
 
 def _fits(values: object, shape: tuple[int, ...]) -> bool:

@@ -75,3 +75,9 @@ def test_robosuite_is_silent_and_leaves_the_environment_alone():
     environment = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_without_robosuite_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "robosuite", None)
+    with pytest.raises(SpecError, match=r"pip install --no-deps robosuite==1\.5\.2"):
+        load_arm_model("lift", "panda", 20.0)

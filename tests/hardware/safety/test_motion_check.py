@@ -4,7 +4,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.safety.motion_check import SelfCollision, WorkspaceBox
+from robot_rl.sim.arm_model import load_arm_model
 from robot_rl.sim.kinematics import Kinematics
 
 ARM = """
@@ -67,6 +69,42 @@ def test_remembered_distances_never_pass_what_fresh_ones_forbid(model):
             forbidden += alone
         position = goal
     assert 30 < forbidden < 500
+
+
+def test_a_panda_is_judged_as_by_measuring_every_pair_in_every_position():
+    """Against MuJoCo's own Python functions, without memory: random motions, many of which are forbidden."""
+    scene = load_arm_model("lift", "panda", 20)
+    model, arm = scene.model, scene.arms[0]
+    names = [model.joint(joint).name for joint in arm.joints]
+    base, site = model.body(arm.base).name, model.site(arm.site).name
+    robot = RobotFile.load("panda")
+    kinematics = Kinematics(model, names, site, base)
+    box = WorkspaceBox(kinematics, [-0.6, -0.6, 0.0], [0.7, 0.6, 1.0])
+    touch = SelfCollision(model, names, base, arm.home, margin=0.04)
+    data, addresses = mujoco.MjData(model), [model.joint(name).qposadr[0] for name in names]
+
+    def touches(position):
+        data.qpos[addresses] = position
+        mujoco.mj_kinematics(model, data)
+        # Exactly zero is how MuJoCo's function fails, see the module.
+        gaps = [mujoco.mj_geomDistance(model, data, *pair, 10.0, None) for pair in touch.pairs]
+        return any(gap < 0.04 and gap != 0.0 for gap in gaps)
+
+    def leaves(position):
+        point = kinematics.forward(position)[:3]
+        return not (box.lower <= point).all() or not (point <= box.upper).all()
+
+    generator, seen = np.random.default_rng(0), set()
+    position = np.array(arm.home)
+    for _ in range(150):
+        goal = generator.uniform(robot.limits.lower, robot.limits.upper)
+        stride = min(1.0, generator.exponential(0.3))
+        path = position + np.linspace(0, stride, 8)[:, None] * (goal - position)
+        verdict = any(map(touches, path)), any(map(leaves, path))
+        assert (touch(path) is not None, box(path) is not None) == verdict
+        seen.add(verdict)
+        position = path[-1] if not verdict[0] else np.array(arm.home)
+    assert len(seen) == 4, seen
 
 
 def test_no_joint_moves_the_end_effector_further_than_its_lever(model):

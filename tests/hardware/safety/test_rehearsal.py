@@ -46,7 +46,9 @@ import numpy as np
 
 class Compiled(event.Listener):
     count = 0
-    def on_start(self, started): self.count += 1
+    def on_start(self, started):
+        self.count += 1
+        print(started.data["dispatcher"], started.data["args"])
     def on_end(self, ended): pass
 
 robot = RobotFile.load("panda")
@@ -62,7 +64,18 @@ while core.status.state != "ready":
     measured = core.tick(now, Observation(now, measured, 0.0))[0].position[-1]
     core.until_rest(0.01)
 lease = core.acquire("x", "policy", now)
-assert core.propose(Proposal(lease.id, 1, now, np.append(home + 0.05, 0.0)), now) is None
+generator = np.random.default_rng(0)
+for k in range(60):
+    core.heartbeat(lease.id, now)
+    target = home + 0.05 * np.sin(0.3 * k) if k < 20 else home + generator.normal(0.0, 0.3, len(home))
+    action = np.append(target, 0.0)
+    action.flags.writeable = False
+    core.propose(Proposal(lease.id, k + 1, now, action), now)
+    for _ in range(round(robot.tick_rate_hz / robot.contract.rate_hz)):
+        now += 1 / robot.tick_rate_hz
+        measured = core.tick(now, Observation(now, measured, 0.0))[0].position[-1]
+assert core.status.state == "running", core.status
+assert core.status.accepted == 60, core.status
 core.emergency_stop("test")
 core.tick(now + 0.005, Observation(now + 0.005, home, 0.0))
 print("compiled", listener.count)
