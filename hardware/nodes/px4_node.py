@@ -25,7 +25,8 @@ import numpy as np
 
 from robot_rl.datasets import ContractError
 from robot_rl.hardware.nodes.garbage import startup_spared
-from robot_rl.hardware.nodes.supervisor_node import keys_pressed, policy_contract
+from robot_rl.hardware.nodes.policy_contract import policy_contract
+from robot_rl.hardware.nodes.terminal import keys_pressed
 from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.flight_state import Odometry, Phase
 from robot_rl.hardware.px4.flight_supervisor import FlightSupervisor
@@ -272,9 +273,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with open_graph("supervisor", sys.argv[1:] if argv is None else argv) as graph:
         name = _setting(graph, "robot", "px4", "name of a vehicle, or path of its file")
         policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
+        level = _setting(graph, "controller", "", "px4_ctbr, px4_velocity or px4_position, where there is no policy")
         wait = _setting(graph, "wait_for_proposal", 0.0, "of every control period, for simulated time [wall s]")
         try:
             robot = VehicleFile.load(name)
+            robot = robot.with_controller(level) if level else robot
             node = FlightNode(robot.for_policy(policy_contract(policy)) if policy else robot)
         except (RobotFileError, ContractError, SupervisorError, ValueError, OSError) as error:
             for line in str(error).splitlines():

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from robot_rl.datasets import Contract, ContractError
+from robot_rl.datasets import ContractError
 from robot_rl.hardware import bindings
 from robot_rl.hardware.nodes.garbage import startup_spared
+from robot_rl.hardware.nodes.policy_contract import policy_contract
+from robot_rl.hardware.nodes.terminal import keys_pressed
 from robot_rl.hardware.robot_file import TRAJECTORY, RobotFile, RobotFileError, Stream
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import ActionClient, Graph, GraphError, Received, open_graph
@@ -53,7 +54,7 @@ from robot_rl.hardware.safety.supervisor_messages import (
 from robot_rl.hardware.safety.supervisor_state import Observation, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 HOMINGS = ("servo", "action")
 FOLLOW = "control_msgs/action/FollowJointTrajectory"
@@ -397,45 +398,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 graph.spin()
         binding.close()
     return 0
-
-
-def policy_contract(policy: str) -> Contract:
-    """The contract of a policy, or of a file. Raises ContractError when there is none."""
-    path = Path(policy)
-    places = [path, path / "contract.json", path / "checkpoints" / "best" / "contract.json"]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise ContractError(f"parameter policy: no contract at {policy}:", [f"no file {place}" for place in places])
-    return Contract.from_yaml(found)
-
-
-@contextmanager
-def keys_pressed() -> Iterator[Callable[[], bool] | None]:
-    """Whether a key was pressed in the terminal since the last call; None without a terminal of our own."""
-    import os
-    import select
-
-    try:
-        import termios
-        import tty
-
-        descriptor = sys.stdin.fileno()
-        ours = sys.stdin.isatty() and os.tcgetpgrp(descriptor) == os.getpgrp()
-    except (ImportError, OSError, ValueError):
-        ours = False
-    if not ours:
-        yield None
-        return
-
-    def pressed() -> bool:
-        return bool(select.select([descriptor], [], [], 0)[0] and os.read(descriptor, 64))
-
-    before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)
-    try:
-        yield pressed
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def _by_topic(streams: dict[str, Stream]) -> dict[str, list[str]]:

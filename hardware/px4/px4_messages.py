@@ -74,9 +74,6 @@ DEFINITIONS: Mapping[str, Mapping[int, str]] = {
     "VehicleRatesSetpoint": {
         0: "uint64 timestamp; float32 roll; float32 pitch; float32 yaw; float32[3] thrust_body; bool reset_integral"
     },
-    "VehicleAttitudeSetpoint": {
-        1: "uint64 timestamp; float32 yaw_sp_move_rate; float32[4] q_d; float32[3] thrust_body",
-    },
     "VehicleCommand": {
         0: "uint64 timestamp; float32 param1; float32 param2; float32 param3; float32 param4; float64 param5; "
         "float64 param6; float32 param7; uint32 command; uint8 target_system; uint8 target_component; "
@@ -115,13 +112,13 @@ DEFINITIONS: Mapping[str, Mapping[int, str]] = {
 """Fields by message and version."""
 
 V1_17: Mapping[str, int] = {
-    "VehicleStatus": 1, "VehicleLocalPosition": 1, "VehicleAttitudeSetpoint": 1, "BatteryStatus": 1,
+    "VehicleStatus": 1, "VehicleLocalPosition": 1, "BatteryStatus": 1,
 }  # fmt: skip
 """Versions of PX4 v1.17 that are not 0; v1.16 may have others, which its topics' names say."""
 
 INPUTS = {
     "offboard_control_mode": "OffboardControlMode", "trajectory_setpoint": "TrajectorySetpoint",
-    "vehicle_rates_setpoint": "VehicleRatesSetpoint", "vehicle_attitude_setpoint": "VehicleAttitudeSetpoint",
+    "vehicle_rates_setpoint": "VehicleRatesSetpoint",
     "vehicle_command": "VehicleCommand", "vehicle_visual_odometry": "VehicleOdometry",
 }  # fmt: skip
 """Topics under /fmu/in without a version, and their messages."""
@@ -133,7 +130,7 @@ OUTPUTS = {
 }  # fmt: skip
 """Topics under /fmu/out likewise."""
 
-OPTIONAL = frozenset({"battery_status", "vehicle_command_ack", "vehicle_attitude_setpoint", "vehicle_visual_odometry"})
+OPTIONAL = frozenset({"battery_status", "vehicle_command_ack", "vehicle_visual_odometry"})
 """Topics without which a vehicle is complete."""
 
 _MESSAGE_VERSION = re.compile(r"^\s*uint32\s+MESSAGE_VERSION\s*=\s*(\d+)", re.MULTILINE)

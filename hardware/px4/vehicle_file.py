@@ -10,6 +10,7 @@ import yaml
 
 from robot_rl.datasets import Contract, ContractError
 from robot_rl.hardware.px4.flight_state import FlightPlan
+from robot_rl.hardware.px4.flight_supervisor import CONTROLLERS
 from robot_rl.hardware.robot_file import FOLDER, RobotFileError
 
 KIND = "px4"
@@ -68,6 +69,20 @@ class VehicleFile:
             raise RobotFileError(str(path), [f"contract: odometry gives {', '.join(OBSERVED)}; got {', '.join(odd)}"])
         values = {key: str(plain[key]) for key in ("namespace", "vehicle", "px4_msgs") if plain.get(key)}
         return cls(str(plain["name"]), contract, plan, **values)
+
+    def with_controller(self, controller: str) -> VehicleFile:
+        """The same vehicle, commanded at another level, one of `CONTROLLERS`.
+
+        Raises:
+            RobotFileError: there is no such controller.
+        """
+        if controller not in CONTROLLERS:
+            raise RobotFileError(self.name, [f"controller: expected one of {list(CONTROLLERS)}, got {controller!r}"])
+        if controller == self.contract.controller:
+            return self
+        action = {name: {"shape": [size], "kind": "action"} for name, size in CONTROLLERS[controller].items()}
+        plain = self.contract.to_dict() | {"controller": controller, "action": action}
+        return replace(self, contract=Contract.from_dict(plain))
 
     def for_policy(self, contract: Contract) -> VehicleFile:
         """The same vehicle under the contract of a policy, whose observations may hold more than odometry gives."""

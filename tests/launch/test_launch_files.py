@@ -22,7 +22,7 @@ from robot_rl.policies.chunk_runner import Mode
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FILES = sorted((ROOT / "launch").glob("*.launch.py"))
-NODES = ("camera", "feetech", "policy", "recorder", "replay", "supervisor", "teleop", "twin")
+NODES = ("camera", "feetech", "policy", "px4", "px4_twin", "recorder", "replay", "supervisor", "teleop", "twin")
 REQUIRED = {"deploy": ["policy:=runs/demo"]}
 
 
@@ -63,7 +63,7 @@ def declared(node: str) -> dict[str, Any]:
 
 
 def test_all_files_are_here() -> None:
-    assert [path.name.split(".")[0] for path in FILES] == ["deploy", "record", "teleop", "twin"]
+    assert [path.name.split(".")[0] for path in FILES] == ["deploy", "drone", "record", "teleop", "twin"]
 
 
 @pytest.mark.parametrize("file", [path.name.split(".")[0] for path in FILES])

@@ -1,5 +1,6 @@
 """A flight within one process, on simulated time: the node of the Supervisor and the twin, message by message."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -30,18 +31,9 @@ class Flight:
     """A vehicle on the ground, its twin and its Supervisor; `run` lets time pass."""
 
     def __init__(self, controller=None, parameters=None, **changes):
-        from dataclasses import replace
-
-        from robot_rl.datasets import Contract
-
         robot = VehicleFile.load("px4")
         if controller is not None:
-            actions = {
-                "px4_velocity": {"velocity": {"shape": [3]}, "yaw_rate": {"shape": [1]}},
-                "px4_position": {"position": {"shape": [3]}, "yaw": {"shape": [1]}},
-            }[controller]
-            plain = robot.contract.to_dict() | {"controller": controller, "action": actions}
-            robot = robot.for_policy(Contract.from_dict(plain))
+            robot = robot.with_controller(controller)
         if changes:
             robot = replace(robot, plan=replace(robot.plan, **changes))
         self.robot, self.plan = robot, robot.plan
