@@ -1,19 +1,20 @@
 """The contract: what a robot observes and which action it executes, stated once and carried everywhere.
 
-Every environment, dataset, policy checkpoint, robot and ROS node holds a `Contract`. Two questions are kept apart:
+Every environment, dataset, policy checkpoint, robot and ROS node holds a `Contract`. Three questions are kept apart:
 
 - `equal(a, b)`: are both the same in every field? (appending to a store, resuming a training)
 - `satisfies(consumer, producer)`: does the producer offer everything the consumer needs, by name, and does it execute
   the consumer's action? (running a policy on a robot that has more sensors than the policy was trained with)
+- `united(a, b)`: can recordings of both be trained on together? Bounds may differ: the wider ones hold.
 
-Both raise `ContractError`, which lists every difference at once with both values and what to do.
+All raise `ContractError`, which lists every difference at once with both values and what to do.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -304,6 +305,26 @@ def equal(a: Contract, b: Contract) -> None:
         )  # fmt: skip
 
 
+def united(a: Contract, b: Contract) -> Contract:
+    """The contract of two recordings that are trained on together: that of `a`, with the wider bounds of both.
+
+    Bounds are the robot's that was recorded: those of a simulated gripper and of a real one differ by a little.
+
+    Raises:
+        ContractError: they differ in anything but bounds and name.
+    """
+
+    def widened(left: Mapping[str, Feature], right: Mapping[str, Feature]) -> dict[str, Feature]:
+        return {name: _widened(feature, right.get(name, feature)) for name, feature in left.items()}
+
+    both = (
+        replace(a, observation=widened(a.observation, b.observation), action=widened(a.action, b.action)),
+        replace(b, observation=widened(b.observation, a.observation), action=widened(b.action, a.action)),
+    )
+    equal(*both)
+    return both[0]
+
+
 def satisfies(consumer: Contract, producer: Contract, casts: Mapping[str, str] | None = None) -> None:
     """Raise `ContractError` unless `producer` offers all that `consumer` observes and executes its action.
 
@@ -333,6 +354,15 @@ def satisfies(consumer: Contract, producer: Contract, casts: Mapping[str, str] |
             f"{producer.name!r} does not satisfy {consumer.name!r} (needed against offered):", differences,
             "Configure the same task, robot, controller and cameras as for recording, or train on data of this robot.",
         )  # fmt: skip
+
+
+def _widened(a: Feature, b: Feature) -> Feature:
+    """`a` with the bounds of both; without bounds where one of them has none, or their shapes differ."""
+    lower, upper = (
+        tuple(widest(pair) for pair in zip(left, right, strict=False))
+        for widest, left, right in ((min, a.lower, b.lower), (max, a.upper, b.upper))
+    )
+    return replace(a, lower=lower, upper=upper) if a.shape == b.shape else a
 
 
 def _header_differences(a: Contract, b: Contract) -> list[str]:

@@ -47,6 +47,7 @@ class Windows:
         shares: for each store its share among the samples; by default their numbers of windows. Each run of samples
             holds its exact share, to within one sample.
         weights: for each store a weight for every episode [E] or for every row [R], handed out as `weight`; None is 1.
+            The action of a row that weighs nothing is not valid in any window.
         batch_size: B, windows per batch, over all shards together.
         seed: selects the order.
         shuffle: without, windows come in the order of the stores, episodes and steps.
@@ -252,14 +253,15 @@ class Windows:
         batch["step"].numpy()[slots] = steps
         batch["weight"].numpy()[slots] = source.weight(episodes, first[:, 0] + steps)
         batch["observation_valid"].numpy()[slots] = observed >= 0
-        batch["action_valid"].numpy()[slots] = (acted >= 0) & (acted <= last)
+        chunk = first + np.clip(acted, 0, last)
+        batch["action_valid"].numpy()[slots] = (acted >= 0) & (acted <= last) & (source.weight(episodes, chunk) > 0)
         # Smallest rows first: arrays are mapped in the order of their first use, as long as there is room.
         for name in self.contract.cameras:
             source.read_frames(name, rows, batch["observation"][name].numpy(), slots)
         for name, feature in self.contract.observation.items():
             if not feature.is_frame:
                 batch["observation"][name].numpy()[slots] = source.store.array(f"data/{name}").gather(rows)
-        batch["action"].numpy()[slots] = source.actions(first + np.clip(acted, 0, last), self._labels)
+        batch["action"].numpy()[slots] = source.actions(chunk, self._labels)
 
 
 class Mixture:
@@ -316,10 +318,13 @@ class _Source:
         places = np.searchsorted(self.ends, windows, side="right")
         return places, windows - self.ends[places] + self.steps[places]
 
-    def weight(self, places: np.ndarray, rows: np.ndarray) -> np.ndarray | float:
+    def weight(self, places: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """[*rows.shape] of rows [n] or [n, H] in the episodes at `places` [n]."""
         if self._weights is None:
-            return 1.0
-        return self._weights[rows if self._by_row else self.episodes[places]]
+            return np.ones(rows.shape, np.float32)
+        if self._by_row:
+            return self._weights[rows]
+        return np.broadcast_to(self._weights[self.episodes[places]].reshape(-1, *[1] * (rows.ndim - 1)), rows.shape)
 
     def actions(self, rows: np.ndarray, labels: str) -> np.ndarray:
         """[*rows.shape, A]"""

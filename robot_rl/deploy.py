@@ -52,9 +52,6 @@ RESTARTS = 3
 DISCOVERY = 1.0
 """How long others on the graph are looked for before anything is started [s]."""
 
-LOCKSTEP_WAIT = 1.5
-"""How long simulated time waits for an action of the policy; less than the twin waits for the Supervisor [wall s]."""
-
 RETRIES = 3
 """How often the start of an episode is tried again."""
 
@@ -111,6 +108,8 @@ def node_parameters(
         folder: the run folder.
         spec: of the twin's environment; None for a real robot.
     """
+    from robot_rl.deployment import LOCKSTEP_WAIT
+
     lockstep = spec is not None and not plain["real_time"]
     shared = {"robot": str(plain["robot"]), "use_sim_time": lockstep}
     policy = str(plain["policy"])

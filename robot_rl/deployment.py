@@ -19,6 +19,9 @@ from robot_rl.hardware.ros2.parameters import to_message
 from robot_rl.hardware.ros2.qos import LATCHED, Qos
 from robot_rl.node_process import NodeProcess
 
+LOCKSTEP_WAIT = 1.5
+"""How long simulated time waits for an action; less than the twin waits for the Supervisor [wall s]."""
+
 _FRESH = 0.2  # s; the slowest stream of a robot has sent something
 _MANY = Qos(depth=1000)
 _STATUS = "diagnostic_msgs/msg/DiagnosticStatus"

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from robot_rl.corrections import corrected, step_weights
-from robot_rl.datasets import Contract, ContractError, EpisodeStore, equal
+from robot_rl.datasets import ContractError, EpisodeStore
+from robot_rl.datasets.contract import united
 from robot_rl.datasets.statistics import Statistics
 from robot_rl.datasets.windows import Batch, Mixture, Windows
 from robot_rl.policies import Policy
@@ -69,9 +70,11 @@ class Recordings:
         if not 0 <= held_out < 1:
             raise RecordingsError(f"held_out={held_out}: expected a share of at least 0 and below 1")
         stores = [_open(Path(path)) for path in paths]
+        self.contract = stores[0].contract
+        """Of all stores, with the widest bounds."""
         for store, path in zip(stores[1:], paths[1:], strict=True):
             try:
-                equal(stores[0].contract, store.contract)
+                self.contract = united(self.contract, store.contract)
             except ContractError as error:
                 raise ContractError(
                     f"{paths[0]} and {path} cannot be trained on together:", error.differences,
@@ -89,11 +92,6 @@ class Recordings:
         ]
         self.seed, self.labels = seed, labels
         self._step_weights = self._weigh(float(intervention_weight), float(policy_weight))
-
-    @property
-    def contract(self) -> Contract:
-        """Of all stores."""
-        return self.parts[0].store.contract
 
     def statistics(self) -> dict[str, Statistics]:
         """Of each low-dimensional feature and of `action`, over the training episodes, each store by its share."""

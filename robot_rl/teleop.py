@@ -66,6 +66,7 @@ def run(plain: Mapping[str, Any]) -> int:
 
     camera_parameters(plain)  # mistakes are told before anything is written
     driver_parameters(plain)
+    _check_randomization(plain)
     plain = {**plain, "cameras": recorded_sizes(plain)}
     folder = Path(plain["output"])
     if plain["check"]:
@@ -86,6 +87,8 @@ def run(plain: Mapping[str, Any]) -> int:
 
 def node_parameters(plain: Mapping[str, Any], folder: Path, contract: str) -> dict[str, dict[str, Any]]:
     """ROS parameters of each node beside the device's, in the order in which they are started."""
+    from robot_rl.deployment import LOCKSTEP_WAIT
+
     lockstep = bool(plain["twin"]) and not plain["real_time"]
     shared = {"robot": str(plain["robot"]), "policy": contract, "use_sim_time": lockstep}
     nodes: dict[str, dict[str, Any]] = {}
@@ -93,13 +96,17 @@ def node_parameters(plain: Mapping[str, Any], folder: Path, contract: str) -> di
         cameras = ",".join(f"{name}:{size[0]}x{size[1]}" for name, size in (plain["cameras"] or {}).items())
         nodes["twin"] = {
             "robot": str(plain["robot"]), "task": plain["task"] or "lift", "cameras": cameras,
-            "real_time": not lockstep, **_dotted(plain["impairments"]),
+            "randomization": plain["randomization"] or "none", "real_time": not lockstep,
+            **_dotted(plain["impairments"]),
         }  # fmt: skip
     if (devices := camera_parameters(plain)) is not None:
         nodes["camera"] = devices
     if (driver := driver_parameters(plain)) is not None:
         nodes["feetech"] = driver
-    nodes["supervisor"] = shared | {"wait_for_proposal": 0.5 if lockstep else 0.0, "wait_for_device": lockstep}
+    nodes["supervisor"] = shared | {
+        "wait_for_proposal": LOCKSTEP_WAIT if lockstep else 0.0,
+        "wait_for_device": lockstep,
+    }
     if plain["record"]:
         nodes["recorder"] = shared | {"output": str(folder / "bags"), "dataset": str(folder / "episodes.zarr")}
     if plain["policy"]:
@@ -172,6 +179,16 @@ def observed(plain: Mapping[str, Any]) -> RobotFile:
     return offered.for_policy(offered.contract.select([*plain["observation"], *cameras]))
 
 
+def _check_randomization(plain: Mapping[str, Any]) -> None:
+    from robot_rl.sim.spec import load
+
+    if plain["randomization"] is None:
+        return
+    if not plain["twin"]:
+        raise TeleopError("randomization: only the scene of a twin is randomised; add twin=true, or leave it out")
+    load("randomization", plain["randomization"])
+
+
 def _write_contract(folder: Path, plain: Mapping[str, Any]) -> Path:
     """What is recorded, beside the store, which must hold the same."""
     from robot_rl.datasets import EpisodeStore
@@ -194,6 +211,7 @@ def _hold(graph: Graph, folder: Path, plain: Mapping[str, Any], contract: str) -
 
     with ExitStack() as stack:
         node = make_node(graph, _ring)
+        node.listens = False
         stack.callback(node.device.close)
         processes = [
             NodeProcess(name, parameters, folder / "logs" / f"{name}.log", _show(name, plain["verbose"]))
@@ -208,6 +226,7 @@ def _hold(graph: Graph, folder: Path, plain: Mapping[str, Any], contract: str) -
             print(f"Starting {', '.join(process.name for process in processes)}; their logs are in {folder / 'logs'}")
             deployment.start()
             _listen(stack, graph, node)
+            node.listens = True
             node.home()
             _follow(node, deployment)
         except Stopped:

@@ -74,6 +74,9 @@ class TeleopNode:
         twin: whether the scene is reset by `twin/reset`.
         acts: whether a policy acts while an episode is recorded, until the person takes over.
         cue: told what the person should hear and see.
+
+    Attributes:
+        listens: whether words other than `stop` count; not before all nodes that the session needs are there.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class TeleopNode:
         self._timeout, self._handback, self._twin, self._say = timeout, handback, twin, cue or (lambda _: None)
         self._acts = acts
         self.period = 1.0 / robot.contract.rate_hz
+        self.listens = True
         self._source = Source(graph, device.name, "device", robot.contract)
         self._joints: np.ndarray | None = None
         self._opening: float | None = None
@@ -151,6 +155,8 @@ class TeleopNode:
         """A word of the person."""
         if word not in WORDS:
             self._graph.log.warning("no word %r; there are %s", word, ", ".join(sorted(WORDS)))
+        elif not self.listens and word != "stop":
+            self._cue(f"{word}: not ready yet")
         elif word == "gripper":
             self._toggles = 1 - self._toggles
         elif word == "release":
@@ -171,7 +177,7 @@ class TeleopNode:
             "episodes": session.episodes, "seconds": f"{session.seconds(now):.1f}",
             "seed": "" if session.seed is None else session.seed, **session.statistics.values,
             "device": self.device.name, "age": "" if reading is None else f"{now - reading.stamp:.3f}",
-            "moved": self._moved, "leased": self._leased, "busy": self._chore is not None,
+            "moved": self._moved, "leased": self._leased, "busy": self._chore is not None or not self.listens,
             "state": self.state, "reason": self._source.reason,
         }  # fmt: skip
         message = self._problem

@@ -221,11 +221,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
         task = _setting(graph, "task", "lift", "of the simulation")
         cameras = _setting(graph, "cameras", "", "as name:HEIGHTxWIDTH, separated by commas")
+        randomization = _setting(graph, "randomization", "none", "of the scene, a file of sim/randomization")
         seed = graph.parameter("seed", 0, "of the next episode; raised by one with each reset")
         real_time = _setting(graph, "real_time", True, "else /clock is published, and time goes in lockstep")
         try:
             robot = RobotFile.load(name)
-            twin = make_twin(robot, task, cameras, max(0, int(seed.value)))
+            twin = make_twin(robot, task, cameras, max(0, int(seed.value)), randomization)
             start = _GRID * ceil(time.time() / _GRID) if real_time else CLOCK_START
             topics = TwinTopics(simulated(robot, twin.env.contract), twin, start, render=real_time and bool(cameras))
         except (SpecError, RobotFileError, ContractError, RenderError) as error:

@@ -1,8 +1,9 @@
 """A person played by the scripted expert of a task: looks at the robot's own streams, moves by twists, says words.
 
 For tests and demonstrations. It sees what a person sees: joints, gripper and the poses of objects by their topics, and
-what `teleop/status` and `twin/success` say. As the person of a running policy it takes over when the task is not done
-after `patience` seconds, and keeps the robot until it is.
+what `teleop/status` and `twin/success` say. As the person of a running policy it watches (see `progress`), takes over
+when the robot has hardly come on for `patience` seconds, and keeps it for `correction` seconds, or else until the task
+is done.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from robot_rl.hardware.ros2.graph import Graph, Received
 from robot_rl.hardware.ros2.qos import LATCHED
 from robot_rl.hardware.safety.supervisor_messages import pairs
 from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, DeviceError, Opened, Reading
+from robot_rl.hardware.teleop.progress import Progress
 from robot_rl.sim.expert.scene import Goal, Scene, rotation_of
 from robot_rl.sim.rotation import vector_from_matrix
 
@@ -30,6 +32,9 @@ GAIN = 4.0
 
 SEEN = 0.3
 """Success has to last so long until the person believes it [s]."""
+
+LITTLE = 0.25
+"""Share of the way that the person would make, below which a policy does not come on."""
 
 
 def twist_towards(scene: Scene, goal: Goal) -> np.ndarray:
@@ -47,7 +52,8 @@ class Scripted(Opened):
         robot: whose contract observes the poses of the task's objects, see `sees`.
         task: with an expert in `sim.expert`.
         words: say `record` and `success` as well.
-        patience: before it moves [s].
+        patience: without progress, before it moves [s]; 0: it moves from the beginning.
+        correction: after which it gives the robot back [s]; 0: when the task is done.
         time_limit: after which it says `failure` [s].
 
     Raises:
@@ -58,7 +64,7 @@ class Scripted(Opened):
 
     def __init__(
         self, graph: Graph, robot: RobotFile, task: str, words: bool = True, patience: float = 0.0,
-        time_limit: float = 20.0,
+        correction: float = 0.0, time_limit: float = 20.0,
     ) -> None:  # fmt: skip
         try:
             self._decide = import_module(f"robot_rl.sim.expert.{task}").decide
@@ -68,7 +74,9 @@ class Scripted(Opened):
             raise DeviceError(f"scripted: {robot.name} needs a gripper and a model")
         self._graph, self._robot, self._kinematics = graph, robot, robot.kinematics()
         self._max_opening, self._says = robot.gripper.opening, words
-        self._patience, self._time_limit = patience, time_limit
+        self._patience, self._correction, self._time_limit = patience, correction, time_limit
+        self._gripper_speed = robot.gripper.speed
+        self._progress, self._acts, self._acted = Progress(patience), False, 0.0
         home = rotation_of(self._kinematics.forward(np.array(robot.home)))
         self._home_yaw = float(np.arctan2(home[1, 0], home[0, 0]))
         self._seen: dict[str, np.ndarray] = {}
@@ -86,16 +94,18 @@ class Scripted(Opened):
         """Where it wants the gripper to go now."""
         if self._says:
             self._talk(now)
-        acts = self._phase == "recording" and not self._said
-        # Without the robot in its hand it lets go now and then, as a person has to.
-        lets_go = not self._leased and now - self._rested > SEEN
-        if not acts or now - self._since < self._patience or lets_go:
-            self._rested = now
-            return Reading(now, twist=np.zeros(6))
-        scene = self._scene()
-        if scene is None:
+        records = self._phase == "recording" and not self._said
+        scene = self._scene() if records else None
+        if records and scene is None:
             return None
+        if scene is None:
+            self._forget()
+            return self._rest(now)
         goal = self._decide(scene)
+        self._acts = self._wants(scene, goal, now)
+        # Without the robot in its hand it lets go now and then, as a person has to.
+        if not self._acts or (not self._leased and now - self._rested > SEEN):
+            return self._rest(now)
         gripper = min(goal.opening / self._max_opening, 1.0)
         return Reading(now, twist=twist_towards(scene, goal), gripper=gripper, buttons=frozenset({"takeover"}))
 
@@ -103,6 +113,33 @@ class Scripted(Opened):
         """Words since the last call."""
         words, self._words = self._words, []
         return words
+
+    def _rest(self, now: float) -> Reading:
+        self._rested = now
+        return Reading(now, twist=np.zeros(6))
+
+    def _forget(self) -> None:
+        self._acts = False
+        self._progress.reset()
+
+    def _wants(self, scene: Scene, goal: Goal, now: float) -> bool:
+        """Whether it wants to move the robot itself."""
+        if not self._patience:
+            return True
+        if self._acts:
+            if not self._leased:
+                self._acted = now
+            if not self._correction or now - self._acted < self._correction:
+                return True
+            self._words.append("release")
+            self._forget()
+        elif self._leased:  # the hand-back is under way
+            self._forget()
+            return False
+        gap = goal.opening - scene.opening
+        opening = np.clip(GAIN * gap, -self._gripper_speed, self._gripper_speed)
+        wanted = np.append(twist_towards(scene, goal), opening)
+        return self._progress.look(now, scene.position, scene.rotation, scene.opening, wanted) < LITTLE
 
     def _talk(self, now: float) -> None:
         seconds, word = now - self._since, ""
@@ -161,7 +198,7 @@ def sees(robot: RobotFile, objects: Sequence[str]) -> RobotFile:
 
 
 def make(graph: Graph, robot: RobotFile) -> Scripted:
-    """With the parameters `scripted.task`, `.objects`, `.words`, `.patience` and `.time_limit`."""
+    """With the parameters `scripted.task`, `.objects`, `.words`, `.patience`, `.correction` and `.time_limit`."""
 
     def setting(name: str, default: Any, text: str) -> Any:
         return graph.parameter(f"scripted.{name}", default, text, read_only=True).value
@@ -170,7 +207,8 @@ def make(graph: Graph, robot: RobotFile) -> Scripted:
     return Scripted(
         graph, seen, setting("task", "lift", "whose expert plays the person"),
         setting("words", True, "it says record, success and failure, too"),
-        setting("patience", 0.0, "before it moves in an episode [s]"),
+        setting("patience", 0.0, "without progress of a policy, before it takes over [s]; 0: acts from the beginning"),
+        setting("correction", 0.0, "after which it gives the robot back [s]; 0: when the task is done"),
         setting("time_limit", 20.0, "after which it gives an episode up [s]"),
     )  # fmt: skip
 

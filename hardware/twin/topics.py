@@ -218,14 +218,16 @@ def simulated(robot: RobotFile, offer: Contract) -> RobotFile:
     return replace(found, streams=streams)
 
 
-def make_twin(robot: RobotFile, task: str, cameras: str, seed: int) -> Twin:
+def make_twin(robot: RobotFile, task: str, cameras: str, seed: int, randomization: str = "none") -> Twin:
     """The twin of a robot in a task.
 
     Args:
         cameras: of the scene, as `agentview:84x84,robot0_eye_in_hand:84x84` (height x width); may be empty.
+        randomization: of the scene, a file of sim/randomization; what it does to observations and actions on their way
+            is left out: see `TwinTopics.impairments`.
 
     Raises:
-        SpecError: the robot has no simulation, or task or cameras are unknown.
+        SpecError: the robot has no simulation, or task, cameras or randomisation are unknown.
     """
     if robot.model is None or not robot.model.sim:
         raise SpecError(f"robot {robot.name!r} has no simulation: its file names none under model.sim")
@@ -239,5 +241,8 @@ def make_twin(robot: RobotFile, task: str, cameras: str, seed: int) -> Twin:
     arms = load("task", task)["robots"]
     if arms != 1:
         raise SpecError(f"task {task!r} has {arms} arms, a robot's file describes one")
-    spec = {"task": task, "robot": robot.model.sim, "rate_hz": robot.contract.rate_hz, "cameras": sizes}
+    spec = {
+        "task": task, "robot": robot.model.sim, "rate_hz": robot.contract.rate_hz, "cameras": sizes,
+        "randomization": randomization,
+    }  # fmt: skip
     return Twin(spec, seed)

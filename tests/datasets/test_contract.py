@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robot_rl.datasets import Contract, ContractError, Feature, equal, satisfies
-from robot_rl.datasets.contract import element_names
+from robot_rl.datasets.contract import element_names, united
 
 YAML = """
 name: panda_lift
@@ -141,6 +141,20 @@ def test_satisfies_lets_bounds_differ_but_not_meaning(lift: Contract) -> None:
     for values in ({"unit": "deg"}, {"names": tuple("gfedcba")}, {"dtype": "float64"}):
         with pytest.raises(ContractError, match="joint_position"):
             satisfies(lift, change(lift, "joint_position", **values))
+
+
+def test_recordings_with_other_bounds_are_united_by_the_wider_ones(lift: Contract) -> None:
+    name = "joint_position"
+    first = change(lift, name, lower=(-1.0,) * 7, upper=(2.0,) * 7)
+    second = change(lift, name, lower=(-3.0, *(0.0,) * 6), upper=(1.0,) * 7)
+    for pair in ((first, second), (second, first)):
+        both = united(*pair).observation[name]
+        assert (both.lower, both.upper) == ((-3.0, *(-1.0,) * 6), (2.0,) * 7)
+    unbounded = united(first, change(lift, name, lower=(), upper=())).observation[name]
+    assert (unbounded.lower, unbounded.upper) == ((), ())
+    for other in (change(first, name, unit="deg"), first.select([name]), change(lift, "wrist_image", shape=(4, 4, 3))):
+        with pytest.raises(ContractError):
+            united(first, other)
 
 
 def test_casts_are_explicit(lift: Contract) -> None:

@@ -265,6 +265,18 @@ def test_weights_by_episode_and_by_row(store):
         store.windows(1, 1, weights=np.ones(3))
 
 
+def test_actions_that_weigh_nothing_are_valid_nowhere(store):
+    weights = (np.arange(store.num_rows) % 3 > 0).astype(np.float32)
+    starts = store.episode_ends - np.array(LENGTHS) - 1
+    windows = zip(store.windows(1, 4).epoch(), store.windows(1, 4, weights=weights).epoch(), strict=True)
+    for plain, weighed in windows:
+        for place, (_, episode, step) in enumerate(origins(plain)):
+            rows = starts[episode] + np.minimum(step + np.arange(4), LENGTHS[episode] - 1)
+            expected = plain["action_valid"][place].numpy() & (rows % 3 > 0)
+            assert weighed["action_valid"][place].tolist() == expected.tolist()
+            assert weighed["weight"][place] == weights[rows[0]]
+
+
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(left=st.floats(0.05, 20), right=st.floats(0.05, 20), third=st.floats(0.05, 20), batch_size=st.integers(1, 40))
 def test_any_run_of_samples_holds_the_exact_shares(store, other, left, right, third, batch_size):

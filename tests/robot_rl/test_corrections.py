@@ -1,10 +1,12 @@
 """Weights of corrected episodes in training, against weights written down by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from robot_rl.corrections import step_weights
-from robot_rl.datasets import Contract, EpisodeStore
+from robot_rl.datasets import Contract, ContractError, EpisodeStore
 from robot_rl.policies import build_policy
 from robot_rl.recordings import Recordings, RecordingsError
 
@@ -17,11 +19,11 @@ POLICY = {"denoiser": {"name": "mlp", "width": 8, "depth": 1, "time_features": 4
 INTERVENED = [[False, False, True], [False, True, True, False]]
 
 
-def record(path, corrected):
+def record(path, corrected, contract=CONTRACT):
     """Two demonstrations of three and four steps, or corrected episodes of the same lengths."""
-    EpisodeStore.create(path, CONTRACT)
+    EpisodeStore.create(path, contract)
     generator = np.random.default_rng(1)
-    with EpisodeStore.append(path, CONTRACT) as writer:
+    with EpisodeStore.append(path, contract) as writer:
         for marks in INTERVENED:
             with writer.episode(task="slide", source="intervention" if corrected else "teleop") as episode:
                 for mark in marks:
@@ -58,6 +60,22 @@ def test_the_windows_of_a_mixture_hand_out_weights_that_are_one_on_average(tmp_p
     for (source, episode, step), weight in found.items():
         counts = source == 0 or INTERVENED[episode][step]
         assert weight == pytest.approx(1.4 if counts else 0.0)
+    # Of a chunk, too, only what the person did is learnt.
+    corrected = (batch["source"] == 1) & (batch["episode"] == 1) & (batch["step"] == 1)
+    assert batch["action_valid"][corrected][0].tolist() == [True, True, *[False] * (policy.action_horizon - 2)]
+
+
+def test_demonstrations_and_corrections_may_differ_in_the_bounds_of_the_robot(tmp_path):
+    wide = dataclasses.replace(CONTRACT.action["x"], lower=(-1.0, -1.0), upper=(1.0, 2.0))
+    narrow = dataclasses.replace(wide, upper=(0.5, 3.0))
+    paths = []
+    for name, feature in (("a", wide), ("b", narrow)):
+        contract = dataclasses.replace(CONTRACT, name=name, action={"x": feature})
+        paths.append(record(tmp_path / f"{name}.zarr", name == "b", contract))
+    assert Recordings(paths, held_out=0.0).contract.action["x"].upper == (1.0, 3.0)
+    paths[1] = record(tmp_path / "c.zarr", True, dataclasses.replace(CONTRACT, rate_hz=20))
+    with pytest.raises(ContractError, match=r"(?s)c\.zarr cannot be trained on together.*rate_hz"):
+        Recordings(paths)
 
 
 def test_weights_that_cannot_be_meant_are_refused(tmp_path):

@@ -11,6 +11,7 @@ from robot_rl import teleop
 from robot_rl.cli import compose
 from robot_rl.datasets import EpisodeStore
 from robot_rl.hardware.robot_file import RobotFile
+from robot_rl.sim.spec import SpecError
 from robot_rl.teleop import TeleopError, node_parameters, observed, recorded_before, teleop_parameters
 
 PANDA = RobotFile.load("panda")
@@ -84,6 +85,7 @@ def test_the_nodes_get_what_was_asked_for(tmp_path):
     nodes = node_parameters(config, tmp_path, "runs/demo")
     assert list(nodes) == ["twin", "supervisor", "recorder", "policy"]
     assert nodes["twin"]["cameras"] == "agentview:64x48"
+    assert nodes["twin"]["randomization"] == "none"
     assert nodes["policy"]["shadow"]
     mine = teleop_parameters(config, "runs/demo", 4, 9)
     assert (mine["keyboard.speed"], mine["handback"], mine["recorded"], mine["seed"], mine["acts"]) == (
@@ -121,6 +123,14 @@ def test_a_session_goes_on_with_the_next_scene(tmp_path):
 def test_a_person_is_never_asked_to_hurry(tmp_path):
     with pytest.raises(TeleopError, match="real time"):
         teleop.run(plain("twin=true", "real_time=false", f"output={tmp_path}"))
+
+
+def test_only_the_scene_of_a_twin_is_randomised(tmp_path):
+    with pytest.raises(TeleopError, match="twin=true"):
+        teleop.run(plain("randomization=wide", f"output={tmp_path}/run"))
+    with pytest.raises(SpecError, match="no randomization 'wild'"):
+        teleop.run(plain("twin=true", "randomization=wild", f"output={tmp_path}/run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_contract_is_written_beside_the_store(tmp_path):

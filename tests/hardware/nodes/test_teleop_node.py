@@ -183,3 +183,13 @@ def test_taking_over_keeps_what_the_gripper_holds_and_handing_back_frees_the_rob
 def test_a_word_that_does_not_exist_changes_nothing(rig):
     rig.graph.send("teleop/command", make("std_msgs/msg/String", data="succes"))
     assert rig.marks == []
+
+
+def test_before_the_session_is_ready_only_an_emergency_stop_is_heard(rig):
+    rig.node.listens = False
+    rig.hand.words = ["record"]
+    rig.graph.step(0.5)
+    assert (rig.status["phase"], rig.status["cue"], rig.status["busy"]) == ("idle", "record: not ready yet", "True")
+    rig.hand.words = ["stop"]
+    rig.graph.step(0.1)
+    assert rig.state == "stopped"

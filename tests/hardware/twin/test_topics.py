@@ -285,6 +285,19 @@ def test_pictures_from_beside_the_loop_are_the_same():
     topics.close()
 
 
+def test_its_scene_is_randomised_as_in_the_simulation():
+    twin = make_twin(PANDA, "lift", "", 5, "wide")
+    cubes = []
+    for seed in (5, 6):
+        twin.reset(seed)
+        env = sim.make({"task": "lift", "randomization": "wide"})
+        observation, _ = env.reset(seed=seed)
+        env.close()
+        cubes.append(twin.state()["cube_pose"])
+        np.testing.assert_allclose(cubes[-1], observation["cube_pose"], atol=1e-6)
+    assert np.abs(cubes[0] - make_twin(PANDA, "lift", "", 5).state()["cube_pose"]).max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("robot", "task", "cameras", "word"),
     [
