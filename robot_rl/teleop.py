@@ -66,7 +66,7 @@ def run(plain: Mapping[str, Any]) -> int:
 
     camera_parameters(plain)  # mistakes are told before anything is written
     driver_parameters(plain)
-    _check_randomization(plain)
+    _check_scenes(plain)
     plain = {**plain, "cameras": recorded_sizes(plain)}
     folder = Path(plain["output"])
     if plain["check"]:
@@ -179,9 +179,14 @@ def observed(plain: Mapping[str, Any]) -> RobotFile:
     return offered.for_policy(offered.contract.select([*plain["observation"], *cameras]))
 
 
-def _check_randomization(plain: Mapping[str, Any]) -> None:
+def _check_scenes(plain: Mapping[str, Any]) -> None:
+    from robot_rl.collect import FIRST_EVALUATION_SEED
     from robot_rl.sim.spec import load
 
+    if plain["twin"] and not 0 <= plain["first_seed"] < FIRST_EVALUATION_SEED:
+        raise TeleopError(
+            f"first_seed={plain['first_seed']}: expected 0 to {FIRST_EVALUATION_SEED - 1}; others are for evaluation"
+        )
     if plain["randomization"] is None:
         return
     if not plain["twin"]:

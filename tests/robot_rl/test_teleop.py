@@ -35,6 +35,10 @@ def session(folder, *overrides):
     return teleop.run(plain(*fixed, *overrides))
 
 
+def wild_policy(folder):
+    return runpy.run_path(str(Path(__file__).with_name("test_deploy_faults.py")))["wild_policy"](folder, {})
+
+
 @pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_a_person_lifts_the_cube_and_goes_on_another_day(domain, tmp_path, capfd):
@@ -57,9 +61,31 @@ def test_a_person_lifts_the_cube_and_goes_on_another_day(domain, tmp_path, capfd
 
 @pytest.mark.alone
 @pytest.mark.timeout(600)
-def test_a_person_takes_over_from_a_policy_and_gives_it_back(domain, tmp_path):
-    wild_policy = runpy.run_path(str(Path(__file__).with_name("test_deploy_faults.py")))["wild_policy"]
-    policy = wild_policy(tmp_path / "policy", {})
+def test_a_person_gives_the_robot_back_after_each_correction(domain, tmp_path):
+    settings = "settings={scripted.patience: 0.5, scripted.correction: 0.8, scripted.time_limit: 5.0}"
+    policy = f"policy={wild_policy(tmp_path / 'policy')}"
+    assert session(tmp_path, "episodes=1", "until_success=false", policy, settings) == 0
+    store = EpisodeStore.open(tmp_path / "episodes.zarr")
+    assert (store.facts(0)["source"], store.facts(0)["success"]) == ("intervention", False)
+    episode = store[0]
+    intervened = episode.intervened[:-1].astype(int)
+    taken, returned = (np.flatnonzero(np.diff(intervened) == way) for way in (1, -1))
+    assert len(taken) >= 2
+    assert len(returned) >= 1
+    lengths = [min(after[after > start], default=len(intervened)) - start for after in (returned,) for start in taken]
+    assert max(lengths) < 1.5 * 0.8 * PANDA.contract.rate_hz
+    # After the hand-back the policy decides again, from where the arm is.
+    np.testing.assert_array_equal(
+        episode.action[returned[0] + 3 : returned[0] + 8], episode.policy_action[returned[0] + 3 : returned[0] + 8]
+    )
+    steps = np.abs(np.diff(episode.observation["joint_position"], axis=0)).max(axis=1)
+    assert steps.max() < PANDA.limits.velocity.max() / PANDA.contract.rate_hz
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(600)
+def test_a_person_takes_over_from_a_policy_and_keeps_the_robot(domain, tmp_path):
+    policy = wild_policy(tmp_path / "policy")
     assert (
         session(
             tmp_path, "episodes=1", f"policy={policy}", "settings={scripted.patience: 1.5, scripted.time_limit: 12.0}"
@@ -125,11 +151,13 @@ def test_a_person_is_never_asked_to_hurry(tmp_path):
         teleop.run(plain("twin=true", "real_time=false", f"output={tmp_path}"))
 
 
-def test_only_the_scene_of_a_twin_is_randomised(tmp_path):
+def test_scenes_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(TeleopError, match="twin=true"):
         teleop.run(plain("randomization=wide", f"output={tmp_path}/run"))
     with pytest.raises(SpecError, match="no randomization 'wild'"):
         teleop.run(plain("twin=true", "randomization=wild", f"output={tmp_path}/run"))
+    with pytest.raises(TeleopError, match="evaluation"):
+        teleop.run(plain("twin=true", "first_seed=100000", f"output={tmp_path}/run"))
     assert not (tmp_path / "run").exists()
 
 
