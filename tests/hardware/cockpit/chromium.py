@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 
 import aiohttp
 
@@ -73,8 +74,9 @@ class Chromium:
     async def send(self, method, **parameters):
         self._number += 1
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
-        await self._socket.send_str(json.dumps({"id": self._number, "method": method, "params": parameters}))
-        return await asyncio.wait_for(answer, 60)
+        async with asyncio.timeout(60):
+            await self._socket.send_str(json.dumps({"id": self._number, "method": method, "params": parameters}))
+            return await answer
 
     async def resize(self, width, height, mobile=False):
         await self.send(
@@ -96,9 +98,10 @@ class Chromium:
         return answer["result"].get("value")
 
     async def until(self, expression, timeout=60):
-        async with asyncio.timeout(timeout):
-            while not await self.run(f"!!({expression})"):
-                await asyncio.sleep(0.1)
+        end = time.monotonic() + timeout
+        while not await self.run(f"!!({expression})"):
+            assert time.monotonic() < end, f"not within {timeout} s: {expression}"
+            await asyncio.sleep(0.1)
 
     async def key(self, key, down, repeat=False):
         code = NAMES.get(key, f"Key{key.upper()}")

@@ -23,7 +23,7 @@ from robot_rl.hardware.ros2.graph import open_graph
 from tests.hardware.cockpit.chromium import PROGRAM, Chromium
 
 pytestmark = [
-    pytest.mark.browser, pytest.mark.timeout(900), pytest.mark.skipif(PROGRAM is None, reason="needs chromium"),
+    pytest.mark.browser, pytest.mark.timeout(600), pytest.mark.skipif(PROGRAM is None, reason="needs chromium"),
 ]  # fmt: skip
 
 CAMERAS = "{agentview: [84, 84], robot0_eye_in_hand: [84, 84]}"
@@ -120,7 +120,7 @@ class Person:
     async def see(self):
         return await self.browser.run(
             "(() => { const {scene} = cockpit, cube = scene.robot.getObjectByName('cube_main'); return {"
-            "hand: scene.hand.position.toArray(), cube: cube?.position.toArray(), state: last.supervisor?.state, "
+            "hand: scene.hand.position.toArray(), cube: cube?.position.toArray(), state: last.supervisor?.state, why: last.supervisor?.message, "
             "phase: last.session?.phase, busy: last.session?.busy, success: last.success, stopped: last.stopped, "
             "counted: last.session?.counted, opening: last.opening}; })()"
         )
@@ -134,40 +134,56 @@ class Person:
         self.down = set(wanted)
 
     async def until(self, condition, timeout=90):
-        async with asyncio.timeout(timeout):
-            while not condition(seen := await self.see()):
-                await asyncio.sleep(0.05)
+        end = time.monotonic() + timeout
+        while not condition(seen := await self.see()):
+            assert time.monotonic() < end, f"not within {timeout} s; seen: {seen}"
+            await asyncio.sleep(0.05)
         return seen
 
-    async def go(self, place, axes="xyz", timeout=90):
-        """Bring the hand over `place(seen)` [3] by holding keys, slowly when it is near."""
-        names = (("w", "s"), ("a", "d"), ("q", "e"))
-        async with asyncio.timeout(timeout):
-            while True:
-                seen = await self.see()
-                if seen["stopped"]:  # a late input, on a busy machine
-                    await self.keys(set())
-                    await asyncio.sleep(0.2)
-                    continue
-                error = np.array(place(seen)) - seen["hand"]
-                error = [error[axis] if "xyz"[axis] in axes else 0.0 for axis in range(3)]
-                if np.abs(error).max() < NEAR:
-                    await self.keys(set())
-                    await asyncio.sleep(0.3)
-                    seen = await self.see()
-                    rest = np.abs(np.array(place(seen)) - seen["hand"])[["xyz".index(axis) for axis in axes]]
-                    if rest.max() < 2 * NEAR:
-                        return
-                    continue
-                wanted = {names[axis][int(error[axis] < 0)] for axis in range(3) if abs(error[axis]) > NEAR / 2}
-                if np.abs(error).max() < 0.05:
-                    wanted.add("Shift")
-                await self.keys(wanted)
-                await asyncio.sleep(0.02)
+    async def ready(self, timeout=120):
+        """Wait for the robot at home, and ask for it again where the Supervisor held it."""
+        end = time.monotonic() + timeout
+        while (seen := await self.see())["state"] != "ready" or seen["busy"] != "False":
+            assert time.monotonic() < end, f"not within {timeout} s; seen: {seen}"
+            if seen["state"] == "held" and seen["busy"] == "False":
+                await self.browser.press("h")
+            await asyncio.sleep(0.5)
 
-    async def grasp(self):
-        await self.browser.press("g")
-        await asyncio.sleep(0.1)
+    async def go(self, place, axes="xyz", timeout=90):
+        """Bring the hand over `place(seen)` [3] by holding keys, slowly when it is near, down only when it is above."""
+        names = (("w", "s"), ("a", "d"), ("q", "e"))
+        end = time.monotonic() + timeout
+        while True:
+            seen = await self.see()
+            error = np.array([axis in axes for axis in "xyz"]) * (np.array(place(seen)) - seen["hand"])
+            assert time.monotonic() < end, f"not within {timeout} s; {error} m away; seen: {seen}"
+            if seen["stopped"]:  # a late input, on a busy machine
+                await self.keys(set())
+                await asyncio.sleep(0.2)
+                continue
+            if np.abs(error).max() < NEAR:
+                await self.keys(set())
+                await asyncio.sleep(0.3)
+                seen = await self.see()
+                rest = np.array(place(seen)) - seen["hand"]
+                if np.abs(rest)[["xyz".index(axis) for axis in axes]].max() < 2 * NEAR:
+                    return
+                continue
+            if np.abs(error[:2]).max() > NEAR:
+                error[2] = max(error[2], 0.0)
+            wanted = {names[axis][int(error[axis] < 0)] for axis in range(3) if abs(error[axis]) > NEAR / 2}
+            if np.abs(error).max() < 0.05:
+                wanted.add("Shift")
+            await self.keys(wanted)
+            await asyncio.sleep(0.02)
+
+    async def gripper(self, is_there, timeout=90):
+        """Press the key of the gripper until its opening [m] is right."""
+        end = time.monotonic() + timeout
+        while not is_there((seen := await self.see())["opening"]):
+            assert time.monotonic() < end, f"not within {timeout} s; seen: {seen}"
+            await self.browser.press("g")
+            await asyncio.sleep(1.5)
 
     async def word(self, key, condition, timeout=90):
         await self.browser.press(key)
@@ -208,7 +224,7 @@ async def collect(url, folder):
         await browser.open(url)
         await browser.run("cockpit.link.addEventListener('status', event => globalThis.last = event.detail); 1")
         await browser.until("globalThis.last && last.position && cockpit.scene.robot.getObjectByName('cube_main')", 120)
-        await person.until(lambda seen: seen["state"] == "ready" and seen["busy"] == "False")
+        await person.ready()
         await person.shot("ready")
 
         with Commands() as commands:
@@ -220,11 +236,11 @@ async def collect(url, folder):
         await person.word("Enter", lambda seen: seen["phase"] == "countdown")
         await person.shot("countdown")
         await person.until(lambda seen: seen["phase"] == "recording")
+        await person.gripper(lambda opening: opening > 0.07)  # a scene begins with it just as wide as the cube
         await person.go(lambda seen: seen["cube"], "xy")
         await person.shot("driving")
         await person.go(lambda seen: seen["cube"])
-        await person.grasp()
-        await person.until(lambda seen: seen["opening"] < 0.06)
+        await person.gripper(lambda opening: opening < 0.06)
         await asyncio.sleep(0.8)
         await person.shot("grasped")
         start = (await person.see())["hand"]
