@@ -120,7 +120,8 @@ class Person:
     async def see(self):
         return await self.browser.run(
             "(() => { const {scene} = cockpit, cube = scene.robot.getObjectByName('cube_main'); return {"
-            "hand: scene.hand.position.toArray(), cube: cube?.position.toArray(), state: last.supervisor?.state, why: last.supervisor?.message, "
+            "hand: scene.hand.position.toArray(), cube: cube?.position.toArray(), state: last.supervisor?.state, "
+            "why: last.supervisor?.message, "
             "phase: last.session?.phase, busy: last.session?.busy, success: last.success, stopped: last.stopped, "
             "counted: last.session?.counted, opening: last.opening}; })()"
         )
