@@ -22,7 +22,7 @@ class Desk:
         self.joints, self.leased = np.array(PANDA.home), False
         hand = PANDA.kinematics().forward(self.joints)
         # To the left, where the arm turns to with its first joint.
-        self.cube = np.append(hand[:3] + [-0.1, 0.4, -0.06], [1.0, 0, 0, 0])
+        self.cube = np.append(np.add(hand[:3], [-0.1, 0.4, -0.06]), [1.0, 0, 0, 0])
 
     def step(self, seconds, turning=0.0):
         """What the person does in each period, while the first joint turns [rad/s]."""
