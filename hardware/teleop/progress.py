@@ -58,6 +58,6 @@ class Progress:
         self._before = now, position.copy(), rotation.copy(), opening, scaled
         while self._steps and self._steps[0][0] <= now - self._seconds:
             self._steps.popleft()
-        made, way = (sum(step[part] for step in self._steps) for part in (1, 2))
+        progress, wished = (sum(step[part] for step in self._steps) for part in (1, 2))
         known = now - self._began >= self._seconds
-        return made / way if known and way > LEAST * self._seconds else 1.0
+        return progress / wished if known and wished > LEAST * self._seconds else 1.0
