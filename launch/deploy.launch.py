@@ -4,7 +4,7 @@ ros2 launch robot_rl deploy.launch.py policy:=runs/demo robot:=panda twin:=true
 ros2 service call /supervisor/home std_srvs/srv/Trigger    # the robot moves home
 ros2 service call /policy/start std_srvs/srv/Trigger       # the policy acts until /policy/stop
 
-The arguments of twin.launch.py and record.launch.py can be given here, too.
+The arguments of twin.launch.py, feetech.launch.py and record.launch.py can be given here, too.
 """
 
 from launch import LaunchDescription
@@ -34,6 +34,7 @@ ARGUMENTS = {
     "record": ("true", bool, "keep a black box, and import its episodes"),
     "output": ("runs/deploy/bags", str, "folder for the black boxes"),
     "dataset": ("runs/deploy/episodes.zarr", str, "store that closed episodes are imported into; empty: none"),
+    "feetech": ("false", bool, "start the driver of an arm such as the SO-101; port:=/dev/ttyACM0 says where"),
     "twin": ("false", bool, "simulate the robot"),
     "task": ("lift", str, "of the twin"),
     "cameras": ("", str, "of the twin, as name:HEIGHTxWIDTH, separated by commas"),
@@ -68,7 +69,7 @@ def generate_launch_description() -> LaunchDescription:
         parameters=[shared | chunks | {"lockstep": ParameterValue(lockstep, value_type=bool)}],
     )  # fmt: skip
     return LaunchDescription([
-        *declared, include("twin"), supervisor, include("record", use_sim_time=lockstep), policy
+        *declared, include("twin"), include("feetech"), supervisor, include("record", use_sim_time=lockstep), policy
     ])  # fmt: skip
 
 

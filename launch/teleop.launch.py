@@ -4,7 +4,7 @@ ros2 launch robot_rl teleop.launch.py robot:=panda twin:=true device:=spacemouse
 ros2 topic pub --once /teleop/command std_msgs/msg/String "data: record"    # or success, failure, discard, …
 
 Launch gives its nodes no terminal: for device:=keyboard run robot_rl_teleop in a terminal, with device:= empty here.
-The arguments of twin.launch.py and record.launch.py can be given here, too.
+The arguments of twin.launch.py, feetech.launch.py and record.launch.py can be given here, too.
 """
 
 from launch import LaunchDescription
@@ -26,6 +26,7 @@ ARGUMENTS = {
     "record": ("true", bool, "keep a black box, and import its episodes"),
     "output": ("runs/teleop/bags", str, "folder for the black boxes"),
     "dataset": ("runs/teleop/episodes.zarr", str, "store that closed episodes are imported into; empty: none"),
+    "feetech": ("false", bool, "start the driver of an arm such as the SO-101; port:=/dev/ttyACM0 says where"),
     "twin": ("false", bool, "simulate the robot, in real time"),
     "task": ("lift", str, "of the twin"),
     "cameras": ("", str, "of the twin, as name:HEIGHTxWIDTH, separated by commas"),
@@ -50,7 +51,15 @@ def generate_launch_description() -> LaunchDescription:
         condition=IfCondition(named),
     )  # fmt: skip
     missing = LogInfo(msg="No device: start robot_rl_teleop elsewhere.", condition=UnlessCondition(named))
-    return LaunchDescription([*declared, include("twin"), supervisor, include("record"), device, missing])
+    return LaunchDescription([
+        *declared,
+        include("twin"),
+        include("feetech"),
+        supervisor,
+        include("record"),
+        device,
+        missing,
+    ])
 
 
 def values(*names: str) -> dict[str, ParameterValue]:

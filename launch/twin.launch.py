@@ -13,6 +13,7 @@ ARGUMENTS = {  # each is a parameter of the node
     "robot": ("panda", str, "name of a robot, or path of its file"),
     "task": ("lift", str, "of the simulation"),
     "cameras": ("", str, "of the scene, as name:HEIGHTxWIDTH, separated by commas"),
+    "randomization": ("none", str, "of the scene, a file of sim/randomization"),
     "seed": ("0", int, "of the first episode; every reset raises it by one"),
     "real_time": ("true", bool, "else as fast as the others follow, on /clock: they need use_sim_time"),
     "latency": ("0.0", float, "of all topics, from stamp to arrival [s]"),

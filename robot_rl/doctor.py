@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         print(HELP)
         return 0 if set(arguments) <= {"--help", "-h"} else 2
     status = 0
-    for check in (_python, _packages, _robosuite, _rendering, _accelerator, _extras, _ros, _machine):
+    for check in (_python, _packages, _robosuite, _rendering, _accelerator, _extras, _ros, _devices, _machine):
         for finding in check():
             mark = "ok  " if not finding.mend else "FAIL" if finding.essential else "note"
             print(f"{mark}  {finding.part:18} {finding.state}")
@@ -106,7 +106,10 @@ def _accelerator() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    extras = {"export": "onnxruntime", "multigpu": "accelerate"}
+    extras = {
+        "convert": "h5py", "export": "onnxruntime", "feetech": "pyserial", "multigpu": "accelerate",
+        "view": "rerun-sdk", "web": "aiohttp",
+    }  # fmt: skip
     for extra, package in extras.items():
         version = _version(package)
         mend = "" if version else f'pip install "robot_rl[{extra}]"'
@@ -135,6 +138,24 @@ def _ros() -> Iterator[Finding]:
     else:
         state, mend = "neither rclpy nor cyclonedds: no deployment", 'source ROS 2, or pip install "robot_rl[ros]"'
     yield Finding("ROS 2", f"{state}; {found or 'no ROS variables are set'}", mend)
+
+
+def _devices() -> Iterator[Finding]:
+    """Cameras, and serial ports that a robot may be on."""
+    from robot_rl.hardware.cameras import v4l2
+    from robot_rl.hardware.feetech.bus import GROUP, PortError, ports
+
+    cameras = v4l2.devices()
+    closed = [path for path, _ in cameras if not os.access(path, os.R_OK | os.W_OK)]
+    mend = f"{', '.join(closed)}: sudo usermod -aG video $USER   # then log in again" if closed else ""
+    state = "; ".join(f"{path} ({name})" for path, name in cameras) or "none"
+    yield Finding("cameras", f"{state}; `robot-rl cameras check` tries them" if cameras else state, mend)
+    try:
+        found = [port for port, _ in ports()]
+    except PortError:
+        return  # the missing extra is named above
+    closed = [port for port in found if not os.access(port, os.R_OK | os.W_OK)]
+    yield Finding("serial ports", ", ".join(found) or "none", f"{', '.join(closed)}: {GROUP}" if closed else "")
 
 
 def _machine() -> Iterator[Finding]:

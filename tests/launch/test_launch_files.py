@@ -63,7 +63,7 @@ def declared(node: str) -> dict[str, Any]:
 
 
 def test_all_files_are_here() -> None:
-    assert [path.name.split(".")[0] for path in FILES] == ["deploy", "drone", "record", "teleop", "twin"]
+    assert [path.name.split(".")[0] for path in FILES] == ["deploy", "drone", "feetech", "record", "teleop", "twin"]
 
 
 @pytest.mark.parametrize("file", [path.name.split(".")[0] for path in FILES])
@@ -98,6 +98,14 @@ def test_included_files_take_their_arguments_from_the_command_line(file: str) ->
     assert nodes["recorder"]["parameters"]["output"] == "bags"
     assert "twin" not in started(file, *REQUIRED.get(file, []))
     assert "recorder" not in started(file, *REQUIRED.get(file, []), "record:=false")
+
+
+@pytest.mark.parametrize("file", ["deploy", "teleop"])
+def test_the_driver_of_a_feetech_arm_is_started_where_it_is_wanted(file: str) -> None:
+    arguments = [*REQUIRED.get(file, []), "robot:=so101", "port:=/dev/ttyACM1"]
+    assert "feetech" not in started(file, *arguments)
+    driver = started(file, *arguments, "feetech:=true")["feetech"]["parameters"]
+    assert driver == {"robot": "so101", "port": "/dev/ttyACM1", "calibration": ""}
 
 
 @pytest.mark.parametrize("real_time", [True, False])
