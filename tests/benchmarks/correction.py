@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--corrections", type=int, default=30, help="episodes with the person beside the policy")
     parser.add_argument("--patience", type=float, default=1.0, help="of the person [s]")
     parser.add_argument("--episodes", type=int, default=100, help="of each evaluation")
-    parser.add_argument("--steps", type=int, default=2000, help="of each training")
+    parser.add_argument("--steps", type=int, default=5000, help="of each training")
     options = parser.parse_args()
     folder = options.output
     few, many, session = folder / "demonstrations.zarr", folder / "more_demonstrations.zarr", folder / "session"
