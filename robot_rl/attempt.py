@@ -6,9 +6,14 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from robot_rl.sim.drone.expert import DroneExpert
+    from robot_rl.sim.expert.scripted_expert import ScriptedExpert
+    from robot_rl.sim.multiplication import Multiplier
 
 
 @dataclass(frozen=True)
@@ -170,23 +175,24 @@ def run_attempt(seed: int) -> Attempt:
     return _make(seed)
 
 
+class _Demonstrator:
+    """Acts by the scene instead of the observation: an expert, or demonstrations moved along with the objects."""
+
+    def __init__(self, demonstrator: ScriptedExpert | DroneExpert | Multiplier, facts: dict[str, Any]) -> None:
+        self._demonstrator, self.facts = demonstrator, facts
+
+    def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return self._demonstrator.act(), self._demonstrator.intended
+
+    @property
+    def failed(self) -> bool:
+        return self._demonstrator.failed
+
+
 def _expert(env: Any, actor: Actor) -> Callable[[int], Acting]:
     from robot_rl.sim.expert import make_expert
 
-    class ActingExpert:
-        facts: ClassVar[dict[str, Any]] = {}
-
-        def __init__(self, seed: int) -> None:
-            self._expert = make_expert(env, actor.noise, np.random.default_rng([seed, 1]))
-
-        def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            return self._expert.act(), self._expert.intended
-
-        @property
-        def failed(self) -> bool:
-            return self._expert.failed
-
-    return ActingExpert
+    return lambda seed: _Demonstrator(make_expert(env, actor.noise, np.random.default_rng([seed, 1])), {})
 
 
 def _dagger(env: Any, actor: Actor) -> Callable[[int], Acting]:
@@ -243,16 +249,8 @@ def _multiplier(env: Any, actor: Actor) -> Callable[[int], Acting]:
 
     demonstrations = read_demonstrations(actor.demonstrations, env)
 
-    class ActingMultiplier:
-        def __init__(self, seed: int) -> None:
-            self._multiplier = Multiplier(env, demonstrations, actor.noise, np.random.default_rng([seed, 1]))
-            self.facts = self._multiplier.facts
+    def start(seed: int) -> Acting:
+        multiplier = Multiplier(env, demonstrations, actor.noise, np.random.default_rng([seed, 1]))
+        return _Demonstrator(multiplier, multiplier.facts)
 
-        def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            return self._multiplier.act(), self._multiplier.intended
-
-        @property
-        def failed(self) -> bool:
-            return self._multiplier.failed
-
-    return ActingMultiplier
+    return start

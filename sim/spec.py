@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+FOLDER = Path(__file__).parent
 GROUPS = ("task", "robot", "controller", "randomization")
 
 DEFAULTS: dict[str, Any] = {
@@ -30,22 +31,25 @@ class SpecError(ValueError):
     """An environment cannot be made as asked. The message names what exists."""
 
 
-def available(group: str) -> list[str]:
-    """Names of the YAML files of a group: `task`, `robot`, `controller` or `randomization`."""
-    return sorted(path.stem for path in (Path(__file__).parent / group).glob("*.yaml"))
+def available(group: str, folder: Path = FOLDER) -> list[str]:
+    """Names of the YAML files of a group: `task`, `robot`, `controller` or `randomization` of arms."""
+    return sorted(path.stem for path in (folder / group).glob("*.yaml"))
 
 
-def load(group: str, entry: str | Mapping[str, Any]) -> dict[str, Any]:
+def load(group: str, entry: str | Mapping[str, Any], folder: Path = FOLDER) -> dict[str, Any]:
     """Content of a group's file by its name; a mapping is taken as such content.
+
+    Args:
+        folder: of the groups; those of arms by default.
 
     Raises:
         SpecError: there is no such file.
     """
     if isinstance(entry, Mapping):
         return dict(entry)
-    path = Path(__file__).parent / group / f"{entry}.yaml"
+    path = folder / group / f"{entry}.yaml"
     if not isinstance(entry, str) or not path.is_file():
-        raise SpecError(f"no {group} {entry!r}; there are: {', '.join(available(group))}")
+        raise SpecError(f"no {group} {entry!r}; there are: {', '.join(available(group, folder))}")
     content: dict[str, Any] = yaml.safe_load(path.read_text())
     return content
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from robot_rl.sim import spec
 from robot_rl.sim.spec import SpecError
 
+FOLDER = Path(__file__).parent
 PREFIX = "drone/"
 CONTROLLERS = {"ctbr": "rates", "attitude": "attitude", "velocity": "velocity", "position": "position"}
 """Names of the action levels, and the level of `DroneBatch` that each is."""
@@ -28,23 +28,12 @@ DEFAULTS: dict[str, Any] = {
 
 def available(group: str) -> list[str]:
     """Names of the YAML files of a group: `task`, `vehicle` or `randomization`."""
-    return sorted(path.stem for path in (Path(__file__).parent / group).glob("*.yaml"))
+    return spec.available(group, FOLDER)
 
 
 def load(group: str, entry: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Content of a group's file by its name; a mapping is taken as such content.
-
-    Raises:
-        SpecError: there is no such file.
-    """
-    if isinstance(entry, Mapping):
-        return dict(entry)
-    name = str(entry).removeprefix(PREFIX)
-    path = Path(__file__).parent / group / f"{name}.yaml"
-    if not path.is_file():
-        raise SpecError(f"no {group} {entry!r} of drones; there are: {', '.join(available(group))}")
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
-    return content
+    """Content of a group's file by its name, as `robot_rl.sim.spec.load`; a task's name may begin with `drone/`."""
+    return spec.load(group, entry.removeprefix(PREFIX) if isinstance(entry, str) else entry, FOLDER)
 
 
 def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
