@@ -267,6 +267,14 @@ class ChunkRunner:
         self._delays[envs, -1] = self._ticks[envs] - outstanding.ticks[alive]
         return np.asarray(alive)
 
+    def history(self, envs: ArrayLike) -> dict[str, NDArray[Any]]:
+        """The observations {name: [n, To, ...]} of some environments, as a request would hold them now."""
+        return {name: value[np.asarray(envs)] for name, value in self._history.items()}
+
+    def renew(self) -> None:
+        """Let every environment ask for a chunk at the next request, whatever is left of the one that it executes."""
+        self._asked[~self._waiting] = _NEVER
+
     def cancel(self, request_id: int) -> None:
         """Give up a request, for example because the policy's process died: its environments will ask again."""
         outstanding = self._find(request_id)

@@ -143,13 +143,13 @@ class Diffusion(Process):
             densities.append(gaussian_log_density(x, mean, std))
         return Chain(torch.stack(states, dim=1), torch.stack(densities, dim=1))
 
-    def log_density(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> Tensor:
+    def gaussians(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         first = states[:, 0]
-        densities = [gaussian_log_density(first, torch.zeros_like(first), torch.ones_like(first))]
+        pairs = [(torch.zeros_like(first), torch.ones_like(first))]
         for k, (step, following) in enumerate(leading_timesteps(self.train_steps, states.shape[1] - 1)):
-            mean, std = self._chain_transition(denoiser, states[:, k], step, following, context)
-            densities.append(gaussian_log_density(states[:, k + 1], mean, std))
-        return torch.stack(densities, dim=1)
+            pairs.append(self._chain_transition(denoiser, states[:, k], step, following, context))
+        means, stds = zip(*pairs, strict=True)
+        return torch.stack(means, dim=1), torch.stack(stds, dim=1)
 
     def _output(self, denoiser: Denoiser, x: Tensor, step: int, context: Tensor, known: Tensor | None = None) -> Tensor:
         return denoiser(x, torch.full_like(x[:, 0, 0], float(step)), context, known).float()

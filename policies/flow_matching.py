@@ -108,14 +108,12 @@ class FlowMatching(Process):
             densities.append(gaussian_log_density(x, mean, std))
         return Chain(torch.stack(states, dim=1), torch.stack(densities, dim=1))
 
-    def log_density(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> Tensor:
-        first = states[:, 0]
-        steps = states.shape[1] - 1
-        densities = [gaussian_log_density(first, torch.zeros_like(first), torch.ones_like(first))]
-        for k in range(steps):
-            mean, std = self._transition(denoiser, states[:, k], k, steps, context)
-            densities.append(gaussian_log_density(states[:, k + 1], mean, std))
-        return torch.stack(densities, dim=1)
+    def gaussians(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        first, steps = states[:, 0], states.shape[1] - 1
+        pairs = [(torch.zeros_like(first), torch.ones_like(first))]
+        pairs += [self._transition(denoiser, states[:, k], k, steps, context) for k in range(steps)]
+        means, stds = zip(*pairs, strict=True)
+        return torch.stack(means, dim=1), torch.stack(stds, dim=1)
 
     def _velocity(
         self, denoiser: Denoiser, x: Tensor, t: float, context: Tensor, known: Tensor | None = None

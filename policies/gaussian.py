@@ -79,9 +79,9 @@ class Gaussian(Process):
         x = mean + self.std * noise
         return Chain(x.unsqueeze(1), gaussian_log_density(x, mean, self.std).unsqueeze(1))
 
-    def log_density(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> Tensor:
+    def gaussians(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         mean = self._mean(denoiser, self.query.expand_as(states[:, 0]), context)
-        return gaussian_log_density(states[:, 0], mean, self.std).unsqueeze(1)
+        return mean.unsqueeze(1), self.std.expand_as(mean).unsqueeze(1)
 
     def _mean(self, denoiser: Denoiser, x: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
         return denoiser(x, torch.zeros_like(x[:, 0, 0]), context, known).float()

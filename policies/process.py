@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from robot_rl.policies.chain import Chain
+from robot_rl.policies.chain import Chain, gaussian_log_density
 from robot_rl.policies.denoiser import Denoiser, Shapes
 from robot_rl.policies.inpainting import Inpainting
 
@@ -59,5 +59,9 @@ class Process(nn.Module, ABC):
         """Sample with Gaussian transitions, and keep every state."""
 
     @abstractmethod
+    def gaussians(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation [B, K + 1, H, A] of each state of a chain, given the one before."""
+
     def log_density(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> Tensor:
         """Log-density [B, K + 1, H, A] of the states of a chain under the current parameters."""
+        return gaussian_log_density(states, *self.gaussians(denoiser, states, context))

@@ -452,3 +452,15 @@ def test_observations_are_checked():
         chunks.observe({"x": np.zeros((2, 1))})
     with pytest.raises(ValueError, match=r"expected rows \[1\], got \[3\]"):
         chunks.observe({"x": np.zeros((1, 3))})
+
+
+def test_a_renewed_chunk_is_asked_for_before_the_old_one_is_used_up() -> None:
+    chunks = runner(2, execute=3)
+    for number in range(3):
+        observe(chunks, float(number))
+        request = chunks.request()
+        assert request is not None
+        assert chunks.history([1])["x"].tolist() == request.observation["x"][1:].tolist()
+        chunks.deliver(request.id, numbered(request, 4, float(number)))
+        assert (chunks.next_action() == number).all()
+        chunks.renew()

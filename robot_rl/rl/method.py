@@ -1,0 +1,92 @@
+"""What distinguishes the on-policy methods: how a chunk is drawn, what its density is, how credit is shared.
+
+The core (`collector.py`, `on_policy.py`) is the same for all. A method draws chunks as chains of Gaussian steps, of
+which it keeps what is trained, evaluates their density under the present parameters, and condenses the density of each
+element to one or several log-ratios for each decision.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robot_rl.policies import Policy
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Chunks with what their density is computed from.
+
+    Attributes:
+        chunk: [B, H, A], normalised and not clipped; `Policy.decode` makes actions of it.
+        states: [B, S, H, A], of the chain.
+        log_density: [B, D, H, A], of each element of each trained step, as it was when drawn.
+    """
+
+    chunk: Tensor
+    states: Tensor
+    log_density: Tensor
+
+
+class Method(ABC):
+    """A policy with a way to explore.
+
+    Attributes:
+        policy: what is trained, deployed and saved.
+        ratios: R, log-ratios of each decision.
+    """
+
+    policy: Policy
+    ratios: int = 1
+
+    def begin(self, done: float) -> None:
+        """Called at the start of each iteration with the share of the training that is done; for schedules."""
+        return
+
+    @abstractmethod
+    def draw(self, context: Tensor, generator: torch.Generator) -> Drawn:
+        """A chunk for each context [B, To, C], without gradients."""
+
+    @abstractmethod
+    def density(self, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-density [B, D, H, A] of kept states under the present parameters, and the deviations, of that shape."""
+
+    @abstractmethod
+    def condense(self, log_density: Tensor, counted: Tensor) -> Tensor:
+        """Log-probabilities [B, R] of the elements of steps that were executed, `counted` [B, H], of `log_density`."""
+
+    def share(self, advantage: Tensor) -> Tensor:
+        """The advantage [B, R] of each ratio, from that of the decision [B]."""
+        return advantage[:, None].expand(-1, self.ratios)
+
+    def clip(self, clip: float) -> Tensor:
+        """The range [R] within which each ratio counts, from the configured one."""
+        return torch.full((self.ratios,), clip, device=self.policy.device)
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        """What the actor's optimizer moves."""
+        return [value for value in self.policy.parameters() if value.requires_grad]
+
+
+def sum_executed(log_density: Tensor, counted: Tensor) -> Tensor:
+    """[B, D, H, A] to [B, D]: the log-probability of the executed actions."""
+    return torch.where(counted[:, None, :, None], log_density, 0.0).sum(dim=(-2, -1))
+
+
+def mean_executed(log_density: Tensor, counted: Tensor) -> Tensor:
+    """[B, D, H, A] to [B, D]: the same as a mean over their elements, whose scale does not grow with the chunk.
+
+    A clip of a mean is a clip of the geometric mean of the elements' ratios: 0.01 there is what 0.01 · elements is for
+    a sum (ReinFlow and DPPO clip means, PPO sums).
+    """
+    elements = counted.sum(dim=1) * log_density.shape[-1]
+    return sum_executed(log_density, counted) / elements.clamp_min(1)[:, None]
+
+
+def entropy(std: Tensor) -> Tensor:
+    """Mean entropy [nat] of Gaussians with deviations of any shape."""
+    return std.log().mean() + 0.5 * math.log(2 * math.pi * math.e)

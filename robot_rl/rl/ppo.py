@@ -1,0 +1,41 @@
+"""`ppo`: proximal policy optimisation of a Gaussian policy, cloned or from nothing (Schulman et al. 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robot_rl.policies import Policy, PolicyError
+from robot_rl.policies.chain import gaussian_log_density
+from robot_rl.policies.gaussian import Gaussian
+from robot_rl.rl.method import Drawn, Method, sum_executed
+
+
+class PPO(Method):
+    """Args:
+    policy: with a Gaussian process.
+    std: deviation to begin with, normalised, instead of the policy's own.
+    """
+
+    def __init__(self, policy: Policy, *, std: float | None = None) -> None:
+        if not isinstance(policy.process, Gaussian):
+            name = policy.config["process"]["name"]
+            other = {"flow_matching": "reinflow"}.get(name, "dppo")
+            raise PolicyError(f"ppo trains Gaussian policies, this one is {name}; use algorithm={other}")
+        if std is not None and not std > 0:
+            raise PolicyError(f"algorithm.std: expected a number above 0, got {std}")
+        self.policy, self.process = policy, policy.process
+        if std is not None:
+            with torch.no_grad():
+                self.process.log_std.fill_(torch.tensor(std).log().item())
+
+    def draw(self, context: Tensor, generator: torch.Generator) -> Drawn:
+        chain = self.policy.chain(context, generator)
+        return Drawn(chain.states[:, -1], chain.states, chain.log_density)
+
+    def density(self, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = self.process.gaussians(self.policy.denoiser, states, context)
+        return gaussian_log_density(states, mean, std), std
+
+    def condense(self, log_density: Tensor, counted: Tensor) -> Tensor:
+        return sum_executed(log_density, counted)

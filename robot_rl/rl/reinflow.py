@@ -1,0 +1,66 @@
+"""`reinflow`: fine-tuning of a flow policy through a few noisy Euler steps (ReinFlow, Zhang et al. 2025).
+
+A small network gives each Euler step a deviation, which makes of the sampler a chain of Gaussian steps with an exact
+density; one ratio for each chunk. The deviation's upper bound is held for a while and then lowered. A deployed policy
+draws no such noise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from robot_rl.policies import Policy, PolicyError
+from robot_rl.policies.chain import gaussian_log_density
+from robot_rl.policies.flow_matching import FlowMatching
+from robot_rl.rl.method import Drawn, Method, mean_executed
+
+
+class ReinFlow(Method):
+    """Args:
+    policy: with a flow; it is given the noise network if it has none.
+    steps: Euler steps, in training and afterwards.
+    std_min, std_max: bounds of the deviation, normalised. Much above 0.25 the noise ruins the policy before it learns.
+    hold: share of the training for which the upper bound is held before it falls along half a cosine,
+    fall: by this share of the distance to the lower one.
+    """
+
+    def __init__(
+        self, policy: Policy, *, steps: int = 4, std_min: float = 0.08, std_max: float = 0.14, hold: float = 0.35,
+        fall: float = 0.3,
+    ) -> None:  # fmt: skip
+        process = policy.config["process"]
+        if process["name"] != "flow_matching":
+            raise PolicyError(
+                f"reinflow trains flow policies, this one is {process['name']}; use "
+                f"algorithm={'ppo' if process['name'] == 'gaussian' else 'dppo'}"
+            )
+        if not 0 < std_min <= std_max:
+            raise PolicyError(f"algorithm: expected 0 < std_min <= std_max, got {std_min} and {std_max}")
+        if not (0 <= hold <= 1 and 0 <= fall <= 1):
+            raise PolicyError(f"algorithm: expected hold and fall from 0 to 1, got {hold} and {fall}")
+        noisy = {**process, "steps": steps, "learned_noise": True, "chain_std": std_max, "chain_std_min": std_min}
+        self.policy = Policy({**policy.config, "process": noisy}, policy.contract).to(policy.device).eval()
+        self.policy.load_state_dict(policy.state_dict(), strict=False)  # all but the noise network, if it is new
+        assert isinstance(self.policy.process, FlowMatching)
+        assert self.policy.process.noise is not None
+        self.process, self.noise = self.policy.process, self.policy.process.noise
+        self.bounds, self.hold, self.fall = (std_min, std_max), hold, fall
+
+    def begin(self, done: float) -> None:
+        falling = max(0.0, done - self.hold) / max(1e-9, 1 - self.hold)
+        low, high = self.bounds
+        self.noise.log_high = math.log(high - self.fall * (high - low) * 0.5 * (1 - math.cos(math.pi * falling)))
+
+    def draw(self, context: Tensor, generator: torch.Generator) -> Drawn:
+        chain = self.policy.chain(context, generator)
+        return Drawn(chain.states[:, -1], chain.states, chain.log_density)
+
+    def density(self, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = self.process.gaussians(self.policy.denoiser, states, context)
+        return gaussian_log_density(states, mean, std), std
+
+    def condense(self, log_density: Tensor, counted: Tensor) -> Tensor:
+        return mean_executed(log_density, counted).mean(dim=1, keepdim=True)

@@ -1,0 +1,161 @@
+"""The core: ratios, clips, losses, and a task whose best policy is known."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from robot_rl.rl.collector import Collector
+from robot_rl.rl.learner import Learner
+from robot_rl.rl.method import Method
+from robot_rl.rl.on_policy import ActorCritic, FinetuneError, Settings, Update, build_optimizer, estimate
+from robot_rl.rl.ppo import PPO
+from robot_rl.rl.reinflow import ReinFlow
+from tests.robot_rl.rl.line import Line, line_policy
+
+SETTINGS: dict[str, Any] = {
+    "steps": 1000, "num_envs": 4, "rollout_steps": 8, "execute": None, "discount": 0.9, "gae_decay": 0.95,
+    "reward_scale": False, "observation_scale": False, "epochs": 2, "minibatch": 16, "learning_rate": 1e-3,
+    "critic_learning_rate": 1e-3, "final_learning_rate": 1.0, "critic_warmup": 0, "clip": 0.2, "value_clip": None,
+    "entropy": 0.0, "target_kl": None, "gradient_clip": 1.0, "critic_width": 32, "critic_depth": 1, "save_every": 1,
+    "evaluate_every": 1, "evaluate_episodes": 1,
+}  # fmt: skip
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings.read({**SETTINGS, **changes})
+
+
+def method(name: str, horizon: int = 4, clone: float | None = None, **options: Any) -> Method:
+    process, kind = {"ppo": ("gaussian", PPO), "reinflow": ("flow_matching", ReinFlow)}[name]
+    return kind(line_policy({"name": process}, horizon, clone=clone), **options)
+
+
+METHODS = [("ppo", {}), ("reinflow", {"steps": 1}), ("reinflow", {"steps": 4})]
+
+
+@pytest.mark.parametrize(("name", "options"), METHODS)
+def test_the_first_ratio_is_1(name: str, options: dict[str, Any]) -> None:
+    learner = Learner(method(name, **options), Line(16), settings(num_envs=16), seed=0)
+    row = learner.iterate()
+    assert row["first_ratio_error"] <= 1e-5
+    assert row["kl"] > 0  # and later it is not: the update has moved the policy
+
+
+def test_clipped_ratios_have_no_gradient() -> None:
+    trained = method("ppo")
+    update = Update(trained, ActorCritic(trained, settings()), torch.optim.AdamW([torch.zeros(1)]), settings())
+    ratio = torch.tensor([[1.5], [0.5], [1.1], [1.5]], requires_grad=True)
+    advantage = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    loss, clipped = update._actor_loss(ratio, advantage)
+    loss.backward()
+    assert ratio.grad is not None
+    gradient = ratio.grad[:, 0]
+    assert gradient[0] == 0
+    assert gradient[1] == 0
+    assert gradient[2] < 0  # better than usual, within the clip: more of it
+    assert gradient[3] > 0  # worse than usual: less of it, however far it has come
+    assert float(clipped) == 0.75
+
+
+def test_values_are_clipped_around_the_old_ones() -> None:
+    trained = method("ppo")
+    given = settings(value_clip=0.2)
+    update = Update(trained, ActorCritic(trained, given), torch.optim.AdamW([torch.zeros(1)]), given)
+    old, returns = torch.zeros(1), torch.ones(1)
+    new = torch.tensor([0.5], requires_grad=True)
+    loss = update._critic_loss(new, old, returns)
+    assert loss.item() == pytest.approx(0.5 * 0.8**2)
+    loss.backward()
+    assert float(new.grad) == 0.0  # type: ignore[arg-type]
+
+
+def test_values_bootstrap_at_cut_offs_and_not_at_ends() -> None:
+    """With a critic that says 5 everywhere: following is 5, except where nothing follows."""
+    trained = method("ppo", horizon=2)
+    environments = Line(6, horizon=3)
+    sampler = Collector(trained, environments, 2, 0.9, first_seed=0)
+    environments.x[:2] = 3.99
+    rollout = sampler.collect(6, torch.Generator().manual_seed(3))
+
+    class Five(torch.nn.Module):
+        def forward(self, context: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(context),), 5.0)
+
+    _, value, advantage = estimate(trained, Five(), rollout, settings(gae_decay=0.0), 1.0)  # type: ignore[arg-type]
+    assert (value == 5).all()
+    reward, discount = (table[rollout.row, rollout.env] for table in (rollout.reward, rollout.discount))
+    assert (discount == 0).any()
+    assert rollout.final
+    np.testing.assert_allclose(advantage.numpy(), reward + discount * 5 - 5, rtol=1e-5)
+
+
+def test_stops_the_epochs_when_the_policy_has_moved_far() -> None:
+    far = Learner(method("ppo"), Line(4), settings(epochs=50, learning_rate=0.05, target_kl=0.01), seed=0).iterate()
+    assert far["epochs"] < 50
+    assert far["kl"] > 0.01
+
+
+def test_the_critic_warms_up_alone() -> None:
+    learner = Learner(method("ppo"), Line(4), settings(critic_warmup=1), seed=0)
+    actor, critic = (
+        [value.clone() for value in part.parameters()] for part in (learner.model.policy, learner.model.critic)
+    )
+    learner.iterate()
+    assert all(torch.equal(a, b) for a, b in zip(actor, learner.model.policy.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(critic, learner.model.critic.parameters(), strict=True))
+    learner.iterate()
+    assert not all(torch.equal(a, b) for a, b in zip(actor, learner.model.policy.parameters(), strict=True))
+
+
+def test_all_problems_of_the_settings_are_named_at_once() -> None:
+    with pytest.raises(
+        FinetuneError, match=r"(?s)speed: no such key.*clip: missing.*epochs: expected at least 1.*disc"
+    ):
+        Settings.read({**SETTINGS, "speed": 1, "clip": None, "epochs": 0, "discount": 1.5})
+
+
+def test_the_optimizer_holds_every_parameter_once() -> None:
+    trained = method("reinflow")
+    model = ActorCritic(trained, settings())
+    held = [
+        id(value) for group in build_optimizer(model, trained, settings()).param_groups for value in group["params"]
+    ]
+    assert sorted(held) == sorted(id(value) for value in model.parameters())
+
+
+def best_gain(discount: float) -> float:
+    """k of the best action a = -k x: Riccati's equation, iterated to its fixed point."""
+    worth = 0.0  # of x², in costs to come
+    for _ in range(200):
+        gain = discount * worth / (1 + discount * worth)
+        worth = 1 + gain**2 + discount * worth * (1 - gain) ** 2
+    return discount * worth / (1 + discount * worth)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "clip"),
+    [("ppo", {}, 0.2), pytest.param("reinflow", {"steps": 2}, 0.05, marks=pytest.mark.slow)],
+)
+def test_finds_the_best_policy_of_a_linear_task(name: str, options: dict[str, Any], clip: float) -> None:
+    """x' = x + a with the cost x² + a². A clone that moves 0.2 of the way has to learn to move 0.59 of it."""
+    given = settings(
+        num_envs=32, steps=20_000, rollout_steps=24, epochs=5, minibatch=128, learning_rate=3e-3,
+        critic_learning_rate=3e-3, clip=clip, reward_scale=True, final_learning_rate=0.1,
+    )  # fmt: skip
+    trained = method(name, horizon=1, clone=0.2, **options)
+    assert mean_action(trained, 1.0) == pytest.approx(-0.2, abs=0.1)
+    learner = Learner(trained, Line(32), given, seed=0)
+    while not learner.finished:
+        learner.iterate()
+    gain = best_gain(0.9)
+    assert gain == pytest.approx(0.588, abs=1e-3)
+    for place in (-1.0, -0.5, 0.5, 1.0):
+        assert mean_action(learner.method, place) == pytest.approx(-gain * place, abs=0.15)
+
+
+def mean_action(trained: Method, place: float) -> float:
+    policy = trained.policy
+    context = policy.encode({"place": torch.full((1, 1, 1), place)})
+    return float(policy.sample(context, n=64, generator=torch.Generator().manual_seed(0)).mean())
