@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from robot_rl.sim.drone.expert import DroneExpert
     from robot_rl.sim.expert.scripted_expert import ScriptedExpert
+    from robot_rl.sim.expert.world_expert import WorldExpert
     from robot_rl.sim.multiplication import Multiplier
 
 
@@ -178,7 +178,7 @@ def run_attempt(seed: int) -> Attempt:
 class _Demonstrator:
     """Acts by the scene instead of the observation: an expert, or demonstrations moved along with the objects."""
 
-    def __init__(self, demonstrator: ScriptedExpert | DroneExpert | Multiplier, facts: dict[str, Any]) -> None:
+    def __init__(self, demonstrator: ScriptedExpert | WorldExpert | Multiplier, facts: dict[str, Any]) -> None:
         self._demonstrator, self.facts = demonstrator, facts
 
     def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

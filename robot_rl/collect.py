@@ -28,12 +28,13 @@ from robot_rl.attempt import Actor, Attempt, describe, run_attempt, start_worker
 from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.differences import differences
 from robot_rl.interrupt import Interrupt
+from robot_rl.sim import is_world
 from robot_rl.sim.spec import resolve
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from robot_rl.flights import Flights
+    from robot_rl.side_by_side import SideBySide
 
 FIRST_EVALUATION_SEED = 100_000
 """Seeds from here on are kept for evaluation (Chi et al. 2023 begin theirs there)."""
@@ -86,12 +87,12 @@ def main(config: DictConfig) -> int:
 def _attempting(
     workers: int, spec: dict[str, Any], actor: Actor, seeds: _Seeds, interrupt: Interrupt
 ) -> Iterator[tuple[Contract, int, Iterator[Attempt]]]:
-    """Contract, size of the simulator's state, and attempts: of drones many in this process, of arms one in each."""
-    if spec["task"].startswith("drone/") and actor.source in ("expert", "policy", "dagger"):
-        from robot_rl.flights import Flights
+    """Contract, size of the simulator's state, and attempts: many in this process, or of arms one in each."""
+    if is_world(spec) and actor.source in ("expert", "policy", "dagger"):
+        from robot_rl.side_by_side import SideBySide
 
-        flights = Flights(spec, actor)
-        yield flights.contract, flights.state_size, _flights(flights, seeds, interrupt)
+        copies = SideBySide(spec, actor)
+        yield copies.contract, copies.state_size, _side_by_side(copies, seeds, interrupt)
     else:
         with _workers(workers, spec, actor) as pool:
             yield *_first(pool), _attempts(pool, seeds, interrupt)
@@ -140,8 +141,8 @@ def _attempts(pool: ProcessPoolExecutor, seeds: _Seeds, interrupt: Interrupt) ->
         future.cancel()
 
 
-def _flights(flights: Flights, seeds: _Seeds, interrupt: Interrupt) -> Iterator[Attempt]:
-    for attempt in flights.attempts(seeds.upcoming):
+def _side_by_side(copies: SideBySide, seeds: _Seeds, interrupt: Interrupt) -> Iterator[Attempt]:
+    for attempt in copies.attempts(seeds.upcoming):
         if seeds.done or interrupt.requested:
             return
         yield attempt

@@ -20,6 +20,7 @@ import numpy as np
 
 from robot_rl.attempt import Attempt
 from robot_rl.datasets import ContractError, Episode, EpisodeStore, satisfies
+from robot_rl.sim import is_world
 from robot_rl.sim.spec import load
 
 PLAYBACKS = ("replay", "render")
@@ -52,8 +53,10 @@ def check(store: EpisodeStore, spec: Mapping[str, Any], how: str) -> None:
         PlaybackError: it lacks episodes or what they begin with, or comes from another task, robot or controller.
     """
     there = recorded_environment(store)
-    if str(spec["task"]).startswith("drone/"):
-        raise PlaybackError(f"{store.path} holds flights, which cannot be played back yet; arm tasks can")
+    if is_world(spec):
+        raise PlaybackError(
+            f"{store.path} holds episodes of {spec['task']}, which cannot be played back yet; arms' can"
+        )
     if not len(chosen := store.select().tolist()):
         raise PlaybackError(f"{store.path} holds no episodes")
     known = [key for key in ("task", "robot", "controller", "rate_hz") if key in there]

@@ -24,8 +24,8 @@ from robot_rl.policies.chunk_runner import ChunkRunner, Mode
 from robot_rl.policies.prediction import AnyPolicy, new_generator, predict
 
 if TYPE_CHECKING:
-    from robot_rl.sim.drone.env import DroneVectorEnv
     from robot_rl.sim.vector import VectorEnv
+    from robot_rl.sim.world_env import WorldVectorEnv
     from robot_rl.training import Settings
 
 FIRST_VALIDATION_SEED = 1_000_000
@@ -76,7 +76,7 @@ class Outcome:
 
 def rollout(
     policy: AnyPolicy,
-    venv: VectorEnv | DroneVectorEnv,
+    venv: VectorEnv | WorldVectorEnv,
     seeds: Iterable[int],
     *,
     execute: int | None = None,

@@ -1,4 +1,4 @@
-"""Simulation: arm and drone tasks, vectorisation, randomisation, experts, and the Servo."""
+"""Simulation: arm, drone and lean tasks, vectorisation, randomisation, experts, and the Servo."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robot_rl.sim.arm import ArmEnv
-    from robot_rl.sim.drone.env import DroneEnv, DroneVectorEnv
     from robot_rl.sim.vector import VectorEnv
+    from robot_rl.sim.world_env import WorldEnv, WorldVectorEnv
 
-__all__ = ["make", "make_vector"]
+__all__ = ["is_world", "make", "make_vector"]
 
 
-def make(spec: str | Mapping[str, Any]) -> ArmEnv | DroneEnv:
+def make(spec: str | Mapping[str, Any]) -> ArmEnv | WorldEnv:
     """An environment of one task, see `robot_rl.sim.spec.resolve` for the specification: a drone's for `drone/...`."""
     if _is_drone(spec):
         from robot_rl.sim.drone.env import DroneEnv
 
         return DroneEnv(spec)
+    if _is_lean(spec):
+        from robot_rl.sim.lean.env import LeanEnv
+
+        return LeanEnv(spec)
     from robot_rl.sim.arm import ArmEnv
 
     return ArmEnv(spec)
@@ -26,20 +30,40 @@ def make(spec: str | Mapping[str, Any]) -> ArmEnv | DroneEnv:
 
 def make_vector(
     spec: str | Mapping[str, Any], num_envs: int, processes: int | None = None
-) -> VectorEnv | DroneVectorEnv:
+) -> VectorEnv | WorldVectorEnv:
     """Several environments of one specification side by side, see `robot_rl.sim.vector.VectorEnv`.
 
-    Drones are many in one process as they are: `processes` is left aside.
+    Drones and lean tasks are many in one process as they are: `processes` is left aside.
     """
     if _is_drone(spec):
         from robot_rl.sim.drone.env import DroneVectorEnv
 
         return DroneVectorEnv(spec, num_envs)
+    if _is_lean(spec):
+        from robot_rl.sim.lean.env import LeanVectorEnv
+
+        return LeanVectorEnv(spec, num_envs)
     from robot_rl.sim.vector import VectorEnv
 
     return VectorEnv(spec, num_envs, processes)
 
 
+def is_world(spec: str | Mapping[str, Any]) -> bool:
+    """Whether many copies of a task are stepped in one process, see `robot_rl.sim.world_env`."""
+    return _is_drone(spec) or _is_lean(spec)
+
+
 def _is_drone(spec: str | Mapping[str, Any]) -> bool:
+    return _task(spec).startswith("drone/")
+
+
+def _is_lean(spec: str | Mapping[str, Any]) -> bool:
+    from robot_rl.sim.lean.spec import TASKS
+
+    return _task(spec) in TASKS
+
+
+def _task(spec: str | Mapping[str, Any]) -> str:
+    """Name of the task, empty where it is given by its content."""
     task = spec if isinstance(spec, str) else spec.get("task")
-    return isinstance(task, str) and task.startswith("drone/")
+    return task if isinstance(task, str) else ""

@@ -26,6 +26,9 @@ binding.load_library_permanently(str(_library()))
 
 _MODEL_DATA = types.void(types.intp, types.intp)
 
+mj_step: Any = types.ExternalFunction("mj_step", _MODEL_DATA)
+"""One time step with the present controls."""
+
 mj_step1: Any = types.ExternalFunction("mj_step1", _MODEL_DATA)
 """Everything that follows from position and velocity, up to where controls are due."""
 

@@ -59,7 +59,7 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         spec: task name, or mapping with `task` and any keys of `DEFAULTS`. `cameras` maps a camera to [height, width].
-            Tasks named `drone/...` are resolved by `robot_rl.sim.drone.spec`.
+            Tasks named `drone/...` are resolved by `robot_rl.sim.drone.spec`, lean ones by `robot_rl.sim.lean.spec`.
 
     Raises:
         SpecError: a key or a value is unknown.
@@ -69,6 +69,11 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
         from robot_rl.sim.drone.spec import resolve as resolve_drone
 
         return _plain(resolve_drone(given))
+    from robot_rl.sim.lean.spec import TASKS
+    from robot_rl.sim.lean.spec import resolve as resolve_lean
+
+    if isinstance(given.get("task"), str) and given["task"] in TASKS:
+        return _plain(resolve_lean(given))
     if unknown := sorted(set(given) - {"task", *DEFAULTS}):
         raise SpecError(f"no such key in an environment: {', '.join(unknown)}; known are: task, {', '.join(DEFAULTS)}")
     if "task" not in given:
@@ -82,14 +87,22 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
             raise SpecError(f"{key}: expected one of {', '.join(choices)}; got {resolved[key]!r}")
     if not (isinstance(resolved["horizon"], int) and resolved["horizon"] > 0):
         raise SpecError(f"horizon: expected a positive number of steps, got {resolved['horizon']!r}")
-    cameras = resolved["cameras"] or {}
+    check_cameras(resolved["cameras"])
+    return _plain(resolved)
+
+
+def check_cameras(cameras: Any) -> None:
+    """Refuse what is no mapping of camera to [height, width].
+
+    Raises:
+        SpecError: which one is wrong.
+    """
     if not isinstance(cameras, Mapping):
         raise SpecError(f"cameras: expected a mapping of camera to [height, width], got {cameras!r}")
     for camera, size in cameras.items():
         pair = isinstance(size, Sequence) and len(size) == 2
         if not (pair and all(isinstance(length, int) and length > 0 for length in size)):
             raise SpecError(f"camera {camera!r}: expected [height, width] in pixels, got {size!r}")
-    return _plain(resolved)
 
 
 def _plain(value: Any) -> Any:

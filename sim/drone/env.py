@@ -2,263 +2,40 @@
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
-import numpy as np
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector import VectorEnv as GymnasiumVectorEnv
-from gymnasium.vector.utils import batch_space
-
 from robot_rl.sim.drone.world import DroneWorld
-from robot_rl.sim.spaces import action_space, observation_space
 from robot_rl.sim.spec import resolve
-
-Info = dict[str, Any]
-
-
-class DroneActionError(ValueError):
-    """An action has the wrong shape or is not finite. Nothing has moved."""
+from robot_rl.sim.world_env import WorldEnv, WorldVectorEnv
 
 
-class DroneEnv(gymnasium.Env):
+class DroneEnv(WorldEnv):
     """One drone at a task, observed and commanded under a contract.
 
-    Every episode is decided by the seed given to `reset` alone. `terminated`: crashed, too far, too fast, or through
-    all gates. `truncated`: the horizon, or a simulation that diverged (`info["diverged"]`). The last info of an episode
-    has `metrics`, see `DroneWorld.metrics`.
+    `terminated`: crashed, too far, too fast, or through all gates.
 
     Args:
         spec: task name (`drone/hover` ...) or mapping, see `robot_rl.sim.spec.resolve`.
-
-    Attributes:
-        spec: the resolved specification, plain JSON types.
-        contract: of observation and action.
-        world: state, reference, gates and records, with one row.
 
     Raises:
         SpecError: a key or a name is unknown; the message lists what exists.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    world: DroneWorld
 
     def __init__(self, spec: str | Mapping[str, Any]) -> None:
-        self.spec: dict[str, Any] = resolve(spec)  # type: ignore[assignment]
-        self.world = DroneWorld(self.spec, 1)
-        self.contract, self.task = self.world.contract, self.world.task
-        self.observation_space = observation_space(self.contract)
-        self.action_space = action_space(self.contract)
-        self._shape = (self.contract.action_dim,)
-        self.reset(seed=0)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], Info]:
-        """Begin the episode of a seed (default: one that follows from the last seed given). `info["seed"]` names it.
-
-        With randomisation, `info["randomization"]` holds the numbers drawn; given again as `options["randomization"]`,
-        they are used instead of drawing.
-        """
-        super().reset(seed=seed)
-        if seed is None:
-            seed = int(self.np_random.integers(2**31))
-        record = (options or {}).get("randomization")
-        (info,) = self.world.begin([0], [seed], [record])
-        return self.observe(), info
-
-    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, Info]:
-        """Execute an action [A] for one control period.
-
-        Raises:
-            DroneActionError: the action has the wrong shape or is not finite.
-        """
-        action = np.asarray(action, np.float32)
-        if action.shape != self._shape or not np.isfinite(action).all():
-            names = ", ".join(f"{name} {list(feature.shape)}" for name, feature in self.contract.action.items())
-            raise DroneActionError(f"expected {self._shape[0]} finite numbers ({names}), got {action.tolist()}")
-        reward, terminated, truncated, success = (values[0] for values in self.world.step(action[None]))
-        info: Info = {"success": bool(success)}
-        if terminated or truncated:
-            info["metrics"] = self.world.metrics(0)
-        if truncated and self.world.steps[0] < self.world.horizon:
-            info["diverged"] = True
-        return self.observe(), float(reward), bool(terminated), bool(truncated), info
-
-    @property
-    def time(self) -> float:
-        """Simulated time since the reset [s]."""
-        return float(self.world.steps[0] * self.world.period)
-
-    def observe(self) -> dict[str, np.ndarray]:
-        """The observation of the present state, with the delay and noise of the episode."""
-        return {name: values[0] for name, values in self.world.observe().items()}
-
-    def rest_action(self) -> np.ndarray:
-        """The action [A] that keeps the drone where it is now."""
-        return self.world.rest_action(0)
-
-    def get_state(self) -> np.ndarray:
-        """Everything that decides the future, float64 [S]; `set_state` continues from it bit by bit."""
-        return np.asarray(self.world.get_states()[0])
-
-    def set_state(self, state: np.ndarray) -> None:
-        """Return to a state of `get_state` of an environment with the same specification.
-
-        Seed and randomisation are not part of it: reset with those of its episode first.
-
-        Raises:
-            ValueError: the state belongs to another specification.
-        """
-        self.world.set_states(np.asarray(state, float)[None], np.array([0]))
+        resolved = resolve(spec)
+        super().__init__(resolved, DroneWorld(resolved, 1))
 
 
-class DroneVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray]):
-    """N drones, all stepped at once in one process. The interface is that of `robot_rl.sim.vector.VectorEnv`:
+class DroneVectorEnv(WorldVectorEnv):
+    """N drones, all stepped at once in one process."""
 
-    An episode is decided by its seed alone. Whenever one ends, the drone begins the one of the next seed within the
-    same step; when the seeds given to `reset` are used up, it becomes inactive.
-    """
-
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    world: DroneWorld
 
     def __init__(self, spec: str | Mapping[str, Any], num_envs: int) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
-        self.spec: dict[str, Any] = resolve(spec)  # type: ignore[assignment]
-        self.num_envs, self.processes = num_envs, 0
-        self.world = DroneWorld(self.spec, num_envs)
-        self.contract = self.world.contract
-        self.single_observation_space = observation_space(self.contract)
-        self.single_action_space = action_space(self.contract)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._rest = np.stack([self.world.rest_action(0)] * num_envs)
-        self._seeds: Iterator[int] = iter(())
-        self._options: Mapping[str, Any] = {}
-        self._episode_seed = np.full(num_envs, -1, np.int64)
-        self._active = np.zeros(num_envs, bool)
-        self._last: dict[str, np.ndarray] = {}
-        self._steps, self._seconds = 0, 0.0
-
-    def reset(
-        self, *, seed: int | Iterable[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], Info]:
-        """Abandon all episodes and begin new ones, see `VectorEnv.reset`."""
-        if seed is None:
-            seed = int(np.random.SeedSequence().generate_state(1)[0])
-        self._seeds = itertools.count(int(seed)) if isinstance(seed, int | np.integer) else iter([int(s) for s in seed])
-        self._options = options or {}
-        self._active[:], self._episode_seed[:] = False, -1
-        self._steps, self._seconds = 0, 0.0
-        started = self._begin(range(self.num_envs))
-        if not started:
-            raise ValueError("seed: expected at least one episode seed, got none")
-        self._last = self.world.observe()
-        return self._copy(), self._info(np.zeros(self.num_envs, bool), self._episode_seed.copy(), started)
-
-    def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, Info]:
-        """Execute one action [N, A] in every active drone, see `VectorEnv.step`."""
-        actions, active = np.asarray(actions, np.float32), self._active.copy()
-        if actions.shape != self._rest.shape:
-            raise ValueError(f"expected actions of shape {list(self._rest.shape)}, got {list(actions.shape)}")
-        if not np.isfinite(actions[active]).all():
-            bad = np.flatnonzero(active & ~np.isfinite(actions).all(1)).tolist()
-            raise ValueError(f"expected finite actions; those of environments {bad} are not")
-        started_at = time.perf_counter()
-        reward, terminated, truncated, success = self.world.step(np.where(active[:, None], actions, self._rest))
-        reward = np.where(active, reward, 0.0)
-        terminated, truncated, success = terminated & active, truncated & active, success & active
-        self._see(active)
-        ended = terminated | truncated
-        seeds = np.where(active, self._episode_seed, -1)
-        finals = {}
-        for index in np.flatnonzero(ended).tolist():
-            info: Info = {"success": bool(success[index]), "metrics": self.world.metrics(index)}
-            if truncated[index] and self.world.steps[index] < self.world.horizon:
-                info["diverged"] = True
-            finals[index] = info, {name: values[index].copy() for name, values in self._last.items()}
-        self._active &= ~ended
-        started = self._begin(list(finals)) if finals else {}
-        if started:
-            self._see(np.isin(np.arange(self.num_envs), list(started)))
-        info = self._info(success, seeds, started)
-        for index, (final, observation) in finals.items():
-            info["final_info"][index], info["final_obs"][index] = final, observation
-        info["_final_info"], info["_final_obs"] = ended.copy(), ended.copy()
-        self._steps += int(active.sum())
-        self._seconds += time.perf_counter() - started_at
-        return self._copy(), reward, terminated, truncated, info
-
-    @property
-    def throughput(self) -> float:
-        """Environment steps per second spent in `step` since the last reset, all drones together."""
-        return self._steps / self._seconds if self._seconds else 0.0
-
-    def call(self, name: str, *arguments: Any) -> list[Any]:
-        """What each drone's method returns: `rest_action`, `get_state` or `set_state`, as those of `DroneEnv`."""
-        return self.call_each(name, dict.fromkeys(range(self.num_envs), arguments))
-
-    def call_each(self, name: str, arguments: Mapping[int, Sequence[Any]]) -> list[Any]:
-        """Call a method of the drones named, each with its own arguments; results in that order."""
-        methods: dict[str, Callable[..., Any]] = {
-            "rest_action": self.world.rest_action,
-            "get_state": lambda row: self.world.get_states()[row],
-            "set_state": lambda row, state: self.world.set_states(np.asarray(state)[None], np.array([row])),
-        }
-        if name not in methods:
-            raise ValueError(f"no method {name!r} of a drone; there are: {', '.join(methods)}")
-        return [methods[name](row, *values) for row, values in arguments.items()]
-
-    def get_states(self) -> np.ndarray:
-        """The state of each drone, float64 [N, S]."""
-        return self.world.get_states()
-
-    def set_states(self, states: np.ndarray, indices: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-        """Restore states [n, S] in the drones named (default: all); all observations as they are then."""
-        rows = np.arange(self.num_envs) if indices is None else np.asarray(indices)
-        self.world.set_states(states, rows)
-        self._see(np.isin(np.arange(self.num_envs), rows))
-        return self._copy()
-
-    def __enter__(self) -> DroneVectorEnv:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"DroneVectorEnv({self.contract.name!r}, num_envs={self.num_envs})"
-
-    def _see(self, rows: np.ndarray) -> None:
-        """Take new observations of some drones; the others keep theirs."""
-        new = self.world.observe()
-        if rows.all():
-            self._last = new
-            return
-        for name, values in new.items():
-            self._last[name][rows] = values[rows]
-
-    def _begin(self, free: Iterable[int]) -> dict[int, Info]:
-        chosen = dict(zip(free, self._seeds, strict=False))
-        for index in free:
-            self._episode_seed[index] = chosen.get(index, -1)
-        if not chosen:
-            return {}
-        rows, record = list(chosen), self._options.get("randomization")
-        infos = self.world.begin(rows, list(chosen.values()), [record] * len(rows))
-        self._active[rows] = True
-        return dict(zip(rows, infos, strict=True))
-
-    def _copy(self) -> dict[str, np.ndarray]:
-        return {name: values.copy() for name, values in self._last.items()}
-
-    def _info(self, success: np.ndarray, seeds: np.ndarray, started: Mapping[int, Info]) -> Info:
-        info: Info = {"success": success.copy(), "seed": seeds, "active": self._active.copy()}
-        for name in ("final_obs", "final_info", "reset_info"):
-            info[name] = np.full(self.num_envs, None, object)
-        for index, values in started.items():
-            info["reset_info"][index] = values
-        return info
+        resolved = resolve(spec)
+        super().__init__(resolved, DroneWorld(resolved, num_envs))

@@ -3,12 +3,9 @@ and Kumar 2011), in whatever form the environment takes actions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from robot_rl.sim.drone.attitude import between, cross, rotate, rotate_back
-from robot_rl.sim.drone.env import DroneEnv
 from robot_rl.sim.drone.flight import GRAVITY
 from robot_rl.sim.drone.world import DroneWorld
 
@@ -18,8 +15,6 @@ ATTITUDE_GAIN = 8.0
 """Of the wanted body rates [1/s]."""
 LEAST_THRUST, STEEPEST = 2.0, 1.0
 """Of the wanted acceleration upwards [m/s²], and sideways over upwards."""
-NOISE_TIME = 0.3
-"""Correlation time of the noise [s]."""
 
 
 def act(world: DroneWorld) -> np.ndarray:
@@ -70,58 +65,6 @@ def act(world: DroneWorld) -> np.ndarray:
     turn += rotate_back(quaternion, feed)
     low, high = world.contract.action_bounds
     return np.clip(np.concatenate([throttle[:, None], turn], axis=1), low, high).astype(np.float32)
-
-
-class Deviations:
-    """Noise that drifts, on the actions of each drone its own: demonstrations then show the way back.
-
-    Args:
-        strength: standard deviation, in the units of the action.
-        generators: of the first drones; the others fly without.
-    """
-
-    def __init__(self, world: DroneWorld, strength: float, generators: Sequence[np.random.Generator]) -> None:
-        if strength < 0:
-            raise ValueError(f"noise: expected a number >= 0, got {strength}")
-        self._generators, self._offsets = generators, np.zeros_like(world.last_action)
-        self._keep = np.float32(np.exp(-world.period / NOISE_TIME))
-        self._fresh = strength * float(np.sqrt(1 - self._keep**2))
-
-    def add(self, actions: np.ndarray) -> np.ndarray:
-        """Actions [N, A] with the noise of the next step."""
-        if not self._fresh:
-            return actions
-        self._offsets *= self._keep
-        for offset, generator in zip(self._offsets, self._generators, strict=False):
-            offset += generator.normal(0, self._fresh, offset.shape)
-        return actions + self._offsets
-
-
-class DroneExpert:
-    """Acts in an environment of one drone, with the interface of `ScriptedExpert`.
-
-    Args:
-        noise, generator: see `Deviations`; a generator is needed when there is any.
-
-    Attributes:
-        intended: the last action without the noise [A].
-        failed: never; episodes that are lost end by themselves.
-    """
-
-    failed = False
-
-    def __init__(self, env: DroneEnv, noise: float = 0.0, generator: np.random.Generator | None = None) -> None:
-        if noise and generator is None:
-            raise ValueError("a noisy expert needs a generator")
-        self._world = env.world
-        self._deviations = Deviations(env.world, noise, [] if generator is None else [generator])
-        self.intended = env.rest_action()
-
-    def act(self) -> np.ndarray:
-        """The action to execute now [A]."""
-        intended = act(self._world)
-        self.intended = intended[0]
-        return self._deviations.add(intended)[0]
 
 
 def _throttle(world: DroneWorld, thrust: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from robot_rl.sim.drone.reference import COLUMNS, reference
 from robot_rl.sim.drone.spec import CONTROLLERS, load
 from robot_rl.sim.drone.transmission import Transmission
 from robot_rl.sim.drone.vehicle_model import Vehicle, load_vehicle
+from robot_rl.sim.gl_context import RenderError
 from robot_rl.sim.spec import SpecError
 
 AHEAD_S = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -178,10 +179,16 @@ class DroneWorld:
             found["gate_margin"] = float(self._margin[row]) if np.isfinite(self._margin[row]) else None
         return found
 
-    def observe(self) -> dict[str, np.ndarray]:
-        """Observations of the contract, {name: [N, ...]}."""
+    def observe(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Observations of the contract, {name: [n, ...]}, of the drones that a mask [N] tells."""
         seen = self._transmission.seen()
-        return {name: getattr(self, f"_see_{name}")(seen).astype(np.float32) for name in self.contract.observation}
+        return {
+            name: getattr(self, f"_see_{name}")(seen)[rows].astype(np.float32) for name in self.contract.observation
+        }
+
+    def image(self, row: int, camera: str, height: int, width: int) -> np.ndarray:
+        """Raises: RenderError, as drones have no cameras yet."""
+        raise RenderError("drones have no cameras yet")
 
     def rest_action(self, row: int) -> np.ndarray:
         """The action [A] that keeps a drone where it is."""

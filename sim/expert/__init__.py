@@ -1,4 +1,4 @@
-"""Experts: scripted ones for arms, one file per task (`decide(scene) -> goal`); the geometric one for drones."""
+"""Experts: scripted ones for arms, one file per task (`decide(scene) -> goal`); those of drones and lean tasks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 if TYPE_CHECKING:
     from robot_rl.sim.arm import ArmEnv
-    from robot_rl.sim.drone.env import DroneEnv
-    from robot_rl.sim.drone.expert import DroneExpert
     from robot_rl.sim.expert.scripted_expert import ScriptedExpert
+    from robot_rl.sim.expert.world_expert import WorldExpert
+    from robot_rl.sim.world_env import WorldEnv
 
 __all__ = ["make_expert"]
 
 
 def make_expert(
-    env: ArmEnv | DroneEnv, noise: float = 0.0, generator: np.random.Generator | None = None
-) -> ScriptedExpert | DroneExpert:
-    """The expert of an environment's task, see `ScriptedExpert` and `robot_rl.sim.drone.expert.DroneExpert`.
+    env: ArmEnv | WorldEnv, noise: float = 0.0, generator: np.random.Generator | None = None
+) -> ScriptedExpert | WorldExpert:
+    """The expert of an environment's task, see `ScriptedExpert` and `robot_rl.sim.expert.world_expert.WorldExpert`.
 
     Raises:
         ValueError: there is none for this task.
@@ -30,9 +30,9 @@ def make_expert(
     from robot_rl.sim.expert.scripted_expert import ScriptedExpert
 
     if not isinstance(env, ArmEnv):
-        from robot_rl.sim.drone.expert import DroneExpert
+        from robot_rl.sim.expert.world_expert import WorldExpert
 
-        return DroneExpert(env, noise, generator)
+        return WorldExpert(env, noise, generator)
     task = env.task["name"]
     if find_spec(f"{__name__}.{task}") is None:
         known = sorted(path.stem for path in (Path(__file__).parents[1] / "task").glob("*.yaml"))

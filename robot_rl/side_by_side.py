@@ -1,4 +1,4 @@
-"""Attempts at a drone task, recorded many at once in one process: what `robot-rl collect` does for drones."""
+"""Attempts recorded many at once in one process: what `robot-rl collect` does for drones and lean tasks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 
 from robot_rl.attempt import Actor, Attempt
 from robot_rl.datasets import Contract
+from robot_rl.sim.world_env import WorldVectorEnv
 
-FLEET = 32
-"""Drones side by side."""
+COPIES = 32
+"""Of a task, side by side."""
 
 Acting = Callable[[Mapping[str, np.ndarray], np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From observations [N, ...] and who is active [N]: the actions to execute and those intended, [N, A] each."""
 
 
-class Flights:
-    """Drones of one specification, and who flies them. An attempt depends on its seed alone.
+class SideBySide:
+    """Copies of one environment, and who acts in them. An attempt depends on its seed alone.
 
     Attributes:
         contract: of the environment. state_size: of the simulator's state.
@@ -29,25 +30,27 @@ class Flights:
     """
 
     def __init__(self, spec: Mapping[str, Any], actor: Actor) -> None:
-        from robot_rl.sim.drone.env import DroneVectorEnv
+        from robot_rl import sim
 
-        self._venv = DroneVectorEnv(spec, FLEET)
+        venv = sim.make_vector(spec, COPIES)
+        assert isinstance(venv, WorldVectorEnv)
+        self._venv = venv
         self._start = {"expert": self._expert, "policy": self._policy, "dagger": self._dagger}[actor.source](actor)
         self.contract: Contract = self._venv.contract
         self.state_size = self._venv.get_states().shape[1]
 
     def attempts(self, seeds: Callable[[], Iterator[int]]) -> Iterator[Attempt]:
-        """Attempts in the order of their seeds, as long as `seeds` gives some that are still to be flown."""
-        while chosen := list(islice(seeds(), FLEET)):
-            yield from self._fly(chosen)
+        """Attempts in the order of their seeds, as long as `seeds` gives some that are still to be made."""
+        while chosen := list(islice(seeds(), COPIES)):
+            yield from self._make(chosen)
 
-    def _fly(self, seeds: Sequence[int]) -> list[Attempt]:
+    def _make(self, seeds: Sequence[int]) -> list[Attempt]:
         venv = self._venv
         observation, info = venv.reset(seed=seeds)
         drawn = [each.get("randomization") for each in info["reset_info"][: len(seeds)]]
         acting, active = self._start(seeds), info["active"]
         seen, states, rows = [observation], [venv.get_states()], []
-        lengths, successes = np.zeros(FLEET, np.int64), np.zeros(FLEET, bool)
+        lengths, successes = np.zeros(COPIES, np.int64), np.zeros(COPIES, bool)
         while active.any():
             executed, intended = acting(observation, active)
             observation, reward, terminated, truncated, info = venv.step(executed)
@@ -61,21 +64,21 @@ class Flights:
         return [
             Attempt(
                 seed=seed,
-                success=bool(successes[drone]),
-                observations={name: np.stack([row[name][drone] for row in seen[: end + 1]]) for name in observation},
-                actions=actions[:end, drone].astype(np.float32),
-                intended=intentions[:end, drone].astype(np.float32),
-                rewards=rewards[:end, drone].astype(np.float32),
-                terminated=terminations[:end, drone],
-                truncated=truncations[:end, drone],
-                states=np.stack([row[drone] for row in states[: end + 1]]),
-                facts={"randomization": drawn[drone]} if drawn[drone] else {},
+                success=bool(successes[copy]),
+                observations={name: np.stack([row[name][copy] for row in seen[: end + 1]]) for name in observation},
+                actions=actions[:end, copy].astype(np.float32),
+                intended=intentions[:end, copy].astype(np.float32),
+                rewards=rewards[:end, copy].astype(np.float32),
+                terminated=terminations[:end, copy],
+                truncated=truncations[:end, copy],
+                states=np.stack([row[copy] for row in states[: end + 1]]),
+                facts={"randomization": drawn[copy]} if drawn[copy] else {},
             )
-            for drone, (seed, end) in enumerate(zip(seeds, lengths[: len(seeds)].tolist(), strict=True))
+            for copy, (seed, end) in enumerate(zip(seeds, lengths[: len(seeds)].tolist(), strict=True))
         ]
 
     def _expert(self, actor: Actor) -> Callable[[Sequence[int]], Acting]:
-        from robot_rl.sim.drone.expert import Deviations, act
+        from robot_rl.sim.expert.world_expert import Deviations, act
 
         def start(seeds: Sequence[int]) -> Acting:
             deviations = Deviations(self._venv.world, actor.noise, [np.random.default_rng([s, 1]) for s in seeds])
@@ -97,13 +100,13 @@ class Flights:
         satisfies(policy.contract, self._venv.contract)
 
         def start(seeds: Sequence[int]) -> Acting:
-            runner = ChunkRunner(policy, FLEET, execute=actor.execute)
+            runner = ChunkRunner(policy, COPIES, execute=actor.execute)
             generators = [new_generator(policy, seed) for seed in seeds]
 
             def acting(observation: Mapping[str, np.ndarray], active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 runner.observe({name: observation[name] for name in policy.contract.observation}, active)
                 if (request := runner.request()) is not None:
-                    drawing = [generators[drone] for drone in request.envs]
+                    drawing = [generators[copy] for copy in request.envs]
                     runner.deliver(request.id, predict(policy, request.observation, drawing, request.prefix))
                 actions = runner.next_action(active)
                 return actions, actions

@@ -7,26 +7,26 @@ from robot_rl.attempt import Actor, attempt
 from robot_rl.cli import compose
 from robot_rl.collect import main as collect
 from robot_rl.datasets import EpisodeStore
-from robot_rl.flights import FLEET, Flights
+from robot_rl.side_by_side import COPIES, SideBySide
 from robot_rl.sim import make
-from robot_rl.sim.drone.expert import DroneExpert
+from robot_rl.sim.expert.world_expert import WorldExpert
 from robot_rl.sim.spec import resolve
 
 SPEC = resolve({"task": "drone/hover", "randomization": "test", "horizon": 40})
 
 
-def test_one_flight_and_many_are_the_same():
-    flights = Flights(SPEC, Actor("expert", noise=0.05))
-    left = iter([list(range(FLEET + 2)), []])
-    made = list(flights.attempts(lambda: iter(next(left))))
-    assert [each.seed for each in made] == list(range(FLEET))
+def test_one_attempt_and_many_are_the_same():
+    copies = SideBySide(SPEC, Actor("expert", noise=0.05))
+    left = iter([list(range(COPIES + 2)), []])
+    made = list(copies.attempts(lambda: iter(next(left))))
+    assert [each.seed for each in made] == list(range(COPIES))
     env = make(SPEC)
 
     class Alone:
         failed, facts = False, {}
 
         def __init__(self, seed: int) -> None:
-            self._expert = DroneExpert(env, 0.05, np.random.default_rng([seed, 1]))
+            self._expert = WorldExpert(env, 0.05, np.random.default_rng([seed, 1]))
 
         def __call__(self, _: object) -> tuple[np.ndarray, np.ndarray]:
             return self._expert.act(), self._expert.intended
@@ -61,7 +61,7 @@ def test_the_student_acts_and_the_expert_labels(tmp_path: Path):
         executed, intended = episode.action, store.array("data/policy_action")
         start = int(store.lengths[:index].sum()) + index
         for row in range(5):
-            wanted = DroneExpert(env).act()
+            wanted = WorldExpert(env).act()
             np.testing.assert_allclose(intended.gather(np.array([start + row]))[0], wanted, atol=1e-5)
             assert np.abs(executed[row] - wanted).max() > 1e-3
             env.step(executed[row])

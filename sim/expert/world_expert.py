@@ -1,0 +1,76 @@
+"""Experts of the tasks whose copies are stepped together, drones and lean ones, and the noise on what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from robot_rl.sim.world_env import World, WorldEnv
+
+NOISE_TIME = 0.3
+"""Correlation time of the noise [s]."""
+
+
+def act(world: World) -> np.ndarray:
+    """What the expert of its task does, actions [N, A] of all copies of a world."""
+    from robot_rl.sim.drone import expert
+    from robot_rl.sim.drone.world import DroneWorld
+    from robot_rl.sim.lean.world import LeanWorld
+
+    if isinstance(world, DroneWorld):
+        return expert.act(world)
+    assert isinstance(world, LeanWorld)
+    return world.expert()
+
+
+class Deviations:
+    """Noise that drifts, on the actions of each copy its own: demonstrations then show the way back.
+
+    Args:
+        strength: standard deviation, in the units of the action.
+        generators: of the first copies; the others act without.
+    """
+
+    def __init__(self, world: World, strength: float, generators: Sequence[np.random.Generator]) -> None:
+        if strength < 0:
+            raise ValueError(f"noise: expected a number >= 0, got {strength}")
+        self._generators, self._offsets = generators, np.zeros_like(world.last_action)
+        self._keep = np.float32(np.exp(-world.period / NOISE_TIME))
+        self._fresh = strength * float(np.sqrt(1 - self._keep**2))
+
+    def add(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [N, A] with the noise of the next step."""
+        if not self._fresh:
+            return actions
+        self._offsets *= self._keep
+        for offset, generator in zip(self._offsets, self._generators, strict=False):
+            offset += generator.normal(0, self._fresh, offset.shape)
+        return actions + self._offsets
+
+
+class WorldExpert:
+    """Acts in an environment of one copy, with the interface of `ScriptedExpert`.
+
+    Args:
+        noise, generator: see `Deviations`; a generator is needed when there is any.
+
+    Attributes:
+        intended: the last action without the noise [A].
+        failed: never; episodes that are lost end by themselves.
+    """
+
+    failed = False
+
+    def __init__(self, env: WorldEnv, noise: float = 0.0, generator: np.random.Generator | None = None) -> None:
+        if noise and generator is None:
+            raise ValueError("a noisy expert needs a generator")
+        self._world = env.world
+        self._deviations = Deviations(env.world, noise, [] if generator is None else [generator])
+        self.intended = env.rest_action()
+
+    def act(self) -> np.ndarray:
+        """The action to execute now [A]."""
+        intended = act(self._world)
+        self.intended = intended[0]
+        return self._deviations.add(intended)[0]
