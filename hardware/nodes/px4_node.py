@@ -16,7 +16,6 @@ while; a second one ends it at once, and PX4's own fallback is what remains.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from robot_rl.datasets import ContractError
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.nodes.policy_contract import policy_contract
 from robot_rl.hardware.nodes.terminal import keys_pressed
+from robot_rl.hardware.nodes.ticks import Ticks
 from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.flight_state import Odometry, Phase
 from robot_rl.hardware.px4.flight_supervisor import FlightSupervisor
@@ -148,8 +148,7 @@ class FlightBinding:
     """
 
     def __init__(self, graph: Graph, node: FlightNode, wait: float = 0.0) -> None:
-        self._graph, self._node, self._wait = graph, node, wait
-        self._pending: tuple[float, float] | None = None
+        self._graph, self._node = graph, node
         self._inputs: dict[str, Any] = {}
         self._status = graph.publisher(STATUS, DIAGNOSTICS, LATCHED)
         self._transition = graph.publisher(TRANSITION, DIAGNOSTIC, HISTORY)
@@ -157,37 +156,17 @@ class FlightBinding:
         self._odometry = graph.publisher(ODOMETRY, _ODOMETRY, SENSOR)
         self._missing = ["the vehicle has not been looked for yet"]
         graph.subscribe(SOURCE, DIAGNOSTIC, lambda heard: node.hear(heard.message, graph.now()), HISTORY)
-        graph.subscribe(PROPOSAL, JOINT_STATE, self._propose)
+        graph.subscribe(PROPOSAL, JOINT_STATE, lambda heard: self._ticks.take(heard.message))
         graph.subscribe(STOP_REQUEST, BOOL, self._stop_request)
         graph.subscribe(EXTERNAL_POSE, _ODOMETRY, self._external_pose, SENSOR)
         for name in ("home", "disengage", "emergency_stop", "clear"):
             graph.service(f"supervisor/{name}", TRIGGER, partial(self._serve, name))
         self._look_timer = graph.timer(_LOOK, self._look, "wall")
-        self._timer = graph.timer(1.0 / node.robot.plan.tick_rate_hz, self._tick)
-        if wait > 0:
-            graph.timer(0.01, self._settle, "wall")
+        rates = node.robot.plan.tick_rate_hz, node.robot.contract.rate_hz
+        self._ticks = Ticks(graph, *rates, wait, node.awaits, self._run, self._propose)
         graph.timer(1.0, self._report, "wall")
 
-    def _tick(self) -> None:
-        if self._pending is not None:
-            # Time went on without the proposal.
-            self._run(self._pending[0])
-        stamp = self._timer.time
-        periods = stamp * self._node.robot.contract.rate_hz
-        if self._wait > 0 and abs(periods - round(periods)) < 1e-3 and self._node.awaits(stamp):
-            self._pending = (stamp, time.monotonic() + self._wait)
-        else:
-            self._run(stamp)
-
-    def _settle(self) -> None:
-        """Run the tick that waits for a proposal, if it need not wait any longer."""
-        if self._pending is not None:
-            stamp, until = self._pending
-            if not self._node.awaits(stamp) or time.monotonic() >= until:
-                self._run(stamp)
-
     def _run(self, stamp: float) -> None:
-        self._pending = None
         output = self._node.tick(self._graph.now(), stamp)
         for base, message in output.messages:
             self._inputs[base].publish(message)
@@ -228,9 +207,8 @@ class FlightBinding:
         if message is not None and "vehicle_visual_odometry" in self._inputs:
             self._inputs["vehicle_visual_odometry"].publish(message)
 
-    def _propose(self, received: Received) -> None:
-        self._node.propose(received.message, self._graph.now())
-        self._settle()
+    def _propose(self, message: Any) -> None:
+        self._node.propose(message, self._graph.now())
 
     def _stop_request(self, received: Received) -> None:
         if received.message.data:

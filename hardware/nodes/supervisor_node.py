@@ -16,17 +16,17 @@ In a terminal any key is an emergency stop. SIGINT and SIGTERM brake the arm, to
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from robot_rl.datasets import ContractError
 from robot_rl.hardware import bindings
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.nodes.policy_contract import policy_contract
 from robot_rl.hardware.nodes.terminal import keys_pressed
+from robot_rl.hardware.nodes.ticks import Ticks
 from robot_rl.hardware.robot_file import TRAJECTORY, RobotFile, RobotFileError, Stream
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import ActionClient, Graph, GraphError, Received, open_graph
@@ -52,9 +52,6 @@ from robot_rl.hardware.safety.supervisor_messages import (
     diagnostics,
 )
 from robot_rl.hardware.safety.supervisor_state import Observation, State
-
-if TYPE_CHECKING:
-    pass
 
 HOMINGS = ("servo", "action")
 FOLLOW = "control_msgs/action/FollowJointTrajectory"
@@ -103,14 +100,13 @@ class SupervisorNode(Reception):
         """The streams that are observed, by feature."""
         return {name: self.robot.streams[name] for name in ("joint_position", "gripper_opening") if self._has(name)}
 
-    @property
-    def awaits_proposal(self) -> bool:
-        """Whether some source, but no person, is expected to propose an action for every control tick."""
+    def awaits(self, stamp: float) -> bool:
+        """Whether some source, but no person, is expected to propose an action for this time, and has not yet."""
         status = self.supervisor.status
         holder = status.holder
         if holder is None or status.state not in (State.READY, State.RUNNING, State.INTERVENING):
             return False
-        return holder.kind != "device" or self._device_steps
+        return (holder.kind != "device" or self._device_steps) and self.proposed < stamp - 1e-6
 
     def observe(self, feature: str, message: Any, received: float) -> None:
         """Take over a message of the stream of a feature; one that cannot be read is counted, and ages the last one."""
@@ -172,7 +168,7 @@ class SupervisorBinding:
     """
 
     def __init__(self, graph: Graph, node: SupervisorNode, wait: float = 0.0) -> None:
-        self._graph, self._node, self._wait = graph, node, wait
+        self._graph, self._node = graph, node
         robot = node.robot
         self._commands = {
             command.topic: graph.publisher(command.topic, command.type, command.qos)
@@ -185,55 +181,31 @@ class SupervisorBinding:
             stream = node.streams[features[0]]
             graph.subscribe(topic, stream.type, partial(self._observe, features), stream.qos)
         graph.subscribe(SOURCE, DIAGNOSTIC, self._hear, HISTORY)
-        graph.subscribe(PROPOSAL, JOINT_STATE, self._propose)
+        graph.subscribe(PROPOSAL, JOINT_STATE, lambda heard: self._ticks.take(heard.message))
         graph.subscribe(STOP_REQUEST, BOOL, self._stop_request)
         for name in ("home", "disengage", "emergency_stop", "clear"):
             graph.service(f"supervisor/{name}", TRIGGER, partial(self._serve, name))
         self._gripper = _GripperAction(graph, robot)
         self._home = _HomeAction(graph, node) if node.homes_by_action else None
         self._last: float | None = None
-        self._pending: tuple[float, float] | None = None
         self._late, self._missed = 0.0, 0
-        self._timer = graph.timer(1.0 / robot.tick_rate_hz, self._tick)
-        if wait > 0:
-            graph.timer(0.01, self._settle, "wall")
+        rates = robot.tick_rate_hz, robot.contract.rate_hz
+        self._ticks = Ticks(graph, *rates, wait, node.awaits, self._run, self._propose)
         graph.timer(1.0, self._report, "wall")
 
     def emergency_stop(self, reason: str) -> None:
         """Brake and stay stopped."""
         self._node.supervisor.emergency_stop(reason)
-        self._settle()
+        self._ticks.settle()
 
     def close(self) -> None:
         """Brake, and tell a controller that takes trajectories how to come to rest."""
         self._node.supervisor.hold("the Supervisor was shut down")
         if self._last is not None:
-            self._publish(self._graph.now(), self._last + self._timer.period)
-
-    def _tick(self) -> None:
-        if self._pending is not None:
-            # Time went on without the proposal.
-            self._run(self._pending[0])
-        stamp = self._timer.time
-        periods = stamp * self._node.robot.contract.rate_hz
-        if self._wait > 0 and abs(periods - round(periods)) < 1e-3 and self._is_awaiting(stamp):
-            self._pending = (stamp, time.monotonic() + self._wait)
-        else:
-            self._run(stamp)
-
-    def _is_awaiting(self, stamp: float) -> bool:
-        return self._node.awaits_proposal and self._node.proposed < stamp - 1e-6
-
-    def _settle(self) -> None:
-        """Run the tick that waits for a proposal, if it need not wait any longer."""
-        if self._pending is not None:
-            stamp, until = self._pending
-            if not self._is_awaiting(stamp) or time.monotonic() >= until:
-                self._run(stamp)
+            self._publish(self._graph.now(), self._last + self._ticks.period)
 
     def _run(self, stamp: float) -> None:
-        self._pending = None
-        now, period = self._graph.now(), self._timer.period
+        now, period = self._graph.now(), self._ticks.period
         missed = 0 if self._last is None else max(0, min(1000, round((stamp - self._last) / period) - 1))
         self._late, self._missed = max(self._late, now - stamp), self._missed + missed
         self._publish(now, stamp, missed)
@@ -258,13 +230,12 @@ class SupervisorBinding:
 
     def _hear(self, received: Received) -> None:
         self._node.hear(received.message, self._graph.now())
-        self._settle()
+        self._ticks.settle()
 
-    def _propose(self, received: Received) -> None:
-        rejected = self._node.propose(received.message, self._graph.now())
+    def _propose(self, message: Any) -> None:
+        rejected = self._node.propose(message, self._graph.now())
         if rejected:
-            self._graph.log.debug("proposal %s rejected: %s", received.message.header.frame_id, rejected)
-        self._settle()
+            self._graph.log.debug("proposal %s rejected: %s", message.header.frame_id, rejected)
 
     def _stop_request(self, received: Received) -> None:
         if received.message.data:
@@ -276,7 +247,7 @@ class SupervisorBinding:
             self._graph.log.warning("%s", message)
         else:
             success, message = self._node.request(name, self._graph.now())
-        self._settle()
+        self._ticks.settle()
         return messages.make(f"{TRIGGER}_Response", success=success, message=message)
 
     def _report(self) -> None:

@@ -91,7 +91,8 @@ class _Episode:
     part: int = 1
     row: _Row | None = None  # the last one
     held: tuple[_Row, Action] | None = None  # the last with an action, which may be the end
-    gap: list[tuple[_Row, Action | None]] = field(default_factory=list)  # since then; the action is a stopgap
+    gap: list[tuple[_Row, Action | None, np.ndarray | None]] = field(default_factory=list)
+    """Rows since then, with a stopgap for the action, and what a policy wished."""
     writer: EpisodeWriter | None = None
     kinds: set[str] = field(default_factory=set)
     damage: list[str] = field(default_factory=list)
@@ -278,7 +279,8 @@ class BagImport:
             if action is not None:
                 self._act(episode, row, action)
             elif episode.held is not None:
-                episode.gap.append((row, self._actions.commanded(row.time) if supervised else None))
+                stopgap = self._actions.commanded(row.time) if supervised else None
+                episode.gap.append((row, stopgap, self._actions.wish(row.time)))
                 if len(episode.gap) > PAUSE * self._rate:
                     done += self._divide(episode)
         return done
@@ -309,9 +311,11 @@ class BagImport:
         """The row has an action: what stands before it is no end, and can be written."""
         if episode.held is not None:
             self._write(episode, *episode.held)
-            for between, stopgap in episode.gap:
+            last = episode.held[1]
+            kind = action.kind if action.kind == last.kind else "command"  # who decides before and after does between
+            for between, stopgap, wish in episode.gap:
                 episode.count("filled_actions")
-                self._write(episode, between, stopgap or episode.held[1]._replace(wish=None))
+                self._write(episode, between, (stopgap or last)._replace(kind=kind, wish=wish))
             episode.gap.clear()
         episode.kinds.add(action.kind)
         episode.held = row, action

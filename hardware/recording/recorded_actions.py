@@ -107,13 +107,18 @@ class RecordedActions:
 
     def at(self, tick: float) -> Action | None:
         """What was followed last of the proposals of the control period that begins at `tick` [s]."""
-        inside = [p for p in self._proposals if tick - _EPSILON <= p.stamp < tick + self._period - _EPSILON]
+        inside = self._inside(tick)
         followed = next((proposal for proposal in reversed(inside) if proposal.token in self._followed), None)
         if followed is None:
             return None
         kind = self._kinds.get(followed.lease, "")
-        wishes = [p.value for p in inside if p.token not in self._followed and self._kinds.get(p.lease) == "policy"]
-        return Action(followed.value, followed.stamp, kind, wishes[-1] if wishes and kind != "policy" else None)
+        return Action(followed.value, followed.stamp, kind, None if kind == "policy" else self.wish(tick))
+
+    def wish(self, tick: float) -> np.ndarray | None:
+        """What a policy wished last [A] in the control period that begins at `tick` [s], without being followed."""
+        wishes = (p.value for p in reversed(self._inside(tick))
+                  if p.token not in self._followed and self._kinds.get(p.lease) == "policy")  # fmt: skip
+        return next(wishes, None)
 
     def commanded(self, tick: float) -> Action | None:
         """What the robot was commanded to reach at the end of the period that begins at `tick` [s]."""
@@ -136,6 +141,9 @@ class RecordedActions:
         if parts.keys() < set(self._contract.action):
             return None
         return Action(self._contract.join_action(parts), stamp, "command")
+
+    def _inside(self, tick: float) -> list[_Proposal]:
+        return [p for p in self._proposals if tick - _EPSILON <= p.stamp < tick + self._period - _EPSILON]
 
     def _setpoints(self, command: _Command) -> bindings.Setpoints | None:
         try:

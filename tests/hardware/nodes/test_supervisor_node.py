@@ -326,6 +326,26 @@ def test_a_tick_of_a_control_period_waits_for_the_proposal_of_that_time(bound, r
     assert messages.seconds(last_status(graph).header.stamp) == pytest.approx(graph.time)
 
 
+def test_a_proposal_that_comes_before_its_time_waits_for_it(bound, robot):
+    graph = bound.graph
+    source = Source(graph, "flow", "policy", robot.contract)
+    graph.step(0.05)
+    graph.call("supervisor/home")
+    source.acquire()
+    while source.lease is None or round(graph.time * 1000) % 50 != 45:
+        graph.step(0.001)
+    source.propose(np.append(robot.home, 0.0), graph.time + 0.005)
+    assert pairs(last_status(graph).status[0])["followed"] == ""
+    graph.step(0.005)
+    values = pairs(last_status(graph).status[0])
+    assert values["followed"] == "1/1"
+    assert "rejected.from_the_future" not in values
+    assert messages.seconds(last_status(graph).header.stamp) == pytest.approx(graph.time)
+    source.propose(np.append(robot.home, 0.0), graph.time + 0.2)
+    graph.step(0.01)
+    assert pairs(last_status(graph).status[0])["rejected.from_the_future"] == "1"
+
+
 def test_another_publisher_of_commands_holds_the_arm(bound, robot):
     graph = bound.graph
     graph.step(0.05)

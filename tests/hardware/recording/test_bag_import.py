@@ -222,12 +222,13 @@ def test_a_person_takes_over(tmp_path: Path) -> None:
     ticks = list(run.proposed)
     taken = ticks[10:20]
     # Ticks 8 and 9 pass between the leases; from 10 to 19 the person acts, at first twice a period, while the policy
-    # goes on proposing under the lease that it lost.
+    # goes on proposing under the lease that it lost. At 15 nothing of the person is followed.
     run.sent = [sent for sent in run.sent if sent.topic not in ("/supervisor/proposal", "/supervisor/status")]
     for tick in ticks:
         if tick in taken:
-            run.propose(tick + 0.01, act(robot, tick) + 1, "device", 2)
-            run.propose(tick + 0.03, act(robot, tick) + 2, "device", 2)
+            follow = tick != ticks[15]
+            run.propose(tick + 0.01, act(robot, tick) + 1, "device", 2, follow)
+            run.propose(tick + 0.03, act(robot, tick) + 2, "device", 2, follow)
             run.propose(tick, act(robot, tick), "policy", 1, follow=False)
         elif tick not in ticks[8:10]:
             run.propose(tick, act(robot, tick), "policy", 1)
@@ -237,12 +238,14 @@ def test_a_person_takes_over(tmp_path: Path) -> None:
     episode = store[0]
     wanted = [act(robot, tick) + 2 if tick in taken else act(robot, tick) for tick in ticks]
     wanted[8:10] = [wanted[7]] * 2  # nobody said anything else
+    wanted[15] = wanted[14]
     np.testing.assert_array_equal(episode.action, np.array(wanted))
     assert episode.intervened.tolist() == [tick in taken for tick in ticks]
     np.testing.assert_array_equal(episode.policy_action[10:20], np.array([act(robot, tick) for tick in taken]))
     np.testing.assert_array_equal(episode.policy_action[20:], episode.action[20:])
-    np.testing.assert_allclose(episode.timestamp["action"][10:20], np.array(taken) + 0.03, atol=1e-6)
-    assert episode.facts["filled_actions"] == 2
+    acted = np.arange(10, 20) != 15
+    np.testing.assert_allclose(episode.timestamp["action"][10:20][acted], np.array(taken)[acted] + 0.03, atol=1e-6)
+    assert episode.facts["filled_actions"] == 3
     assert episode.facts["source"] == "intervention"
 
 
