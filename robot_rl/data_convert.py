@@ -138,11 +138,10 @@ def _robosuite(store: EpisodeStore) -> dict[str, Any]:
     if not spec or "converted_from" in store.provenance:
         return {}
     from robot_rl.datasets.formats.robomimic import ROBOSUITE
-    from robot_rl.sim import is_world
     from robot_rl.sim.arm import ArmEnv
-    from robot_rl.sim.spec import load
+    from robot_rl.sim.spec import family_of, load
 
-    if is_world(spec):
+    if family_of(spec) != "arm":
         return {}
     env = ArmEnv({**spec, "cameras": {}, "observation": None})
     task, robot = load("task", spec["task"]), load("robot", spec["robot"])

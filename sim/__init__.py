@@ -1,4 +1,4 @@
-"""Simulation: arm, drone and lean tasks, vectorisation, randomisation, experts, and the Servo."""
+"""Simulation: arm, drone, lean and Gymnasium's tasks, vectorisation, randomisation, experts, and the Servo."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robot_rl.sim.arm import ArmEnv
+    from robot_rl.sim.gym_env import GymEnv
     from robot_rl.sim.vector import VectorEnv
     from robot_rl.sim.world_env import WorldEnv, WorldVectorEnv
 
 __all__ = ["is_world", "make", "make_vector"]
 
 
-def make(spec: str | Mapping[str, Any]) -> ArmEnv | WorldEnv:
+def make(spec: str | Mapping[str, Any]) -> ArmEnv | WorldEnv | GymEnv:
     """An environment of one task, see `robot_rl.sim.spec.resolve` for the specification: a drone's for `drone/...`."""
-    if _is_drone(spec):
+    family = _family(spec)
+    if family == "drone":
         from robot_rl.sim.drone.env import DroneEnv
 
         return DroneEnv(spec)
-    if _is_lean(spec):
+    if family == "lean":
         from robot_rl.sim.lean.env import LeanEnv
 
         return LeanEnv(spec)
+    if family == "gym":
+        from robot_rl.sim.gym_env import GymEnv
+
+        return GymEnv(spec)
     from robot_rl.sim.arm import ArmEnv
 
     return ArmEnv(spec)
@@ -35,11 +41,12 @@ def make_vector(
 
     Drones and lean tasks are many in one process as they are: `processes` is left aside.
     """
-    if _is_drone(spec):
+    family = _family(spec)
+    if family == "drone":
         from robot_rl.sim.drone.env import DroneVectorEnv
 
         return DroneVectorEnv(spec, num_envs)
-    if _is_lean(spec):
+    if family == "lean":
         from robot_rl.sim.lean.env import LeanVectorEnv
 
         return LeanVectorEnv(spec, num_envs)
@@ -50,20 +57,10 @@ def make_vector(
 
 def is_world(spec: str | Mapping[str, Any]) -> bool:
     """Whether many copies of a task are stepped in one process, see `robot_rl.sim.world_env`."""
-    return _is_drone(spec) or _is_lean(spec)
+    return _family(spec) in ("drone", "lean")
 
 
-def _is_drone(spec: str | Mapping[str, Any]) -> bool:
-    return _task(spec).startswith("drone/")
+def _family(spec: str | Mapping[str, Any]) -> str:
+    from robot_rl.sim.spec import family_of
 
-
-def _is_lean(spec: str | Mapping[str, Any]) -> bool:
-    from robot_rl.sim.lean.spec import TASKS
-
-    return _task(spec) in TASKS
-
-
-def _task(spec: str | Mapping[str, Any]) -> str:
-    """Name of the task, empty where it is given by its content."""
-    task = spec if isinstance(spec, str) else spec.get("task")
-    return task if isinstance(task, str) else ""
+    return family_of(spec)

@@ -16,15 +16,11 @@ from robot_rl.sim.controllers import make_controller, substeps
 from robot_rl.sim.disturbance import Disturbance
 from robot_rl.sim.domain_randomization import Randomizer
 from robot_rl.sim.rotation import quaternion_to_6d
-from robot_rl.sim.spaces import action_space, observation_space
+from robot_rl.sim.spaces import ActionError, action_space, observation_space
 from robot_rl.sim.spec import SpecError, load, resolve
 from robot_rl.sim.stepper import physics_of, refresh
 
 _STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_CTRL | mujoco.mjtState.mjSTATE_WARMSTART
-
-
-class ActionError(ValueError):
-    """An action has the wrong shape or is not finite. The environment has not moved."""
 
 
 class ArmEnv(gymnasium.Env):

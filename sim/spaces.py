@@ -1,4 +1,4 @@
-"""Gymnasium spaces of a contract."""
+"""Gymnasium spaces of a contract, and the refusal of what lies outside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import gymnasium
 import numpy as np
 
 from robot_rl.datasets.contract import Contract, Feature
+
+
+class ActionError(ValueError):
+    """An action has the wrong shape or is not finite. Nothing has moved."""
 
 
 def observation_space(contract: Contract) -> gymnasium.spaces.Dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -29,6 +29,17 @@ CHOICES = {"render_quality": ("fast", "full"), "stepper": ("fast", "robosuite")}
 
 class SpecError(ValueError):
     """An environment cannot be made as asked. The message names what exists."""
+
+
+def family_of(spec: str | Mapping[str, Any]) -> Literal["arm", "drone", "lean", "gym"]:
+    """Which kind of environment a specification asks for, by the name of its task."""
+    from robot_rl.sim.lean.spec import TASKS
+
+    task = spec if isinstance(spec, str) else spec.get("task")
+    name = task if isinstance(task, str) else ""
+    if name in TASKS:
+        return "lean"
+    return "drone" if name.startswith("drone/") else "gym" if name.startswith("gym/") else "arm"
 
 
 def available(group: str, folder: Path = FOLDER) -> list[str]:
@@ -59,21 +70,25 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         spec: task name, or mapping with `task` and any keys of `DEFAULTS`. `cameras` maps a camera to [height, width].
-            Tasks named `drone/...` are resolved by `robot_rl.sim.drone.spec`, lean ones by `robot_rl.sim.lean.spec`.
+            Tasks named `drone/...` are resolved by `robot_rl.sim.drone.spec`, lean ones by `robot_rl.sim.lean.spec`,
+            and `gym/...` by `robot_rl.sim.gym_env`.
 
     Raises:
         SpecError: a key or a value is unknown.
     """
     given = {"task": spec} if isinstance(spec, str) else dict(spec)
-    if str(given.get("task")).startswith("drone/"):
+    if (family := family_of(given)) == "drone":
         from robot_rl.sim.drone.spec import resolve as resolve_drone
 
         return _plain(resolve_drone(given))
-    from robot_rl.sim.lean.spec import TASKS
-    from robot_rl.sim.lean.spec import resolve as resolve_lean
+    if family == "lean":
+        from robot_rl.sim.lean.spec import resolve as resolve_lean
 
-    if isinstance(given.get("task"), str) and given["task"] in TASKS:
         return _plain(resolve_lean(given))
+    if family == "gym":
+        from robot_rl.sim.gym_env import resolve_gym
+
+        return _plain(resolve_gym(given))
     if unknown := sorted(set(given) - {"task", *DEFAULTS}):
         raise SpecError(f"no such key in an environment: {', '.join(unknown)}; known are: task, {', '.join(DEFAULTS)}")
     if "task" not in given:
@@ -89,6 +104,28 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
         raise SpecError(f"horizon: expected a positive number of steps, got {resolved['horizon']!r}")
     check_cameras(resolved["cameras"])
     return _plain(resolved)
+
+
+def decided(given: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """The specification of a task that leaves few choices: `fixed` are the keys of arms that it decides itself.
+
+    Raises:
+        SpecError: a key is unknown, a fixed one differs, or cameras and render quality are none.
+    """
+    task = given["task"]
+    if unknown := sorted(set(given) - {"task", *defaults, *fixed}):
+        raise SpecError(f"no key {', '.join(unknown)} in the environment of {task}; known: task, {', '.join(defaults)}")
+    for key, value in fixed.items():
+        none = key == "randomization" and given.get(key) == "none"
+        if given.get(key) not in (None, value) and not none:
+            raise SpecError(f"{key}: the task {task} leaves no choice; leave it out, got {given[key]!r}")
+    chosen = {key: value for key, value in given.items() if key in defaults and value is not None}
+    resolved = {"task": task, **fixed, **defaults, **chosen}
+    if resolved["render_quality"] not in CHOICES["render_quality"]:
+        expected = ", ".join(CHOICES["render_quality"])
+        raise SpecError(f"render_quality: expected one of {expected}; got {resolved['render_quality']!r}")
+    check_cameras(resolved["cameras"])
+    return resolved
 
 
 def check_cameras(cameras: Any) -> None:

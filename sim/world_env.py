@@ -18,13 +18,9 @@ from gymnasium.vector import VectorEnv as GymnasiumVectorEnv
 from gymnasium.vector.utils import batch_space
 
 from robot_rl.datasets.contract import Contract
-from robot_rl.sim.spaces import action_space, observation_space
+from robot_rl.sim.spaces import ActionError, action_space, observation_space
 
 Info = dict[str, Any]
-
-
-class WorldActionError(ValueError):
-    """An action has the wrong shape or is not finite. Nothing has moved."""
 
 
 class World(Protocol):
@@ -122,12 +118,12 @@ class WorldEnv(gymnasium.Env):
         """Execute an action [A] for one control period.
 
         Raises:
-            WorldActionError: the action has the wrong shape or is not finite.
+            ActionError: the action has the wrong shape or is not finite.
         """
         action = np.asarray(action, np.float32)
         if action.shape != self._shape or not np.isfinite(action).all():
             names = ", ".join(f"{name} {list(feature.shape)}" for name, feature in self.contract.action.items())
-            raise WorldActionError(f"expected {self._shape[0]} finite numbers ({names}), got {action.tolist()}")
+            raise ActionError(f"expected {self._shape[0]} finite numbers ({names}), got {action.tolist()}")
         reward, terminated, truncated, success = (values[0] for values in self.world.step(action[None]))
         info: Info = {"success": bool(success)}
         if terminated or truncated:

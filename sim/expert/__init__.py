@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from robot_rl.sim.arm import ArmEnv
     from robot_rl.sim.expert.scripted_expert import ScriptedExpert
     from robot_rl.sim.expert.world_expert import WorldExpert
+    from robot_rl.sim.gym_env import GymEnv
     from robot_rl.sim.world_env import WorldEnv
 
 __all__ = ["make_expert"]
 
 
 def make_expert(
-    env: ArmEnv | WorldEnv, noise: float = 0.0, generator: np.random.Generator | None = None
+    env: ArmEnv | WorldEnv | GymEnv, noise: float = 0.0, generator: np.random.Generator | None = None
 ) -> ScriptedExpert | WorldExpert:
     """The expert of an environment's task, see `ScriptedExpert` and `robot_rl.sim.expert.world_expert.WorldExpert`.
 
@@ -28,11 +29,14 @@ def make_expert(
     """
     from robot_rl.sim.arm import ArmEnv
     from robot_rl.sim.expert.scripted_expert import ScriptedExpert
+    from robot_rl.sim.world_env import WorldEnv
 
-    if not isinstance(env, ArmEnv):
+    if isinstance(env, WorldEnv):
         from robot_rl.sim.expert.world_expert import WorldExpert
 
         return WorldExpert(env, noise, generator)
+    if not isinstance(env, ArmEnv):
+        raise ValueError(f"no expert for task {env.task['name']!r}; record a policy's episodes: source=policy")
     task = env.task["name"]
     if find_spec(f"{__name__}.{task}") is None:
         known = sorted(path.stem for path in (Path(__file__).parents[1] / "task").glob("*.yaml"))

@@ -12,8 +12,8 @@ from gymnasium.utils.env_checker import check_env
 from scipy.spatial.transform import Rotation
 
 from robot_rl import sim
-from robot_rl.sim.arm import ActionError
 from robot_rl.sim.rotation import quaternion_to_6d
+from robot_rl.sim.spaces import ActionError
 from robot_rl.sim.spec import SpecError, load
 
 TASKS = [

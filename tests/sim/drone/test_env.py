@@ -9,8 +9,8 @@ from robot_rl.datasets.contract import Contract, equal
 from robot_rl.sim import message
 from robot_rl.sim.drone import expert
 from robot_rl.sim.drone.spec import CONTROLLERS, available
+from robot_rl.sim.spaces import ActionError
 from robot_rl.sim.spec import SpecError, resolve
-from robot_rl.sim.world_env import WorldActionError
 
 TASKS = [f"drone/{name}" for name in available("task")]
 
@@ -250,9 +250,9 @@ def test_says_what_exists(change, message):
 
 def test_refuses_actions_that_cannot_be_flown():
     env = sim.make("drone/hover")
-    with pytest.raises(WorldActionError, match="throttle"):
+    with pytest.raises(ActionError, match="throttle"):
         env.step(np.zeros(3))
-    with pytest.raises(WorldActionError, match="finite"):
+    with pytest.raises(ActionError, match="finite"):
         env.step(np.array([np.nan, 0, 0, 0]))
     with sim.make_vector("drone/hover", 2) as venv:
         venv.reset(seed=0)

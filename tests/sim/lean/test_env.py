@@ -11,8 +11,8 @@ from robot_rl.datasets.contract import Contract, equal
 from robot_rl.sim import message
 from robot_rl.sim.expert import make_expert
 from robot_rl.sim.lean.spec import TASKS
+from robot_rl.sim.spaces import ActionError
 from robot_rl.sim.spec import SpecError, resolve
-from robot_rl.sim.world_env import WorldActionError
 
 pytestmark = pytest.mark.parametrize("task", list(TASKS))
 
@@ -135,7 +135,7 @@ def test_says_what_is_wrong(task):
         sim.make({"task": task, "observation": ["smell"]})
     with pytest.raises(SpecError, match="no camera 'left'"):
         sim.make({"task": task, "cameras": {"left": [8, 8]}})
-    with pytest.raises(WorldActionError, match="finite"):
+    with pytest.raises(ActionError, match="finite"):
         sim.make(task).step(np.full(9, np.nan, np.float32))
 
 
