@@ -1,10 +1,11 @@
 """The `teleop` node: a person moves the robot with a device, through the Supervisor, and records episodes.
 
 Every control period the device's reading becomes an action under the robot's contract, proposed under a lease of kind
-`device`. The lease is asked for when the person moves the device or holds `takeover`, also while a policy acts, which
-then loses it; the motion begins where the arm is. With `handback` the lease is given back so long after the last
-motion, and the policy goes on; without, by the word `release`. When the device is lost, its lease ends and the arm
-holds; after any loss the device has to come to rest before it may move the robot again.
+`device`; where a motion begins or ends, or the lease is granted, at once. The lease is asked for when the person moves
+the device or holds `takeover`, also while a policy acts, which then loses it; the motion begins where the arm is. With
+`handback` the lease is given back so long after the last motion, and the policy goes on; without, by the word
+`release`. When the device is lost, its lease ends and the arm holds; after any loss the device has to come to rest
+before it may move the robot again.
 
 Words come from the device and on `teleop/command` (std_msgs/msg/String); see `teleop.device` and `teleop.session`.
 Published:
@@ -55,6 +56,9 @@ STATUS, COMMAND = "teleop/status", "teleop/command"
 RESET_PATIENCE = 30.0
 """After which a reset that does not succeed is given up [wall s]."""
 
+_LOOK = 0.01
+"""Between two looks at the device for motions that begin or end [s]: the next control period may be far."""
+
 _POLL = 0.02
 _STRING = "std_msgs/msg/String"
 _SETTLED = 0.2  # s; after a reset every stream has sent something anew, after a request the status has come
@@ -98,6 +102,7 @@ class TeleopNode:
         self._reading: Reading | None = None
         self._moved, self._last_moved, self._leased = False, -np.inf, False
         self._awaits_rest, self._toggles = False, 0
+        self._stepped, self._deflected = -np.inf, False
         self._cues, self._problem = 0, ""
         self._chore: Iterator[Callable[[], bool]] | None = None
         self._condition: Callable[[], bool] = lambda: True
@@ -113,6 +118,7 @@ class TeleopNode:
         graph.subscribe(PROPOSAL, JOINT_STATE, self._on_proposal)
         graph.subscribe(COMMAND, _STRING, lambda sample: self.hear(sample.message.data.strip()))
         graph.timer(self.period, self.tick)
+        graph.timer(_LOOK, self.look)
         graph.timer(_POLL, self.poll, "wall")
         graph.timer(0.1, self.report, "wall")
 
@@ -123,12 +129,22 @@ class TeleopNode:
 
     def tick(self) -> None:
         """A control period begins."""
-        now = self._graph.now()
-        reading = self._reading = self.device.read(now)
+        self._act(self._graph.now(), self.device.read(self._graph.now()))
+
+    def look(self) -> None:
+        """Act before the next control period where a motion begins or ends, or the lease is granted."""
+        now, granted = self._graph.now(), self._source.lease is not None and not self._leased
+        reading = self.device.read(now)
+        if granted or (reading is not None and self._mapping.is_deflected(reading) != self._deflected):
+            self._act(now, reading)
+
+    def _act(self, now: float, reading: Reading | None) -> None:
+        self._reading = reading
         if reading is None or not now - reading.stamp <= self._timeout:
-            self._moved = False
+            self._moved = self._deflected = False
             self._lose("the device is lost")
             return
+        self._deflected = self._mapping.is_deflected(reading)
         try:
             self._moved = self._mapping.is_moved(reading) or self._toggles > 0
             self._watch_lease(now)
@@ -195,7 +211,7 @@ class TeleopNode:
         if leased and not self._leased and self._joints is not None:
             opening = self._opening or 0.0
             self._mapping.begin(self._joints, opening if self._gripper_target is None else self._gripper_target)
-            self._last_moved = now
+            self._last_moved, self._stepped = now, now - self.period
             self._problem = ""
             self.session.disturbed()
         elif self._leased and not leased:
@@ -215,7 +231,8 @@ class TeleopNode:
         if self._toggles:
             self._mapping.toggle_gripper()
         self._toggles = 0
-        action = self._mapping.step(reading, self._joints, self._opening or 0.0, self.period)
+        passed, self._stepped = min(now - self._stepped, 2 * self.period), now
+        action = self._mapping.step(reading, self._joints, self._opening or 0.0, passed)
         self._source.propose(action, now)
         if self._handback and now - self._last_moved > self._handback:
             self._source.release("given back")

@@ -29,7 +29,7 @@ class Action(NamedTuple):
         value: float32 [A].
         stamp: when it was decided [s].
         kind: of who decided: `policy`, `device`, `script`, `replay`; `command` where only the robot's commands tell.
-        wish: what a policy proposed meanwhile without being followed [A], or None.
+        wish: what a policy proposed in a period that somebody else decided [A], or None.
     """
 
     value: np.ndarray
@@ -115,9 +115,8 @@ class RecordedActions:
         return Action(followed.value, followed.stamp, kind, None if kind == "policy" else self.wish(tick))
 
     def wish(self, tick: float) -> np.ndarray | None:
-        """What a policy wished last [A] in the control period that begins at `tick` [s], without being followed."""
-        wishes = (p.value for p in reversed(self._inside(tick))
-                  if p.token not in self._followed and self._kinds.get(p.lease) == "policy")  # fmt: skip
+        """What a policy wished last [A] in the control period that begins at `tick` [s]."""
+        wishes = (p.value for p in reversed(self._inside(tick)) if self._kinds.get(p.lease) == "policy")
         return next(wishes, None)
 
     def commanded(self, tick: float) -> Action | None:

@@ -151,11 +151,15 @@ class Mapping:
         """The word `gripper`: open when it is more closed than open, else close."""
         self._opening = 0.0 if self._opening > 0.5 * self._max_opening else self._max_opening
 
-    def is_moved(self, reading: Reading) -> bool:
-        """Whether the person moves the device, or holds a button that asks for the robot."""
+    def is_deflected(self, reading: Reading) -> bool:
+        """Whether the device is held away from its rest: a reading tells that by itself."""
         if reading.buttons & {"clutch", "takeover", "gripper"} or reading.target is not None:
             return True
-        if reading.twist is not None and self._deflection(reading).any():
+        return bool(self._deflection(reading).any())
+
+    def is_moved(self, reading: Reading) -> bool:
+        """Whether the person moves the device since the last call, or holds it away from its rest."""
+        if self.is_deflected(reading):
             return True
         seen = self._seen
         self._seen = reading if seen is None else seen

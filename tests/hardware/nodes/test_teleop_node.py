@@ -10,7 +10,7 @@ from robot_rl.hardware.nodes.supervisor_node import SupervisorBinding, Superviso
 from robot_rl.hardware.nodes.teleop_node import TeleopNode
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import GraphError
-from robot_rl.hardware.ros2.messages import make
+from robot_rl.hardware.ros2.messages import make, seconds
 from robot_rl.hardware.safety.source import Source
 from robot_rl.hardware.safety.supervisor_messages import pairs
 from robot_rl.hardware.teleop.device import Opened, Reading
@@ -106,6 +106,48 @@ def test_moving_the_device_takes_the_robot_and_letting_go_keeps_it_still(rig):
     rig.hand.words.append("release")
     rig.graph.step(0.2)
     assert rig.state == "ready"
+
+
+@pytest.mark.parametrize("offset", [0.012, 0.027, 0.043])
+def test_a_motion_that_begins_or_ends_does_not_wait_for_the_control_period(rig, offset):
+    graph = rig.graph
+
+    def proposals():
+        return graph.published.get("supervisor/proposal", [])
+
+    rig.hand.buttons = frozenset({"takeover"})
+    graph.step(0.2)
+    rig.hand.buttons = frozenset()
+    graph.step(0.2)
+    graph.step(0.05 - graph.time % 0.05 + offset)
+    before = len(proposals())
+    rig.hand.twist = FORWARD
+    graph.step(0.011)
+    assert len(proposals()) > before
+    assert graph.time - seconds(proposals()[-1].header.stamp) < 0.011
+    graph.step(0.4)
+    way = rig.joints - PANDA.home
+    assert np.abs(way).max() > 0.01
+    graph.step(0.05 - graph.time % 0.05 + offset)
+    moving = proposals()[-1]
+    rig.hand.twist = REST
+    graph.step(0.011)
+    assert proposals()[-1] is not moving
+    assert graph.time - seconds(proposals()[-1].header.stamp) < 0.011
+
+
+def test_steps_between_control_periods_do_not_move_the_target_faster(rig, monkeypatch):
+    passed = []
+    step = rig.node._mapping.step
+    monkeypatch.setattr(rig.node._mapping, "step", lambda *given: passed.append(given[-1]) or step(*given))
+    began = rig.graph.time
+    for _ in range(10):
+        rig.hand.twist = FORWARD
+        rig.graph.step(0.033)
+        rig.hand.twist = REST
+        rig.graph.step(0.016)
+    assert len(passed) > 15
+    assert sum(passed) <= rig.graph.time - began + 0.05
 
 
 def test_with_a_lost_device_the_robot_holds_until_it_has_been_at_rest(rig):
