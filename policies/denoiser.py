@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,27 @@ class Denoiser(nn.Module, ABC):
             context: [B, To, C] from the encoder.
             known: [B, H], 1 where `x` is not noisy; only when built with `prefix`.
         """
+
+    def parts(self, time: Tensor, context: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """What the network needs of time [K] and context [B, To, C] alone: tensors [K, ...] and tensors [B, ...].
+
+        `parts` and `step` are `forward` in two stages. An exported policy computes the parts once a chunk, for all its
+        denoising steps; networks override both methods to move work there.
+        """
+        return (time,), (context,)
+
+    def step(
+        self, x: Tensor, time_parts: Sequence[Tensor], context_parts: Sequence[Tensor], known: Tensor | None = None
+    ) -> Tensor:
+        """`forward` in evaluation, at one time for the whole batch.
+
+        Args:
+            x: noisy chunk [B, H, A], normalised.
+            time_parts: of this time, without their first dimension.
+            context_parts: each [B, ...].
+            known: as in `forward`.
+        """
+        return self(x, time_parts[0].expand(x.shape[0]), context_parts[0], known)
 
     def channels(self, x: Tensor, known: Tensor | None) -> Tensor:
         """The network's input [B, H, input_dim]: `x`, with the mask of known steps where it was built for one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -37,6 +38,7 @@ class MLP(Denoiser):
         condition = time_features + shapes.obs_horizon * shapes.context_dim
         chunk = shapes.horizon * shapes.input_dim
         film = conditioning == "film"
+        self.time_features = time_features
         self.time = SinusoidalEmbedding(time_features)
         self.condition = nn.Sequential(nn.Linear(condition, width), nn.SiLU()) if film else None
         self.input = nn.Linear(chunk if film else chunk + condition, width)
@@ -53,6 +55,36 @@ class MLP(Denoiser):
         else:
             condition = self.condition(condition)
             h = self.input(chunk)
+        return self._blocks(h, condition)
+
+    def parts(self, time: Tensor, context: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The shares of time and context in the first layer that reads them, [K, width] and (with bias) [B, width]."""
+        first, linear = self._first, nn.functional.linear
+        _, of_time, of_context = self._first_weights()
+        return (linear(self.time(time), of_time),), (linear(context.flatten(1), of_context, first.bias),)
+
+    def step(
+        self, x: Tensor, time_parts: Sequence[Tensor], context_parts: Sequence[Tensor], known: Tensor | None = None
+    ) -> Tensor:
+        condition = time_parts[0] + context_parts[0]
+        chunk = self.channels(x, known).reshape(-1, self.shapes.horizon * self.shapes.input_dim)
+        if self.condition is None:
+            return self._blocks(torch.addmm(condition, chunk, self._first_weights()[0].t()), condition)
+        return self._blocks(self.input(chunk), self.condition[1](condition))
+
+    @property
+    def _first(self) -> nn.Linear:
+        """The layer that reads time and context."""
+        first = self.input if self.condition is None else self.condition[0]
+        assert isinstance(first, nn.Linear)
+        return first
+
+    def _first_weights(self) -> tuple[Tensor, ...]:
+        """Of chunk (none with FiLM), time and context in that layer."""
+        time, context = self.time_features, self.shapes.obs_horizon * self.shapes.context_dim
+        return self._first.weight.split([self._first.in_features - time - context, time, context], dim=1)
+
+    def _blocks(self, h: Tensor, condition: Tensor) -> Tensor:
         for block in self.blocks:
             h = block(h, condition)
         return self.output(h).reshape(-1, self.shapes.horizon, self.shapes.action_dim)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,14 @@ from robot_rl.policies.observation import check_observation
 from robot_rl.policies.prefix import Prefix, check_prefix_length
 
 FORMAT = "robot_rl onnx policy"
-VERSION = 1
-ENCODER, DENOISER, EXPORT, CONTRACT = "encoder.onnx", "denoiser.onnx", "export.json", "contract.json"
+VERSION = 2
+ENCODER, PARTS, DENOISER, EXPORT, CONTRACT = (
+    "encoder.onnx",
+    "parts.onnx",
+    "denoiser.onnx",
+    "export.json",
+    "contract.json",
+)
 MISSING_EXTRA = 'ONNX export and its runtime need the extra "export": pip install "robot_rl[export]"'
 
 
@@ -60,9 +66,9 @@ class OnnxPolicy:
         options.log_severity_level = 3
         # Waiting threads must not take a core from the control loop.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._encoder, self._denoiser = (
+        self._encoder, self._parts, self._denoiser = (
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-            for name in (ENCODER, DENOISER)
+            for name in (ENCODER, PARTS, DENOISER)
         )
 
     def encode(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -91,11 +97,10 @@ class OnnxPolicy:
             raise PolicyError(
                 "guidance: an exported policy has no gradients; use its checkpoint in torch, or train it with a prefix"
             )
-        generator = np.random.default_rng() if generator is None else generator
         batch = len(context)
         shape = (batch, n, self.action_horizon, self.contract.action_dim)
         if noise is None:
-            noise = generator.standard_normal(shape, np.float32)
+            noise = (generator or np.random.default_rng()).standard_normal(shape, np.float32)
         elif noise.shape != shape:
             raise PolicyError(f"noise: expected shape {list(shape)}, got {list(noise.shape)}")
         noise = np.asarray(noise, np.float32).reshape(-1, *shape[2:])
@@ -107,7 +112,7 @@ class OnnxPolicy:
         elif name == "gaussian":
             x = self._gaussian(context, noise, held)
         else:
-            x = self._diffusion(context, noise, steps, held, generator)
+            x = self._diffusion(context, noise, steps, held, generator or np.random.default_rng())
         chunk = x * self._spread + self._center
         if self.config["clip_actions"]:
             chunk = np.clip(chunk, self._low, self._high)
@@ -116,13 +121,15 @@ class OnnxPolicy:
         return chunk.reshape(shape)
 
     def _flow(self, context: np.ndarray, noise: np.ndarray, steps: int, held: _Held | None) -> np.ndarray:
+        times = np.arange(steps) / steps
+        denoiser = _Denoiser(self, self._process["time_unit"] * times, context, held)
+        if held is None:
+            return denoiser.integrate(noise, 1 / steps)
         x = noise
-        for k in range(steps):
-            t = k / steps
-            x = x if held is None else held.shown(x)
-            velocity = self._denoise(x, self._process["time_unit"] * t, context, held)
-            if held is not None:
-                velocity = velocity + held.correction(x + np.float32(1 - t) * velocity) / np.float32(1 - t)
+        for k, t in enumerate(times):
+            x = held.shown(x)
+            velocity = denoiser.output(x, k)
+            velocity = velocity + held.correction(x + np.float32(1 - t) * velocity) / np.float32(1 - t)
             x = x + velocity / np.float32(steps)
         return x
 
@@ -132,11 +139,13 @@ class OnnxPolicy:
         options = self.config["process"]
         bound = np.float32(1 if options["clip_sample"] else np.inf)
         alphas = [*self._process["alphas"], 1.0]
+        timesteps = transition.leading_timesteps(options["train_steps"], steps)
+        denoiser = _Denoiser(self, [step for step, _ in timesteps], context, held)
         x = noise
-        for step, following in transition.leading_timesteps(options["train_steps"], steps):
+        for k, (step, following) in enumerate(timesteps):
             alpha, alpha_next = alphas[step], alphas[following]
             x = x if held is None else held.shown(x)
-            output = self._denoise(x, step, context, held)
+            output = denoiser.output(x, k)
             clean, epsilon = transition.split_prediction(output, x, alpha, options["prediction"])
             clean = np.clip(clean, -bound, bound)
             if held is not None:
@@ -152,17 +161,35 @@ class OnnxPolicy:
         return x
 
     def _gaussian(self, context: np.ndarray, noise: np.ndarray, held: _Held | None) -> np.ndarray:
-        x = np.broadcast_to(self._query, noise.shape)
-        chunk = self._denoise(x if held is None else held.shown(x), 0.0, context, held)
+        x = np.ascontiguousarray(np.broadcast_to(self._query, noise.shape))
+        chunk = _Denoiser(self, [0.0], context, held).output(x if held is None else held.shown(x), 0)
         chunk = chunk + np.float32(self.config["process"]["temperature"]) * self._std * noise
         return chunk if held is None else chunk + held.correction(chunk)
 
-    def _denoise(self, x: np.ndarray, time: float, context: np.ndarray, held: _Held | None) -> np.ndarray:
-        inputs = {"x": x, "time": np.full(len(x), time, np.float32), "context": context}
-        if self.prefix_max_length > 0:
-            none = np.zeros(x.shape[:2], np.float32)
-            inputs["known"] = none if held is None else held.committed[..., 0].astype(np.float32)
-        return self._denoiser.run(None, inputs)[0]
+
+class _Denoiser:
+    """The network at the given times and context, of which it computes once what does not depend on x."""
+
+    def __init__(self, policy: OnnxPolicy, times: Sequence[float], context: np.ndarray, held: _Held | None) -> None:
+        self._session = policy._denoiser
+        parts = policy._parts.run(None, {"time": np.asarray(times, np.float32), "context": context})
+        named = dict(zip((item.name for item in policy._parts.get_outputs()), parts, strict=True))
+        self._times = {name: part for name, part in named.items() if name.startswith("time")}
+        self._given = {name: part for name, part in named.items() if name.startswith("context")}
+        if policy.prefix_max_length > 0:
+            none = np.zeros((len(context), policy.action_horizon), np.float32)
+            self._given["known"] = none if held is None else held.committed[..., 0].astype(np.float32)
+
+    def integrate(self, x: np.ndarray, rate: float) -> np.ndarray:
+        """x [B, H, A] after all times, each adding the output times the rate."""
+        inputs = {"x": x, "rate": np.array(rate, np.float32), **self._times, **self._given}
+        return self._session.run(["moved"], inputs)[0]
+
+    def output(self, x: np.ndarray, k: int) -> np.ndarray:
+        """[B, H, A] of x at time k."""
+        time = {name: part[k : k + 1] for name, part in self._times.items()}
+        inputs = {"x": x, "rate": np.zeros((), np.float32), **time, **self._given}
+        return self._session.run(["output"], inputs)[0]
 
 
 class _Held:
@@ -196,7 +223,7 @@ class _Held:
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    lacking = [name for name in (EXPORT, CONTRACT, ENCODER, DENOISER) if not (folder / name).is_file()]
+    lacking = [name for name in (EXPORT, CONTRACT, ENCODER, PARTS, DENOISER) if not (folder / name).is_file()]
     if lacking:
         raise PolicyError(f"no exported policy at {folder}: it lacks {', '.join(lacking)}; `export_policy` writes them")
     described = json.loads((folder / EXPORT).read_text())

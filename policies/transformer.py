@@ -5,9 +5,14 @@ learned positions.
 
 Between the layers all tokens of the batch are rows of one matrix, and attention is written out: an exported graph then
 has no shape arithmetic and one matrix product for each linear layer. With so few tokens a fused kernel gains nothing.
+
+The memory does not depend on the actions. So `parts` takes the query and output layers of cross-attention into the few
+keys and values, and in a step two products with thin matrices are all that is left of it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +71,29 @@ class Transformer(Denoiser):
             h = layer(h, memory, self.self_mask, self.memory_mask)
         return self.output(self.norm(h)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
 
+    def parts(self, time: Tensor, context: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """What all layers attend to, as `_Attention.absorb` gives it: [N, layers, heads, tokens, ...]."""
+        of_time = self.time(time) + self.memory_position[0]
+        of_context = self.observation(context) + self.memory_position[1:]
+        memory = self.memory(torch.cat([of_time, of_context.reshape(-1, self.width)]))
+        attentions = (layer.cross_attention for layer in self.layers)
+        absorbed = zip(*(attention.absorb(memory) for attention in attentions), strict=True)  # type: ignore[operator, union-attr]
+        parts = [torch.stack(part, dim=1) for part in absorbed]
+        by_observation = [part[time.shape[0] :].unflatten(0, (-1, self.shapes.obs_horizon)) for part in parts]
+        return [part[: time.shape[0]].unsqueeze(3) for part in parts], [part.movedim(1, 3) for part in by_observation]
+
+    def step(
+        self, x: Tensor, time_parts: Sequence[Tensor], context_parts: Sequence[Tensor], known: Tensor | None = None
+    ) -> Tensor:
+        parts = (
+            torch.cat([time.expand(context.shape[0], *time.shape), context], dim=3)
+            for time, context in zip(time_parts, context_parts, strict=True)
+        )
+        h = (self.action(self.channels(x, known)) + self.action_position).reshape(-1, self.width)
+        for layer, *absorbed in zip(self.layers, *(part.unbind(1) for part in parts), strict=True):
+            h = layer.step(h, absorbed, self.self_mask, self.memory_mask)
+        return self.output(self.norm(h)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
+
 
 class _Layer(nn.Module):
     def __init__(self, shapes: Shapes, width: int, heads: int, dropout: float) -> None:
@@ -85,6 +113,13 @@ class _Layer(nn.Module):
         h = h + self.dropout(self.cross_attention(self.cross_norm(h), memory, memory_mask))
         return h + self.dropout(self.feed(self.feed_norm(h)))
 
+    def step(
+        self, h: Tensor, absorbed: Sequence[Tensor], self_mask: Tensor | None, memory_mask: Tensor | None
+    ) -> Tensor:
+        h = h + self.self_attention.among(self.self_norm(h), self_mask)
+        h = h + self.cross_attention.attend(self.cross_norm(h), absorbed, memory_mask)
+        return h + self.feed(self.feed_norm(h))
+
 
 class _Attention(nn.Module):
     def __init__(self, queries: int, keys: int, width: int, heads: int, dropout: float) -> None:
@@ -101,6 +136,47 @@ class _Attention(nn.Module):
         logits = (query @ key) * self.size**-0.5
         weights = self.dropout((logits if mask is None else logits + mask).softmax(dim=-1))
         return self.output((weights @ value).transpose(1, 2).reshape(-1, self.heads * self.size))
+
+    def among(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """`forward` of tokens to each other, with one matrix product for query, key and value."""
+        scale = self.size**-0.5
+        weight = torch.cat([self.query.weight * scale, self.key.weight, self.value.weight])
+        bias = torch.cat([self.query.bias * scale, self.key.bias, self.value.bias])
+        joint = nn.functional.linear(tokens, weight, bias).reshape(-1, self.queries, 3, self.heads, self.size)
+        query, key, value = joint.permute(2, 0, 3, 1, 4)
+        logits = query @ key.transpose(2, 3)
+        weights = (logits if mask is None else logits + mask).softmax(dim=-1)
+        return self.output((weights @ value).transpose(1, 2).reshape(-1, self.heads * self.size))
+
+    def absorb(self, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The layers of query and output, taken into the keys and values of tokens [N, width].
+
+        A logit is (Wq h + b)·k = h·(Wqᵀ k) + b·k, and a head adds Wo v to the output.
+
+        Returns:
+            For each head the weights of its logits [N, heads, width], their biases [N, heads, 1], and values
+            [N, heads, width] with a share of the output's bias.
+        """
+        key, value = (
+            layer(memory).reshape(-1, self.heads, self.size).transpose(0, 1) for layer in (self.key, self.value)
+        )
+        query = self.query.weight.reshape(self.heads, self.size, -1) * self.size**-0.5
+        bias = self.query.bias.reshape(self.heads, self.size, 1) * self.size**-0.5
+        output = self.output.weight.t().reshape(self.heads, self.size, -1)
+        weights, biases, values = (
+            (part @ layer).transpose(0, 1) for part, layer in ((key, query), (key, bias), (value, output))
+        )
+        return weights, biases, values + self.output.bias / self.heads
+
+    def attend(self, queries: Tensor, absorbed: Sequence[Tensor], mask: Tensor | None) -> Tensor:
+        """`forward` to tokens that were absorbed, the parts [B, heads, tokens, ...]."""
+        width, rows = self.heads * self.size, self.heads * self.keys
+        weights, biases, values = absorbed
+        logits = queries.reshape(-1, self.queries, width) @ weights.reshape(-1, rows, width).transpose(1, 2)
+        logits = logits + biases.reshape(-1, 1, rows)
+        logits = logits.reshape(-1, self.queries, self.heads, self.keys)
+        shares = (logits if mask is None else logits + mask.unsqueeze(1)).softmax(dim=-1)
+        return (shares.reshape(-1, self.queries, rows) @ values.reshape(-1, rows, width)).reshape(-1, width)
 
 
 def _causal_mask(horizon: int) -> Tensor:

@@ -1,6 +1,6 @@
 """`robot-rl export`: a trained policy as ONNX, which onnxruntime runs without torch.
 
-The folder holds the encoder and one denoising step as two graphs, and beside them the policy's contract and where it
+The folder holds the encoder and the denoising steps as graphs, and beside them the policy's contract and where it
 came from. `robot-rl evaluate policy=<folder>` measures it like any other.
 """
 
@@ -10,7 +10,15 @@ import argparse
 import shutil
 from pathlib import Path
 
-FILES = ("encoder.onnx", "denoiser.onnx", "export.json", "contract.json", "provenance.json", "observations.json")
+FILES = (
+    "encoder.onnx",
+    "parts.onnx",
+    "denoiser.onnx",
+    "export.json",
+    "contract.json",
+    "provenance.json",
+    "observations.json",
+)
 
 
 def main(arguments: list[str]) -> int:

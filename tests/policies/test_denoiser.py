@@ -51,6 +51,21 @@ def test_shape_and_gradient_of_every_parameter_and_input(build: Callable[[Shapes
         assert value.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize("prefix", [False, True])
+def test_the_two_stages_are_the_network(build: Callable[[Shapes], Denoiser], prefix: bool) -> None:
+    shapes = Shapes(horizon=4, action_dim=3, obs_horizon=2, context_dim=5, action_offset=-1, prefix=prefix)
+    network = build(shapes).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+        x, times, context = inputs(shapes)
+        known = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(3, 1) if prefix else None
+        time_parts, context_parts = network.parts(times[:2], context)
+        for k, time in enumerate(times[:2]):
+            staged = network.step(x, [part[k] for part in time_parts], context_parts, known)
+            torch.testing.assert_close(staged, network(x, time.expand(3), context, known), atol=1e-5, rtol=1e-4)
+
+
 def test_samples_of_a_batch_do_not_mix(build: Callable[[Shapes], Denoiser]) -> None:
     shapes = Shapes(horizon=4, action_dim=2, obs_horizon=1, context_dim=3)
     network = build(shapes)
