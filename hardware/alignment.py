@@ -17,13 +17,16 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from robot_rl.datasets.contract import Feature
+from robot_rl.datasets.contract import Contract, Feature
 from robot_rl.hardware import bindings
-from robot_rl.hardware.robot_file import RobotFile, Stream
+from robot_rl.hardware.robot_file import Stream
+
+if TYPE_CHECKING:
+    from robot_rl.sim.kinematics import Kinematics
 
 KEEP = 2.0
 """How long samples are kept [s]; an importer that restores rows has to do so within that time."""
@@ -45,6 +48,18 @@ class StaleError(RuntimeError):
     def __init__(self, streams: Mapping[str, str]) -> None:
         self.streams = dict(streams)
         super().__init__("; ".join(f"{name}: {text}" for name, text in self.streams.items()))
+
+
+class Observed(Protocol):
+    """What is needed of a robot's file, see `RobotFile`."""
+
+    @property
+    def contract(self) -> Contract: ...
+    @property
+    def streams(self) -> Mapping[str, Stream]: ...
+    @property
+    def computed(self) -> Mapping[str, str]: ...
+    def kinematics(self) -> Kinematics: ...
 
 
 class Row(NamedTuple):
@@ -164,12 +179,13 @@ class Alignment:
     """Turns the samples of a robot's streams into rows of its contract.
 
     Args:
-        robot: usually `for_policy`.
+        robot: usually `for_policy`; features that it neither streams nor computes are none of the rows.
         keep: how long samples are kept [s].
     """
 
-    def __init__(self, robot: RobotFile, keep: float = KEEP) -> None:
-        self._features = robot.contract.observation
+    def __init__(self, robot: Observed, keep: float = KEEP) -> None:
+        offered = {*robot.streams, *robot.computed}
+        self._features = {name: feature for name, feature in robot.contract.observation.items() if name in offered}
         self._computed = dict(robot.computed)
         self._keep = keep
         self._buffers = {name: _Buffer(stream) for name, stream in robot.streams.items()}

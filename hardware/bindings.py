@@ -22,6 +22,7 @@ from robot_rl.datasets.contract import Feature
 from robot_rl.hardware.robot_file import ARRAY, JOINT_STATE, TRAJECTORY, CommandTopic, RobotFile, Stream
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.safety.supervisor_state import Command
+from robot_rl.sim.rotation import matrix_from_quaternion
 from robot_rl.sim.servo import References
 
 _RGB, _BGR, _GREY = slice(0, 3), slice(2, None, -1), [0, 0, 0]
@@ -355,12 +356,17 @@ def _decode_geometry(stream: Stream, message: Any) -> np.ndarray:
             raise BindingError(f"{stream.topic}: this IMU does not tell its orientation (covariance[0] is -1)")
         value = getattr(message, part)
         return _wxyz(value) if part == "orientation" else _xyz(value)
-    if kind == "PoseStamped":
-        pose = message.pose
+    if kind == "Odometry" and part == "linear":
+        # nav_msgs tells it in the frame of the body.
+        turn = matrix_from_quaternion(_wxyz(message.pose.pose.orientation))
+        return np.asarray(turn @ _xyz(message.twist.twist.linear))
+    if kind == "PoseStamped" or (kind == "Odometry" and part in ("position", "orientation")):
+        pose = message.pose if kind == "PoseStamped" else message.pose.pose
         parts = {"position": lambda: _xyz(pose.position), "orientation": lambda: _wxyz(pose.orientation)}
     else:
-        body = message.twist if kind == "TwistStamped" else message.wrench
-        keys = ("linear", "angular") if kind == "TwistStamped" else ("force", "torque")
+        body = message.wrench if kind == "WrenchStamped" else message.twist
+        body = body.twist if kind == "Odometry" else body
+        keys = ("force", "torque") if kind == "WrenchStamped" else ("linear", "angular")
         parts = {keys[0]: lambda: _xyz(getattr(body, keys[0])), keys[1]: lambda: _xyz(getattr(body, keys[1]))}
     return parts[part]() if part else np.concatenate([read() for read in parts.values()])
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from robot_rl.deployment import Attempt, Deployment
     from robot_rl.evaluate import Candidate
+    from robot_rl.hardware.px4.vehicle_file import VehicleFile
     from robot_rl.hardware.robot_file import RobotFile
     from robot_rl.hardware.ros2.graph import Endpoint
     from robot_rl.rollout import Outcome
@@ -64,6 +65,7 @@ def main(config: DictConfig) -> int:
     from omegaconf import OmegaConf
 
     from robot_rl.evaluate import Candidate, EvaluateError
+    from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
     from robot_rl.report import write_report
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -76,13 +78,14 @@ def main(config: DictConfig) -> int:
     driver_parameters(plain)
     candidate = Candidate.load(str(plain["policy"]), "cpu", plain["threads"])
     folder = _begin(Path(plain["output"]), plain)
-    spec = _environment(candidate, plain) if plain["twin"] else None
+    flies = isinstance(load_robot(str(plain["robot"])), VehicleFile)
+    spec = _environment(candidate, plain) if plain["twin"] or flies else None
     horizon = plain["horizon"] or (ROBOT_HORIZON if spec is None else int(spec["horizon"]))
     began = time.perf_counter()
     attempts, interrupted = _deploy(folder, candidate, plain, spec, horizon)
     seconds = time.perf_counter() - began
     outcomes = None
-    if attempts and spec is not None and plain["compare"] and not interrupted:
+    if attempts and spec is not None and plain["twin"] and plain["compare"] and not interrupted:
         from robot_rl.rollout import run_episodes
 
         seeds = [attempt.seed for attempt in attempts]
@@ -139,17 +142,24 @@ def node_parameters(
     return nodes
 
 
-def check_alone(endpoints: Sequence[Endpoint], robot: RobotFile, here: bool) -> None:
+def check_alone(endpoints: Sequence[Endpoint], robot: RobotFile | VehicleFile, here: bool) -> None:
     """Refuse to deploy where somebody else commands the robot, and what is started here where there is a robot.
 
     Raises:
         DeployError: naming who is there already.
     """
     from robot_rl.deployment import DeployError
+    from robot_rl.hardware.px4 import px4_messages
+    from robot_rl.hardware.px4.vehicle_file import VehicleFile
     from robot_rl.hardware.safety.supervisor_messages import STATUS
 
-    commands = {command.topic for command in robot.commands.values()}
-    streams = {stream.topic for stream in robot.streams.values()}
+    if isinstance(robot, VehicleFile):
+        topics = px4_messages.table(prefix=robot.namespace)
+        commands = {topics[base].name for base in px4_messages.INPUTS}
+        streams = {topics[base].name for base in px4_messages.OUTPUTS}
+    else:
+        commands = {command.topic for command in robot.commands.values()}
+        streams = {stream.topic for stream in robot.streams.values()}
     found = sorted({
         f"{endpoint.node} {'publishes' if endpoint.is_publisher else 'listens to'} {endpoint.topic}"
         for endpoint in endpoints
@@ -198,28 +208,36 @@ def _deploy(
     from tqdm import tqdm
 
     from robot_rl.deployment import Deployment, Stopped
-    from robot_rl.hardware.robot_file import RobotFile
+    from robot_rl.flight_deployment import HAND_OVER, FlightDeployment, file_for_task, flight_parameters
+    from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
     from robot_rl.hardware.ros2.graph import open_graph
     from robot_rl.keyboard import Keyboard
     from robot_rl.node_process import NodeProcess
 
     attempts: list[Attempt] = []
+    twin, robot = bool(plain["twin"]), load_robot(str(plain["robot"]))
+    kind, nodes, sets_scene = Deployment, {}, twin
+    if isinstance(robot, VehicleFile):
+        assert spec is not None
+        file = folder / "deployment" / "robot.yaml"
+        file_for_task(str(plain["robot"]), spec, plain["first_seed"], twin).save(file)
+        nodes = flight_parameters(plain, folder, spec, file, horizon)
+        kind, sets_scene, horizon = FlightDeployment, False, horizon + HAND_OVER
+    else:
+        nodes = node_parameters(plain, folder, spec)
     with ExitStack() as stack:
-        keyboard = stack.enter_context(Keyboard()) if spec is None else None
+        keyboard = None if twin else stack.enter_context(Keyboard())
         graph = stack.enter_context(open_graph("deploy"))
         processes = [
             NodeProcess(name, parameters, folder / "logs" / f"{name}.log", _show(name, plain["verbose"]))
-            for name, parameters in node_parameters(plain, folder, spec).items()
+            for name, parameters in nodes.items()
         ]
-        lockstep = spec is not None and not plain["real_time"]
-        rate_hz = candidate.policy.contract.rate_hz
-        deployment = Deployment(graph, processes, rate_hz, spec is not None, lockstep, plain["record"])
+        lockstep = twin and not plain["real_time"]
+        deployment = kind(graph, processes, candidate.policy.contract.rate_hz, sets_scene, lockstep, plain["record"])
         stack.callback(deployment.wind_down)
         try:
             graph.spin(timeout=DISCOVERY)
-            check_alone(
-                graph.endpoints(), RobotFile.load(str(plain["robot"])), spec is not None or bool(plain.get("port"))
-            )
+            check_alone(graph.endpoints(), robot, twin or bool(plain.get("port")))
             print(f"Starting {', '.join(process.name for process in processes)}; their logs are in {folder / 'logs'}")
             deployment.start()
             with tqdm(total=plain["episodes"], desc="deploy", unit="episode", disable=None) as bar:
@@ -300,7 +318,7 @@ def _results(
         here = [outcome.success for outcome in outcomes]
         compared = {
             "success_rate": sum(here) / len(here), "success_interval": list(wilson(sum(here), len(here))),
-            **mcnemar(successes, here).__dict__,
+            **mcnemar(successes, here).__dict__, "metrics": _metrics([outcome.metrics for outcome in outcomes]),
         }  # fmt: skip
     return {
         "policy": candidate.name,
@@ -322,9 +340,20 @@ def _results(
         "held_actions": sum(attempt.held for attempt in attempts),
         "actions": sum(attempt.steps for attempt in attempts),
         "comparison": compared,
+        "metrics": _metrics([attempt.metrics for attempt in attempts]),
         "seconds": round(seconds, 1),
         "provenance": provenance(("robot_rl", "torch", "numpy", "mujoco")),
     }
+
+
+def _metrics(episodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What a vehicle's task measures, on average over the episodes that have it."""
+    found: dict[str, list[float]] = {}
+    for episode in episodes:
+        for name, value in episode.items():
+            if name not in ("success", "steps") and value not in (None, "None"):
+                found.setdefault(name, []).append(float(value))
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _write(
@@ -333,7 +362,8 @@ def _write(
     with (folder / "deployment" / "episodes.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         other = ["other_success", "other_steps", "other_success_step"] if outcomes is not None else []
-        writer.writerow(["seed", "success", "steps", "success_step", "limited", "held", "reason", *other])
+        measured = sorted(_metrics([attempt.metrics for attempt in attempts]))
+        writer.writerow(["seed", "success", "steps", "success_step", "limited", "held", "reason", *other, *measured])
         for index, attempt in enumerate(attempts):
             row = [
                 attempt.seed, int(attempt.success), attempt.steps, attempt.success_step or "", attempt.limited,
@@ -342,12 +372,12 @@ def _write(
             if outcomes is not None:
                 outcome = outcomes[index]
                 row += [int(outcome.success), outcome.steps, outcome.success_step or ""]
-            writer.writerow(row)
+            writer.writerow([*row, *(attempt.metrics.get(name, "") for name in measured)])
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     (folder / "deployment" / "results.json").write_text(text)
     keys = (
         "success_rate", "success_interval", "episodes", "jitter_ms", "latency_ms", "limited_actions",
-        "observation_age_ms", "held_actions", "actions", "comparison",
+        "observation_age_ms", "held_actions", "actions", "comparison", "metrics",
     )  # fmt: skip
     write_results(folder, {**{key: results[key] for key in keys}, "seconds": {"deploy": results["seconds"]}})
 

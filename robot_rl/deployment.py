@@ -22,6 +22,7 @@ from robot_rl.node_process import NodeProcess
 LOCKSTEP_WAIT = 1.5
 """How long simulated time waits for an action; less than the twin waits for the Supervisor [wall s]."""
 
+_GRACE = {"recorder": 60.0, "px4": 75.0}  # wall s until a node that is asked to end is killed; a vehicle lands first
 _FRESH = 0.2  # s; the slowest stream of a robot has sent something
 _MANY = Qos(depth=1000)
 _STATUS = "diagnostic_msgs/msg/DiagnosticStatus"
@@ -60,6 +61,7 @@ class Attempt:
         latency: from the stamp of the newest observation to the command that follows the action [s].
         age: of the oldest observation when the action was proposed [s].
         kept: whether it counts: a person may discard it.
+        metrics: what a vehicle's task measures besides.
     """
 
     seed: int
@@ -72,6 +74,7 @@ class Attempt:
     latency: list[float] = field(default_factory=list)
     age: list[float] = field(default_factory=list)
     kept: bool = True
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def success_step(self) -> int | None:
@@ -86,7 +89,7 @@ class Deployment:
         graph: of this program; spun by it alone.
         processes: of the nodes, in the order in which they are started.
         rate_hz: of the control steps.
-        twin: whether the robot is simulated.
+        twin: whether the robot is simulated, by a twin that sets scenes and knows success.
         lockstep: whether its time is.
         records: whether there is a recorder.
     """
@@ -99,6 +102,7 @@ class Deployment:
         self._clients: dict[str, Client] = {}
         self._supervisor: Received | None = None
         self._policy: tuple[str, str] = ("", "")
+        self._task: dict[str, str] = {}
         self._twin_success = False
         self._attempt: Attempt | None = None
         self._first_tick: float | None = None
@@ -143,7 +147,7 @@ class Deployment:
         """Start a process that has ended, and forget what its node said."""
         if process.name == "policy":
             self._policy = ("", "")
-        elif process.name == "supervisor":
+        elif process.name in ("supervisor", "px4"):
             self._supervisor = None
         self.start()
 
@@ -219,10 +223,10 @@ class Deployment:
             client.call(messages.make(f"{_TRIGGER}_Request"), done.append, 1.0)
             self._graph.spin(until=lambda: bool(done), timeout=1.0)
             self._graph.spin(until=lambda: self.state not in ("running", "intervening"), timeout=1.0)
-        for name in ("policy", "replay", "supervisor", "feetech", "recorder", "camera", "twin"):
+        for name in ("policy", "replay", "supervisor", "px4", "feetech", "recorder", "camera", "twin", "px4_twin"):
             for process in self._processes:
                 if process.name == name:
-                    process.stop(60.0 if name == "recorder" else 10.0)
+                    process.stop(_GRACE.get(name, 10.0))
 
     def call(self, name: str, timeout: float = 5.0) -> tuple[bool, str]:
         """Call a Trigger service: whether it did, and what it says."""
@@ -287,8 +291,7 @@ class Deployment:
             word = verdict()
             if word is not None:
                 said.append(word)
-            succeeded = self._twin_success and attempt.steps > 0
-            return bool(said) or succeeded or attempt.steps >= horizon or self._policy[0] == "stopped"
+            return bool(said) or self._succeeded(attempt) or attempt.steps >= horizon or self._policy[0] == "stopped"
 
         self.wait(over, 60.0 + 4.0 * horizon / self._rate_hz, "the end of the episode")
         if said:
@@ -297,13 +300,18 @@ class Deployment:
                 said[0] != "discard",
                 "a person's word",
             )
-        elif self._twin_success and attempt.steps > 0:
+        elif self._succeeded(attempt):
             attempt.success, attempt.reason = True, "success"
         elif attempt.steps >= horizon:
             attempt.reason = f"no success within {horizon} steps"
         else:
             attempt.reason = self._policy[1]
+        attempt.metrics = dict(self._task)
+        attempt.steps = int(self._task.get("steps", attempt.steps))  # a task does not count those of the hand-over
         self.call("policy/stop")
+
+    def _succeeded(self, attempt: Attempt) -> bool:
+        return attempt.steps > 0 and (self._twin_success or self._task.get("success") == "True")
 
     def _ask(
         self, name: str, service_type: str, request: Any, timeout: float, read: Callable[[Any], tuple[bool, str]]
@@ -348,7 +356,8 @@ class Deployment:
 
     def _on_policy(self, received: Received) -> None:
         values = {pair.key: pair.value for pair in received.message.values}
-        self._policy = (values.get("state", ""), received.message.message)
+        self._policy = (values.pop("state", ""), received.message.message)
+        self._task = values
 
     def _on_step(self, received: Received) -> None:
         step = dict(zip(STEP, received.message.data.tolist(), strict=True))

@@ -302,11 +302,11 @@ def _end(node: TeleopNode, deployment: Deployment, folder: Path) -> None:
 
 def _check(graph: Graph, seconds: float) -> int:
     """Show what the device says until Ctrl-C."""
-    from robot_rl.hardware.recording.bag_import import robot_for
+    from robot_rl.hardware.recording.bag_import import arm_for
     from robot_rl.hardware.teleop.devices import make_device
     from robot_rl.hardware.teleop.live_values import describe
 
-    robot = robot_for(str(graph.parameter("robot", "panda", "name of a robot, or path of its file").value), None)
+    robot = arm_for(str(graph.parameter("robot", "panda", "name of a robot, or path of its file").value), None)
     name = str(graph.parameter("device", "keyboard", "to be checked").value)
     with make_device(name, graph, robot) as device:
         print(f"{name}: move it, press its buttons; Ctrl-C ends. x forward, y left, z up, right-handed.")

@@ -4,12 +4,12 @@ Services `policy/start` and `policy/stop` (std_srvs/srv/Trigger) begin and end a
 observes at every multiple of the control period, and proposes actions until it is stopped, loses the lease or its
 inference fails; then it releases the lease and says why on `policy/status`. With `shadow`, a person who takes over does
 not stop it: it goes on deciding, which is recorded but not followed, and acts again when the person gives the robot
-back.
+back. On a vehicle it also follows the `task`, and stops when that is over.
 
 Published:
 
 - `policy/status` (diagnostic_msgs/msg/DiagnosticStatus, latched): `stopped`, `starting`, `running` or `watching` under
-  the key `state`, the reason as message;
+  the key `state`, the reason as message; of a task that is over also `success` and the simulator's metrics;
 - `policy/observation` (see `observed_row`): exactly what the policy observed, for each control step;
 - `policy/step` (std_msgs/msg/Float64MultiArray): for each action, the numbers named in `STEP` as `layout.dim` labels;
 - `/diagnostics`: jitter of the loop, age of observations, time of inference, seams of chunks.
@@ -32,6 +32,8 @@ from robot_rl.hardware.nodes.distribution import Distribution
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.observed_row import TOPIC, TYPE, encode_row
 from robot_rl.hardware.policy_loop import InferenceFailed, PolicyLoop, Step
+from robot_rl.hardware.px4.flight_task import FlightTask
+from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
@@ -59,13 +61,16 @@ class PolicyNode:
         graph: declares the parameters `seed`, `mode`, `execute`, `inference_delay` and `lockstep`.
         inference: computes the policy.
         robot: restricted to what the policy needs.
+        flight: the task, on a vehicle.
     """
 
-    def __init__(self, graph: Graph, inference: Inference, robot: RobotFile) -> None:
+    def __init__(
+        self, graph: Graph, inference: Inference, robot: RobotFile | VehicleFile, flight: FlightTask | None = None
+    ) -> None:
         self._graph, self._contract = graph, robot.contract
         self._seed = graph.parameter("seed", 0, "of the policy's draws in the next run; raised by one with each run")
         lockstep = _setting(graph, "lockstep", False, "simulated time waits for every action (with a twin that does)")
-        alignment = Alignment(robot)
+        self._flight, alignment = flight, flight or Alignment(robot)
         self._loop = PolicyLoop(
             inference,
             alignment,
@@ -173,6 +178,8 @@ class PolicyNode:
         except InferenceFailed as error:
             self.stop(f"inference failed: {error}")
             return
+        if self._flight is not None:
+            self._flight.begin(seed)
         self._seed.value = seed + 1
         self._held, self._row = 0, None
         self._enter("running", f"acts with seed {seed}")
@@ -207,8 +214,12 @@ class PolicyNode:
             self._stale = None
             self._row = step.row
             self._observed.publish(encode_row(self._contract, step.time, step.row.observation, step.row.stamps))
-        if step.action is None:
+            if self._flight is not None and (result := self._flight.result) is not None:
+                self.stop("the task is done" if result["success"] else "the task is over, without success")
+        if step.action is None or self._state not in _DECIDING:
             return
+        if self._flight is not None:
+            self._flight.act(step.action, self._source.followed)
         now = self._graph.now()
         if self._state == "watching":
             self._source.wish(step.action, now)
@@ -230,7 +241,9 @@ class PolicyNode:
     def _enter(self, state: str, reason: str) -> None:
         self._state, self._reason = state, reason
         self._graph.log.info("%s: %s", state, reason)
-        self._status.publish(_diagnostic(self._graph.name, 0, reason, {"state": state}))
+        result = None if self._flight is None or state != "stopped" else self._flight.result
+        values = {key: str(value) for key, value in (result or {}).items()}
+        self._status.publish(_diagnostic(self._graph.name, 0, reason, {"state": state, **values}))
 
     def _say_inference(self) -> None:
         if self._loop.failure is None:
@@ -244,7 +257,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with open_graph("policy", sys.argv[1:] if argv is None else argv) as graph:
         node: list[PolicyNode] = []
         path = _setting(graph, "policy", "", "run folder, checkpoint or exported policy")
-        robot = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
+        name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
+        task = _setting(graph, "task", "", "of a vehicle: drone/figure8, ...")
+        horizon = _setting(graph, "horizon", 0, "control steps after which the task is over; 0: its own")
         try:
             if not path:
                 raise InferenceError("parameter policy is missing: give a run folder or a checkpoint folder")
@@ -258,7 +273,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 wake=lambda: graph.call_soon(lambda: node[0].advance() if node else None),
             )
             try:
-                node.append(PolicyNode(graph, inference, RobotFile.load(robot).for_policy(inference.policy.contract)))
+                robot, contract = load_robot(name), inference.policy.contract
+                flight = FlightTask(robot, contract, task, horizon) if isinstance(robot, VehicleFile) else None
+                node.append(PolicyNode(graph, inference, robot.for_policy(contract), flight))
                 with startup_spared():
                     graph.spin()
                 node[0].stop("shut down")

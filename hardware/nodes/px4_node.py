@@ -31,7 +31,7 @@ from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.flight_state import Odometry, Phase
 from robot_rl.hardware.px4.flight_supervisor import FlightSupervisor
 from robot_rl.hardware.px4.px4_codec import TelemetryDecoder, encode_command, encode_odometry
-from robot_rl.hardware.px4.vehicle_file import VehicleFile
+from robot_rl.hardware.px4.vehicle_file import ODOMETRY, VehicleFile
 from robot_rl.hardware.robot_file import RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
@@ -57,7 +57,7 @@ from robot_rl.hardware.safety.supervisor_messages import (
 from robot_rl.hardware.safety.supervisor_state import State
 from robot_rl.sim.rotation import matrix_from_quaternion
 
-ODOMETRY, EXTERNAL_POSE = "odometry", "external_pose"
+EXTERNAL_POSE = "external_pose"
 _ODOMETRY = "nav_msgs/msg/Odometry"
 _LANDS_WITHIN = 60.0  # s, after a signal
 _LOOK = 0.5  # s, between two looks for the vehicle's topics
@@ -72,12 +72,17 @@ class FlightOutput(NamedTuple):
 
 
 class FlightNode(Reception):
-    """Messages in, messages out, around a `FlightSupervisor`; it knows no graph and no clock."""
+    """Messages in, messages out, around a `FlightSupervisor`; it knows no graph and no clock.
 
-    def __init__(self, robot: VehicleFile) -> None:
+    Args:
+        shared_clock: with PX4, on simulated time.
+    """
+
+    def __init__(self, robot: VehicleFile, shared_clock: bool = False) -> None:
         self.robot, self.supervisor = robot, FlightSupervisor(robot.contract, robot.plan)
         super().__init__(self.supervisor, robot.contract, robot.name)
-        self.decoder = TelemetryDecoder()
+        self.decoder = TelemetryDecoder(shared_clock)
+        self._accepted = ""
 
     def hear_vehicle(self, base: str, message: Any, received: float) -> None:
         """A message of a topic of `px4_messages.OUTPUTS`."""
@@ -85,6 +90,14 @@ class FlightNode(Reception):
             self.supervisor.acknowledge(int(message.command), int(message.result))
         else:
             self.decoder.hear(base, message, received)
+
+    def propose(self, message: Any, now: float) -> str | None:
+        """As every Supervisor; an action that waits for PX4 to change its control level is not followed yet."""
+        followed = self._followed
+        rejected = super().propose(message, now)
+        if rejected is None:
+            self._accepted, self._followed = self._followed, followed
+        return rejected
 
     def external_pose(self, message: Any, now: float) -> Any | None:
         """VehicleOdometry of a nav_msgs/Odometry in ENU and FLU; None where its numbers are not finite."""
@@ -110,6 +123,8 @@ class FlightNode(Reception):
     def tick(self, now: float, stamp: float) -> FlightOutput:
         """Everything to publish for the tick of a time [s]; it may be later by now."""
         command, _ = self.supervisor.tick(now, self.decoder.telemetry)
+        if self.supervisor.phase is Phase.FOLLOWING:
+            self._followed = self._accepted
         sent = encode_command(command, self.decoder.time.vehicle_time(now))
         self._sent += len(sent)
         self._forget(now)
@@ -252,11 +267,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = _setting(graph, "robot", "px4", "name of a vehicle, or path of its file")
         policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
         level = _setting(graph, "controller", "", "px4_ctbr, px4_velocity or px4_position, where there is no policy")
-        wait = _setting(graph, "wait_for_proposal", 0.0, "of every control period, for simulated time [wall s]")
+        wait = _setting(
+            graph, "wait_for_proposal", 0.0, "of every control period, for the twin's simulated time [wall s]"
+        )
         try:
             robot = VehicleFile.load(name)
             robot = robot.with_controller(level) if level else robot
-            node = FlightNode(robot.for_policy(policy_contract(policy)) if policy else robot)
+            node = FlightNode(robot.for_policy(policy_contract(policy)) if policy else robot, wait > 0)
         except (RobotFileError, ContractError, SupervisorError, ValueError, OSError) as error:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)

@@ -5,8 +5,8 @@ simulation can, parameters that may be changed at any time make faults: `faults`
 that remains), `jump` (of the estimate, northwards), `nav_state` (the pilot changes the mode); and `twin/status`
 (diagnostic_msgs/msg/DiagnosticArray, latched) says where the vehicle really is.
 
-With `real_time:=false` it publishes /clock and goes in lockstep with the Supervisor (see `twin.lockstep`); all others
-then run with `use_sim_time:=true`.
+With `real_time:=false` it publishes /clock, which is PX4's clock then, too, and goes in lockstep with the Supervisor
+(see `twin.lockstep`); all others then run with `use_sim_time:=true`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.px4 import px4_messages
-from robot_rl.hardware.px4.px4_twin import STEP, Px4Twin
+from robot_rl.hardware.px4.px4_twin import BOOT, STEP, Px4Twin
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFileError
 from robot_rl.hardware.ros2 import messages
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         real_time = _setting(graph, "real_time", True, "else /clock is published, and time goes in lockstep")
         try:
             robot = VehicleFile.load(name)
-            twin = Px4Twin(load_vehicle(robot.vehicle), int(seed))
+            twin = Px4Twin(load_vehicle(robot.vehicle), int(seed), boot=BOOT if real_time else CLOCK_START)
             px4_messages.register()
         except (RobotFileError, SpecError, messages.MessageError) as error:
             for line in str(error).splitlines():

@@ -1,10 +1,11 @@
 """The `recorder` node: the black box of every run, and its episodes.
 
 From its start to its end it records all streams of the robot's file, the Supervisor's status, transitions, proposals
-and sources, the robot's commands, what the policy observed, /clock and /diagnostics into a rosbag2 MCAP. Services
-`recorder/start`, `stop`, `success`, `failure` and `discard` (std_srvs/srv/Trigger), or the same words on
-`recorder/command` (std_msgs/msg/String), with facts: `start task=lift seed=7`, mark episodes in it; each closed one is
-imported into the dataset at once. A word after the episode was closed is about the last one.
+and sources, the robot's commands (of a vehicle all topics of PX4 v1.17), what the policy observed, /clock and
+/diagnostics into a rosbag2 MCAP. Services `recorder/start`, `stop`, `success`, `failure` and `discard`
+(std_srvs/srv/Trigger), or the same words on `recorder/command` (std_msgs/msg/String), with facts:
+`start task=lift seed=7`, mark episodes in it; each closed one is imported into the dataset at once. A word after the
+episode was closed is about the last one.
 
 Published:
 
@@ -30,6 +31,8 @@ from typing import Any
 from robot_rl.datasets import ContractError, StoreError
 from robot_rl.hardware import observed_row
 from robot_rl.hardware.nodes.garbage import startup_spared
+from robot_rl.hardware.px4 import px4_messages
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.recording import episode_mark
 from robot_rl.hardware.recording.bag import BagError
 from robot_rl.hardware.recording.bag_import import Imported, robot_for
@@ -52,7 +55,7 @@ _STATUS, _ARRAY = "diagnostic_msgs/msg/DiagnosticStatus", "diagnostic_msgs/msg/D
 _STRING, _TRIGGER = "std_msgs/msg/String", "std_srvs/srv/Trigger"
 
 
-def recorded_topics(robot: RobotFile) -> dict[str, tuple[str, Qos]]:
+def recorded_topics(robot: RobotFile | VehicleFile) -> dict[str, tuple[str, Qos]]:
     """Type and QoS of every topic that is recorded, by its name in the robot's file or relative to the namespace."""
     topics: dict[str, tuple[str, Qos]] = {
         supervisor_messages.STATUS: (supervisor_messages.DIAGNOSTICS, LATCHED),
@@ -96,7 +99,7 @@ class RecorderNode:
         further: names of other topics to record, as soon as somebody publishes them.
     """
 
-    def __init__(self, graph: Graph, robot: RobotFile, further: Sequence[str] = ()) -> None:
+    def __init__(self, graph: Graph, robot: RobotFile | VehicleFile, further: Sequence[str] = ()) -> None:
         self._graph, self._further = graph, set(further)
         self._wanted = recorded_topics(robot)
         self._subscriptions: dict[str, tuple[Subscription, Qos]] = {}
@@ -273,6 +276,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         further = _setting(graph, "topics", [""], "absolute names of further topics to record")
         try:
             robot = robot_for(name, policy or None)
+            if isinstance(robot, VehicleFile):
+                px4_messages.register()
+                further = [*further, *(topic.name for topic in px4_messages.table(prefix=robot.namespace).values())]
             node = RecorderNode(graph, robot, [topic for topic in further if topic])
             _recover(graph, output)
             notes = {

@@ -29,7 +29,7 @@ import numpy as np
 from robot_rl.datasets import ContractError
 from robot_rl.hardware import bindings
 from robot_rl.hardware.nodes.garbage import startup_spared
-from robot_rl.hardware.recording.bag_import import robot_for
+from robot_rl.hardware.recording.bag_import import arm_for
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Client, Graph, Received, open_graph
@@ -374,7 +374,7 @@ def make_node(graph: Graph, cue: Callable[[str], None] | None = None) -> TeleopN
     contract = _setting(
         graph, "policy", "", "whose features are observed: a run, checkpoint, export, store or contract; empty: all"
     )
-    robot = robot_for(name, contract or None)
+    robot = arm_for(name, contract or None)
     chosen = _setting(graph, "device", "keyboard", f"one of {', '.join(DEVICES)}")
     settings = Settings(
         frame=_setting(graph, "frame", "base", "of the device's axes: base, tool or camera"),

@@ -31,14 +31,17 @@ _NAN3 = [math.nan] * 3
 class TelemetryDecoder:
     """Collects what PX4 says.
 
+    Args:
+        shared_clock: see `TimeSync`.
+
     Attributes:
         telemetry: the newest of everything.
         time: PX4's clock against ours.
         unreadable: counts messages of frames that are not expected.
     """
 
-    def __init__(self) -> None:
-        self.telemetry, self.time, self.unreadable = Telemetry(), TimeSync(), 0
+    def __init__(self, shared_clock: bool = False) -> None:
+        self.telemetry, self.time, self.unreadable = Telemetry(), TimeSync(shared_clock), 0
 
     def hear(self, base: str, message: Any, received: float) -> None:
         """A message of a topic of `px4_messages.OUTPUTS` was received [s]."""

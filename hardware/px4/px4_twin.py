@@ -28,6 +28,9 @@ from robot_rl.sim.drone.vehicle_model import Vehicle
 STEP = 0.01
 """Between two samples of odometry [s]."""
 
+BOOT = 20.0
+"""PX4's time when the twin begins, unless told otherwise [s]."""
+
 HOLD, RETURN, DISARMED = 4, 5, 1
 _SUBSTEPS = 5
 _EVERY = {"vehicle_status": 20, "vehicle_control_mode": 50, "vehicle_local_position": 2, "battery_status": 100}
@@ -58,7 +61,7 @@ class Px4Twin:
     FAULTS = ("no_odometry", "invalid", "refuse_arming", "checks_fail", "no_acks", "ignore_commands")
 
     def __init__(
-        self, vehicle: Vehicle, seed: int = 0, parameters: Mapping[str, Any] | None = None, boot: float = 20.0
+        self, vehicle: Vehicle, seed: int = 0, parameters: Mapping[str, Any] | None = None, boot: float = BOOT
     ) -> None:
         self._batches = {level: DroneBatch(vehicle, 1, _SUBSTEPS, level) for level in ("rates", "velocity", "position")}
         self._vehicle, self._level = vehicle, "position"

@@ -19,12 +19,16 @@ RESTART = 0.5
 class TimeSync:
     """Follows the offset from PX4's microseconds to the node's seconds.
 
+    Args:
+        shared: both clocks are one, that of a simulation.
+
     Attributes:
         offset: to add to PX4's time [s] for ours; None until something was received.
         restarts: how often the vehicle's time went back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shared: bool = False) -> None:
+        self._shared = shared
         self.offset: float | None = None
         self.restarts = 0
         self._stamp, self._began = -math.inf, 0.0
@@ -43,7 +47,7 @@ class TimeSync:
             self._last, self._present, self._began = self._present, difference, received
         self._present = min(self._present, difference)
         self._stamp = max(self._stamp, stamp)
-        self.offset = min(self._last, self._present)
+        self.offset = 0.0 if self._shared else min(self._last, self._present)
         return stamp + self.offset
 
     def vehicle_time(self, now: float) -> int:

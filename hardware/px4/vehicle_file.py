@@ -1,21 +1,35 @@
-"""A PX4 vehicle described once in YAML: contract, topics' namespace and how it is flown."""
+"""A PX4 vehicle described once in YAML: contract, topics' namespace and how it is flown.
+
+Policies, recorders and importers see it as they see an arm: `streams` of observations, here those of the Supervisor's
+`odometry`. Only the Supervisor speaks with PX4 itself.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from robot_rl.datasets import Contract, ContractError
 from robot_rl.hardware.px4.flight_state import FlightPlan
 from robot_rl.hardware.px4.flight_supervisor import CONTROLLERS
-from robot_rl.hardware.robot_file import FOLDER, RobotFileError
+from robot_rl.hardware.robot_file import FOLDER, CommandTopic, RobotFile, RobotFileError, Stream
+from robot_rl.hardware.ros2.qos import SENSOR
+from robot_rl.sim.drone.vehicle_model import load_vehicle
+
+if TYPE_CHECKING:
+    from robot_rl.sim.kinematics import Kinematics
 
 KIND = "px4"
-OBSERVED = ("position", "velocity", "attitude", "body_rates")
-"""What a vehicle's odometry gives."""
+ODOMETRY = "odometry"
+"""Topic of the Supervisor, in ENU and FLU, by the clock of the nodes."""
+
+OBSERVED = {"position": "position", "velocity": "linear", "attitude": "orientation", "body_rates": "angular"}
+"""What a vehicle's odometry gives, and the fields that hold it."""
 
 _NEEDED = ("name", "contract", "flight")
 _OPTIONAL = ("kind", "description", "namespace", "vehicle", "px4_msgs")
@@ -39,6 +53,31 @@ class VehicleFile:
     namespace: str = ""
     vehicle: str = "px4_sih"
     px4_msgs: str = ""
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """Of the observations that are heard; a policy may see others, which `FlightTask` computes."""
+        return {
+            name: Stream(
+                feature, ODOMETRY, "nav_msgs/msg/Odometry", OBSERVED[name], qos=SENSOR,
+                max_age=self.plan.watchdog.observation,
+            )
+            for name, feature in self.contract.observation.items() if name in OBSERVED
+        }  # fmt: skip
+
+    @property
+    def computed(self) -> dict[str, str]:
+        """Of what an arm computes by its kinematics a vehicle has nothing."""
+        return {}
+
+    @property
+    def commands(self) -> dict[str, CommandTopic]:
+        """Proposals tell what was flown; what PX4 is commanded is in its own messages."""
+        return {}
+
+    def kinematics(self) -> Kinematics:
+        """A vehicle has none. Raises RobotFileError."""
+        raise RobotFileError(self.name, ["a vehicle has no joints"])
 
     @classmethod
     def load(cls, source: str | Path) -> VehicleFile:
@@ -87,3 +126,46 @@ class VehicleFile:
     def for_policy(self, contract: Contract) -> VehicleFile:
         """The same vehicle under the contract of a policy, whose observations may hold more than odometry gives."""
         return replace(self, contract=contract)
+
+    def for_task(self, home: Sequence[float], vehicle: str = "") -> VehicleFile:
+        """The same vehicle, which waits where a task begins.
+
+        Args:
+            home: there [3] m, in the world.
+            vehicle: to simulate instead, by its name; what it hovers with and turns at comes with it.
+
+        Raises:
+            RobotFileError: that place is not within the fence.
+            SpecError: there is no such vehicle.
+        """
+        changes: dict[str, Any] = {"home": tuple(float(number) for number in home)}
+        if vehicle:
+            model = load_vehicle(vehicle)
+            roll, pitch, yaw = (float(rate) for rate in model.max_rates)
+            limits = replace(self.plan.limits, rates=(roll, pitch, yaw))
+            changes |= {"hover_throttle": float(model.hover_throttle), "limits": limits}
+        try:
+            return replace(self, plan=replace(self.plan, **changes), vehicle=vehicle or self.vehicle)
+        except ValueError as error:
+            raise RobotFileError(self.name, str(error).splitlines()) from error
+
+    def save(self, path: Path) -> None:
+        """Write the file, for nodes that are started with it."""
+        plain = {
+            "name": self.name, "kind": KIND, "namespace": self.namespace, "vehicle": self.vehicle,
+            "px4_msgs": self.px4_msgs, "contract": self.contract.to_dict(), "flight": asdict(self.plan),
+        }  # fmt: skip
+        lists = json.loads(json.dumps(plain))  # YAML would mark tuples
+        path.write_text(yaml.safe_dump(lists, sort_keys=False))
+
+
+def load_robot(source: str | Path) -> RobotFile | VehicleFile:
+    """An arm or a vehicle, by name or path.
+
+    Raises:
+        RobotFileError: there is no such file, or it is malformed; every problem is listed.
+    """
+    path = Path(source)
+    path = path if path.suffix else FOLDER / f"{source}.yaml"
+    vehicle = path.is_file() and f"\nkind: {KIND}" in path.read_text()
+    return VehicleFile.load(source) if vehicle else RobotFile.load(source)

@@ -28,7 +28,7 @@ from robot_rl.datasets.formats.trajectory import Progress, trajectories
 from robot_rl.datasets.layout import CONTROL
 from robot_rl.hardware import bindings
 from robot_rl.hardware.recording import episode_mark, store_row
-from robot_rl.hardware.recording.bag_import import robot_for
+from robot_rl.hardware.recording.bag_import import arm_for
 from robot_rl.hardware.recording.black_box import BlackBox, Topic
 from robot_rl.hardware.recording.episode_mark import Mark, Word
 from robot_rl.hardware.recording.sqlite_bag import SqliteBag
@@ -79,7 +79,7 @@ def export_bag(
         raise StoreError(f"{path} exists already. Choose another path.")
     if storage not in get_args(Storage):
         raise StoreError(f"storage {storage!r}: expected one of {', '.join(get_args(Storage))}")
-    found = robot_for(robot, store.contract)
+    found = arm_for(robot, store.contract)
     notes = {
         "run": store.path.stem, "robot": robot, "contract": store.contract.to_json(), "topics": "{}",
         LAYOUT: json.dumps(store.layout.to_dict()), EPISODES: str(len(store)),

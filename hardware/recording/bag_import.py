@@ -27,11 +27,12 @@ import numpy as np
 from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.hardware import observed_row
 from robot_rl.hardware.alignment import Alignment, AlignmentError, StaleError
+from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
 from robot_rl.hardware.recording import episode_mark
 from robot_rl.hardware.recording.bag import Bag, BagError, Recorded
 from robot_rl.hardware.recording.episode_mark import VERDICTS, Mark, MarkError
 from robot_rl.hardware.recording.recorded_actions import Action, RecordedActions
-from robot_rl.hardware.robot_file import RobotFile
+from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class BagImport:
     """
 
     def __init__(
-        self, robot: RobotFile, bag: Bag, writer: StoreWriter, namespace: str = "",
+        self, robot: RobotFile | VehicleFile, bag: Bag, writer: StoreWriter, namespace: str = "",
         facts: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         notes = bag.facts
@@ -215,6 +216,7 @@ class BagImport:
 
     def _wait(self, lag: float) -> None:
         self._lag, self._alignment = lag, Alignment(self._robot, keep=2 * lag)
+        self._unheard = self._contract.observation.keys() - {*self._robot.streams, *self._robot.computed}
 
     def _advance(self, received: float) -> list[Imported]:
         done = []
@@ -290,11 +292,16 @@ class BagImport:
         published = self._published.pop(tick, None)
         try:
             if published is None:
-                return _Row(time, *self._alignment.row(time))
+                row = self._alignment.row(time)
+                if unheard := dict.fromkeys(self._unheard, "only policies observe it"):
+                    raise StaleError(unheard)
+                return _Row(time, *row)
             values, stamps = published
             try:
                 observation = self._alignment.restore(stamps)
-                if any(not np.array_equal(observation[name], value) for name, value in values.items()):
+                if any(
+                    not np.array_equal(value, values[name]) for name, value in observation.items() if name in values
+                ):
                     episode.count("lost_samples")
             except AlignmentError:
                 episode.count("lost_samples")
@@ -375,7 +382,7 @@ class BagImport:
 
 
 def import_bag(
-    path: str | Path, robot: RobotFile, output: str | Path, namespace: str = "",
+    path: str | Path, robot: RobotFile | VehicleFile, output: str | Path, namespace: str = "",
     facts: Mapping[str, Any] | None = None, encoding: str | Mapping[str, str] = "jpeg",
 ) -> Iterator[Imported]:  # fmt: skip
     """Import a bag: a rosbag2 folder, `.mcap` or `.db3` file. Yields its episodes one by one, as they are stored.
@@ -406,16 +413,24 @@ def import_bag(
             importer.close()
 
 
-def robot_for(robot: str | Path, contract: str | Path | Contract | None) -> RobotFile:
+def robot_for(robot: str | Path, contract: str | Path | Contract | None) -> RobotFile | VehicleFile:
     """A robot's file, restricted to a contract: of a policy's folder, a store, a YAML or JSON file, or as it is.
 
     Raises:
         RobotFileError, ContractError: there is none, it is malformed, or both do not fit.
     """
-    loaded = RobotFile.load(robot)
+    loaded = load_robot(robot)
     if contract is None:
         return loaded
     return loaded.for_policy(contract if isinstance(contract, Contract) else read_contract(contract))
+
+
+def arm_for(robot: str | Path, contract: str | Path | Contract | None) -> RobotFile:
+    """As `robot_for`, for what only arms can do. Raises RobotFileError for a vehicle, too."""
+    found = robot_for(robot, contract)
+    if not isinstance(found, RobotFile):
+        raise RobotFileError(str(robot), ["expected an arm; this is not possible with a vehicle"])
+    return found
 
 
 def read_contract(path: str | Path) -> Contract:
@@ -427,7 +442,9 @@ def read_contract(path: str | Path) -> Contract:
     return EpisodeStore(folder).contract if folder.is_dir() else Contract.from_yaml(folder)
 
 
-def create_store(output: str | Path, robot: RobotFile, encoding: str | Mapping[str, str] = "jpeg") -> EpisodeStore:
+def create_store(
+    output: str | Path, robot: RobotFile | VehicleFile, encoding: str | Mapping[str, str] = "jpeg"
+) -> EpisodeStore:
     """A store for a robot's episodes, which keeps the true time of every stream and action."""
     streams = [name for name, feature in robot.contract.observation.items() if not feature.is_frame]
     about = {"robot": robot.name}

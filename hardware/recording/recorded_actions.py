@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robot_rl.hardware import bindings
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.recording.bag import Bag, Recorded
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
@@ -60,7 +61,7 @@ class RecordedActions:
         proposers: kinds of those who held a lease.
     """
 
-    def __init__(self, robot: RobotFile) -> None:
+    def __init__(self, robot: RobotFile | VehicleFile) -> None:
         self._robot, self._contract = robot, robot.contract
         self._period = 1.0 / robot.contract.rate_hz
         self._proposals: list[_Proposal] = []
@@ -145,6 +146,7 @@ class RecordedActions:
         return [p for p in self._proposals if tick - _EPSILON <= p.stamp < tick + self._period - _EPSILON]
 
     def _setpoints(self, command: _Command) -> bindings.Setpoints | None:
+        assert isinstance(self._robot, RobotFile)  # a vehicle has no topics of commands
         try:
             return bindings.decode_command(self._robot, command.topic, command.bag.decode(command.recorded))
         except bindings.BindingError:

@@ -18,6 +18,7 @@ from robot_rl.datasets.disk import explain_write_errors
 from robot_rl.datasets.errors import StoreError
 from robot_rl.datasets.formats.trajectory import Imported as ImportedStore
 from robot_rl.datasets.formats.trajectory import ImportFailed, Progress
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.recording.bag import Bag, BagError
 from robot_rl.hardware.recording.bag_import import Imported, import_bag, robot_for
 from robot_rl.hardware.recording.store_import import import_store_bag, is_of_store
@@ -25,8 +26,9 @@ from robot_rl.hardware.robot_file import RobotFile
 
 
 def import_whole(
-    path: str | Path, robot: RobotFile, output: str | Path, namespace: str = "", facts: Mapping[str, Any] | None = None,
-    encoding: str | Mapping[str, str] = "jpeg", skip_bad: bool = False, progress: Progress | None = None,
+    path: str | Path, robot: RobotFile | VehicleFile, output: str | Path, namespace: str = "",
+    facts: Mapping[str, Any] | None = None, encoding: str | Mapping[str, str] = "jpeg", skip_bad: bool = False,
+    progress: Progress | None = None,
 ) -> list[Imported]:  # fmt: skip
     """Import a recording as `import_bag` does, but only when none of its episodes is bad.
 
@@ -90,7 +92,7 @@ def convert_bag(
     return ImportedStore(EpisodeStore(output), tuple(left_out))
 
 
-def noted_robot(bag: Bag, robot: str | None = None, contract: str | Path | None = None) -> RobotFile:
+def noted_robot(bag: Bag, robot: str | None = None, contract: str | Path | None = None) -> RobotFile | VehicleFile:
     """The robot of a bag, restricted to a contract; what is not given is as this package noted it in the bag.
 
     Raises:
@@ -107,7 +109,7 @@ def noted_robot(bag: Bag, robot: str | None = None, contract: str | Path | None 
 
 
 def _import(
-    path: Path, robot: RobotFile, output: Path, namespace: str, facts: Mapping[str, Any] | None,
+    path: Path, robot: RobotFile | VehicleFile, output: Path, namespace: str, facts: Mapping[str, Any] | None,
     encoding: str | Mapping[str, str], progress: Progress | None,
 ) -> list[Imported]:  # fmt: skip
     done = []

@@ -89,7 +89,7 @@ def test_a_graph_that_is_taken_is_refused() -> None:
 
 
 def test_results_count_episodes_actions_and_times(tmp_path) -> None:
-    outcomes = [SimpleNamespace(success=True, steps=30, success_step=30)] * 2
+    outcomes = [SimpleNamespace(success=True, steps=30, success_step=30, metrics={})] * 2
     found = results(tmp_path, outcomes)
     assert found["success_rate"] == 0.5
     assert found["success_interval"] == list(wilson(1, 2))
@@ -104,7 +104,7 @@ def test_results_count_episodes_actions_and_times(tmp_path) -> None:
 
 def test_files_hold_the_results_and_the_report_shows_them(tmp_path) -> None:
     folder = deploy._begin(tmp_path / "run", plain())
-    outcomes = [SimpleNamespace(success=True, steps=30, success_step=30)] * 2
+    outcomes = [SimpleNamespace(success=True, steps=30, success_step=30, metrics={})] * 2
     deploy._write(folder, attempts(), outcomes, results(tmp_path, outcomes))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"success_rate", "success_interval", "episodes", "jitter_ms", "latency_ms", "limited_actions"} <= set(

@@ -5,7 +5,15 @@ import pytest
 
 from robot_rl.hardware.px4.flight_state import LAND, OFFBOARD, Phase
 from robot_rl.hardware.px4.px4_twin import RETURN
+from robot_rl.hardware.safety.proposal import Proposal
 from robot_rl.hardware.safety.supervisor import SupervisorError
+from robot_rl.hardware.safety.supervisor_messages import (
+    SourceWord,
+    describe_actions,
+    encode_proposal,
+    encode_source,
+    pairs,
+)
 from robot_rl.hardware.safety.supervisor_state import State
 
 HOVER = [0.4905, 0.0, 0.0, 0.0]
@@ -288,3 +296,21 @@ def test_an_emergency_stop_on_the_ground_leaves_it_disarmed(flight):
     assert f.state is State.STOPPED
     f.supervisor.clear()
     assert f.state is State.IDLE
+
+
+def test_an_action_counts_as_followed_once_px4_controls_rates(flight):
+    f = flight().take_off()
+    word = SourceWord("test", "token", "acquire", "policy", 0, describe_actions(f.robot.contract), "")
+    f.node.hear(encode_source(word), f.now)
+    followed = []
+    for sequence in range(1, 200):
+        lease = f.supervisor.status.holder.id
+        proposal = Proposal(lease, sequence, f.now, np.array(HOVER))
+        assert f.node.propose(encode_proposal(proposal, f.robot.contract.action_names), f.now) is None
+        f.tick()
+        followed.append(pairs(f.node.tick(f.now + 0.004, f.now).status.status[0])["followed"])
+        assert (followed[-1] != "") == (f.supervisor.phase is Phase.FOLLOWING)
+        if followed[-1]:
+            break
+    assert followed[-1] == f"{lease}/{len(followed)}"
+    assert 0 < followed.count("") < 60  # PX4 takes up to half a second

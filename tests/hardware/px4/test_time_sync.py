@@ -43,3 +43,9 @@ def test_a_vehicle_that_begins_anew():
 
 def test_nothing_is_known_at_first():
     assert TimeSync().vehicle_time(5.0) == 0
+
+
+def test_on_simulated_time_both_clocks_are_one():
+    sync = TimeSync(shared=True)
+    assert sync.hear(1_020_000, 1.01) == pytest.approx(1.02)  # heard before /clock was
+    assert sync.vehicle_time(1.03) == 1_030_000

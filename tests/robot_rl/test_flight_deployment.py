@@ -1,0 +1,99 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robot_rl import cli, deploy
+from robot_rl.datasets import EpisodeStore
+from robot_rl.flight_deployment import file_for_task, flight_parameters
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
+from robot_rl.hardware.robot_file import RobotFileError
+from robot_rl.hardware.ros2.graph import Endpoint
+from robot_rl.hardware.ros2.qos import RELIABLE
+from robot_rl.sim.spec import resolve
+
+SPEC = resolve({"task": "drone/gates"})
+
+
+def plain(**changes):
+    from omegaconf import OmegaConf
+
+    words = ["policy=runs/gates", "robot=px4"]
+    composed = OmegaConf.to_container(cli.compose("deploy", words), resolve=True)
+    return {key: value for key, value in composed.items() if key != "hydra"} | changes
+
+
+def test_all_nodes_read_one_file_and_go_in_lockstep_with_the_twin() -> None:
+    nodes = flight_parameters(plain(twin=True, horizon=50), Path("out"), SPEC, Path("robot.yaml"), 50)
+    assert list(nodes) == ["px4_twin", "px4", "recorder", "policy"]  # as they are started
+    assert {parameters["robot"] for parameters in nodes.values()} == {"robot.yaml"}
+    assert nodes["px4_twin"]["real_time"] is False
+    assert nodes["px4"]["wait_for_proposal"] > 0
+    assert nodes["policy"]["lockstep"]
+    assert (nodes["policy"]["task"], nodes["policy"]["horizon"]) == ("drone/gates", 50)
+    nodes = flight_parameters(plain(record=False), Path("out"), SPEC, Path("robot.yaml"), 50)
+    assert list(nodes) == ["px4", "policy"]
+    assert nodes["px4"]["wait_for_proposal"] == 0
+    assert not any(parameters["use_sim_time"] for parameters in nodes.values())
+
+
+def test_the_task_begins_at_home_and_a_twin_is_the_vehicle_of_the_training() -> None:
+    twin, real = (file_for_task("px4", SPEC, 0, is_twin) for is_twin in (True, False))
+    assert twin.plan.home == pytest.approx((1.4, -1.2, 0.8))
+    assert real.plan.home == twin.plan.home
+    assert (twin.vehicle, real.vehicle) == ("cf21B_500", "px4_sih")
+    assert real.plan.hover_throttle == VehicleFile.load("px4").plan.hover_throttle
+    with pytest.raises(RobotFileError, match="home: expected a height"):
+        file_for_task("px4", resolve({"task": "drone/takeoff_land"}), 0, True)
+
+
+def test_a_vehicle_that_somebody_else_commands_is_refused() -> None:
+    from robot_rl.deployment import DeployError
+
+    vehicle = VehicleFile.load("px4")
+    other = Endpoint("/fmu/in/vehicle_command", "px4_msgs/msg/VehicleCommand", "/other", RELIABLE, True)
+    with pytest.raises(DeployError, match="/other publishes /fmu/in/vehicle_command"):
+        deploy.check_alone([other], vehicle, False)
+    told = Endpoint("/fmu/out/vehicle_odometry", "px4_msgs/msg/VehicleOdometry", "", RELIABLE, True)
+    deploy.check_alone([told], vehicle, False)  # what a real vehicle is for
+    with pytest.raises(DeployError, match="never reaches another robot"):
+        deploy.check_alone([told], vehicle, True)
+
+
+def test_metrics_are_averages_of_the_flights_that_have_them() -> None:
+    flights = [{"success": "True", "steps": "9", "lap_time": "6.5"}, {"success": "False", "lap_time": "None"}, {}]
+    assert deploy._metrics(flights) == {"lap_time": 6.5}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_policy_flies_the_twin_in_processes_of_their_own(tmp_path, ros_domain) -> None:
+    pytest.importorskip("cyclonedds")
+    data, policy, out = (str(tmp_path / name) for name in ("hover.zarr", "policy", "out"))
+    assert cli.main(["collect", "task=drone/hover", "controller=velocity", "episodes=8", f"output={data}"]) == 0
+    arguments = [
+        f"dataset={data}", "policy=drone_mlp", "training.steps=200", "policy.denoiser.width=32",
+        "policy.denoiser.depth=1", "policy.observation=[velocity,reference]", f"output={policy}", "threads=1",
+    ]  # fmt: skip
+    assert cli.main(["train", *arguments]) == 0
+    arguments = [f"policy={policy}", "robot=px4", "twin=true", "episodes=2", "first_seed=100", "horizon=170"]
+    assert cli.main(["deploy", *arguments, f"output={out}"]) == 0
+
+    metrics = json.loads((Path(out) / "metrics.json").read_text())
+    assert metrics["episodes"] == 2
+    assert metrics["success_rate"] == metrics["comparison"]["success_rate"] == 1.0
+    assert metrics["metrics"]["position_rmse"] < 0.1
+    rows = list(csv.DictReader((Path(out) / "deployment" / "episodes.csv").open()))
+    assert [(row["seed"], row["steps"]) for row in rows] == [("100", "170"), ("101", "170")]
+
+    store = EpisodeStore.open(f"{out}/episodes.zarr")
+    assert [episode.success for episode in store] == [True, True]
+    assert [episode.facts["source"] for episode in store] == ["policy", "policy"]
+    for episode in store:
+        assert set(episode.observation) == {"velocity", "reference"}
+        # From the action that PX4 followed first; the task began when that was heard of.
+        assert 170 <= len(episode.action) <= 175
+        velocity = np.diff(-episode.observation["reference"][:, :3], axis=0) * store.contract.rate_hz
+        np.testing.assert_allclose(velocity[5:], episode.observation["velocity"][6:], atol=0.05)
