@@ -116,7 +116,7 @@ def main(config: DictConfig) -> int:
             size=plain["video_size"], record=plain["record"], **options,
         )  # fmt: skip
         _write_config(folder / "evaluation", plain)
-        print(_say_simulated(results))
+        print(say_simulated(results))
     if plain["dataset"] is not None:
         execute = plain["execute"] or max(1, candidate.policy.action_horizon // 2)
         results = offline(folder, candidate, str(plain["dataset"]), plain["dataset_episodes"], execute, plain["seed"])
@@ -392,7 +392,8 @@ def _write_config(place: Path, plain: Mapping[str, Any]) -> None:
     (place / "config.yaml").write_text(yaml.safe_dump(dict(plain), sort_keys=False))
 
 
-def _say_simulated(results: Mapping[str, Any]) -> str:
+def say_simulated(results: Mapping[str, Any]) -> str:
+    """What `simulate` found, in a few lines."""
     low, high = results["success_interval"]
     lines = [
         f"{results['policy']} on {results['environment']['task']}: {results['successes']} of {results['episodes']} "

@@ -95,6 +95,28 @@ def training_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> Path | N
     return path
 
 
+def finetuning_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> Path | None:
+    """Success and return over the control steps of a fine-tuning, with and without exploration; None without rows."""
+    panels = [("success [%]", "success_rate", 100.0), ("return", "mean_return", 1.0)]
+    if not len(_column(rows, "mean_return")[0]):
+        return None
+    with _figure(path, 6.4, 4.6) as figure:
+        axes = figure.subplots(2, 1, sharex=True)
+        for panel, (label, name, factor) in zip(axes, panels, strict=True):
+            exploring = {"success_rate": "train_success_rate", "mean_return": "train_return"}[name]
+            steps, values = _column(rows, exploring)
+            panel.plot(steps, factor * values, color=COLOURS[0], alpha=0.25, linewidth=0.8)
+            if len(steps):
+                panel.plot(steps, factor * _smooth(values), color=COLOURS[0], label="exploring")
+            steps, values = _column(rows, name)
+            panel.plot(steps, factor * values, color=COLOURS[2], marker=".", label="evaluated")
+            panel.set(ylabel=label)
+        axes[0].set_ylim(0, 101)
+        axes[0].legend(loc="lower right")
+        axes[1].set(xlabel="control steps")
+    return path
+
+
 def error_by_step(path: Path, policy: Sequence[float], hold: Sequence[float], rate_hz: float) -> Path:
     """Action error over the steps of a chunk, in deviations of the recorded actions."""
     with _figure(path, 6.4, 2.8) as figure:

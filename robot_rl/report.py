@@ -315,7 +315,8 @@ def _training(run: _Run) -> Html | None:
     if not run.curves:
         return None
     with tempfile.TemporaryDirectory() as scratch:
-        path = plots.training_curves(Path(scratch) / "training_curves.svg", run.curves)
+        draw = plots.finetuning_curves if "mean_return" in run.curves[0] else plots.training_curves
+        path = draw(Path(scratch) / "training_curves.svg", run.curves)
         curves = None if path is None else inline_plot(path)
     if curves is None:
         return None

@@ -33,12 +33,14 @@ class Learner:
     Args:
         seed: of all draws; the critic's first weights come from torch's global generator.
         first_seed: of the first training episode.
+        scale_observations: fit the policy's normaliser to what is seen, for a policy that comes from nowhere.
     """
 
     def __init__(
-        self, method: Method, environments: Environments, settings: Settings, seed: int, first_seed: int = 0
-    ) -> None:
-        self.method, self.settings, self.seed = method, settings, seed
+        self, method: Method, environments: Environments, settings: Settings, seed: int, first_seed: int = 0,
+        scale_observations: bool = False,
+    ) -> None:  # fmt: skip
+        self.method, self.settings, self.seed, self.scale_observations = method, settings, seed, scale_observations
         self.iterations, self.steps = 0, 0
         self.reward_scale = RewardScale(environments.num_envs, settings.discount)
         self.collector = Collector(
@@ -62,7 +64,7 @@ class Learner:
             FinetuneError: a loss is not finite.
         """
         settings, done = self.settings, min(1.0, self.steps / self.settings.steps)
-        if settings.observation_scale and self.iterations == 0:
+        if self.scale_observations and self.iterations == 0:
             # Without a base the policy has seen nothing that its observations could be scaled by.
             self._see(self._collect(1))
         factor = warmup_cosine(self.steps, settings.steps, 0, settings.final_learning_rate)
@@ -75,7 +77,7 @@ class Learner:
             self.method, self.model, self.optimizer, settings, train_actor=self.iterations >= settings.critic_warmup
         )
         logged = update.run(rollout, context, value, advantage, self._generator(2))
-        if settings.observation_scale:
+        if self.scale_observations:
             self._see(rollout)
         self.iterations += 1
         self.episodes = rollout.episodes
@@ -118,7 +120,7 @@ class Learner:
         self.steps, self.iterations = int(state["steps"]), int(state["iterations"])
         self.reward_scale.load(state["reward_scale"])
         self.moments.load(state["moments"])
-        if self.settings.observation_scale:
+        if self.scale_observations:
             self._apply_moments()
         left = max(0, self.settings.steps - self.steps) + self.settings.iteration_steps
         self.collector.load(state["collector"], arrays, left)

@@ -35,7 +35,6 @@ class Settings:
     discount: float
     gae_decay: float
     reward_scale: bool
-    observation_scale: bool
     epochs: int
     minibatch: int
     learning_rate: float

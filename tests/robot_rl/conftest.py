@@ -70,6 +70,15 @@ class ReachEnv(gymnasium.Env):
     def rest_action(self) -> np.ndarray:
         return self.position.astype(np.float32)
 
+    def observe(self) -> dict[str, np.ndarray]:
+        return _observation(self.position.astype(np.float32), self.goal, ())
+
+    def get_state(self) -> np.ndarray:
+        return np.array([*self.position, self.steps], float)
+
+    def set_state(self, state: np.ndarray) -> None:
+        self.position, self.steps = np.array(state[:2]), int(state[2])
+
     def image(self, camera: str, height: int, width: int) -> np.ndarray:
         picture = np.full((height, width, 3), 40, np.uint8)
         for point, colour in ((self.goal, (240, 190, 60)), (self.position, (90, 160, 250))):

@@ -16,7 +16,7 @@ from tests.robot_rl.rl.line import Line, line_policy
 
 SETTINGS: dict[str, Any] = {
     "steps": 1000, "num_envs": 4, "rollout_steps": 8, "execute": None, "discount": 0.9, "gae_decay": 0.95,
-    "reward_scale": False, "observation_scale": False, "epochs": 2, "minibatch": 16, "learning_rate": 1e-3,
+    "reward_scale": False, "epochs": 2, "minibatch": 16, "learning_rate": 1e-3,
     "critic_learning_rate": 1e-3, "final_learning_rate": 1.0, "critic_warmup": 0, "clip": 0.2, "value_clip": None,
     "entropy": 0.0, "target_kl": None, "gradient_clip": 1.0, "critic_width": 32, "critic_depth": 1, "save_every": 1,
     "evaluate_every": 1, "evaluate_episodes": 1,

@@ -1,0 +1,286 @@
+"""`robot-rl finetune`: a policy made better by reinforcement learning in simulation, in an ordinary run folder.
+
+```
+config.yaml         the composed configuration
+metrics.csv         success and return with and without exploration, losses, divergence, … over the control steps
+metrics.json        results, under `training`, and those of the evaluation
+checkpoints/last    the newest policy, and all that an exact resume needs
+checkpoints/best    the policy that did best in the evaluations of the training
+evaluation/         the best policy and the one it began with on the same seeds, as of `robot-rl evaluate compare=…`
+```
+
+Training episodes take seeds from 10 000 000 on, evaluations that choose a checkpoint those from 1 000 000 on, and the
+evaluation at the end those from 100 000 on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from robot_rl import run_folder
+from robot_rl.atomic_folder import replace_folder
+from robot_rl.evaluate import FIRST_SEED, Candidate, EvaluateError, say_simulated, simulate
+from robot_rl.interrupt import Interrupt
+from robot_rl.metric_log import MetricLog, write_results
+from robot_rl.policies import Policy, save_policy
+from robot_rl.policies.checkpoint import MODEL, checkpoint_folder
+from robot_rl.processes import find_device
+from robot_rl.provenance import provenance
+from robot_rl.rl.learner import Learner
+from robot_rl.rl.methods import build_method, fresh_policy
+from robot_rl.rl.on_policy import FinetuneError, Settings
+from robot_rl.rollout import FIRST_VALIDATION_SEED, run_episodes, without_unseen_cameras
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+FIRST_TRAINING_SEED = 10_000_000
+
+COLUMNS = (
+    "success_rate", "mean_return", "train_success_rate", "train_return", "actor_loss", "critic_loss", "entropy",
+    "clipped", "kl", "first_ratio_error", "explained_variance", "reward_scale", "learning_rate", "epochs", "updates",
+    "decisions", "evaluation_steps", "steps_per_second",
+)  # fmt: skip
+
+
+def main(config: DictConfig) -> int:
+    """Fine-tune, or go on with a stopped fine-tuning. Returns the exit status."""
+    from omegaconf import OmegaConf
+
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    plain.pop("hydra", None)
+    settings = Settings.read(plain["training"])
+    for key, least in (("seed", 0), ("threads", 1), ("episodes", 1)):
+        if plain[key] < least:
+            raise FinetuneError(f"{key}={plain[key]}: expected at least {least}")
+    torch.set_num_threads(plain["threads"])
+    base = _load_base(plain)
+    changes = {key: plain[key] for key in ("task", "robot", "controller", "randomization")} | (
+        plain["environment"] or {}
+    )
+    spec = _environment(base, changes)
+    began_with = "new" if base is None else base.name.replace("/", "-")
+    task = str(spec["task"]).replace("/", "-")
+    folder = Path(plain["output"] or f"runs/finetune/{plain['name']}-{began_with}-{task}-seed{plain['seed']}")
+    with run_folder.claimed(folder):
+        stage = run_folder.judge(folder, plain, _describe(base), plain["resume"], plain["overwrite"])
+        if stage == "finished" and (folder / "evaluation" / "results.json").exists():
+            print(f"{folder} holds this training, finished. For another one choose output= or overwrite=true.")
+            return 0
+        with _environments(spec, base, settings, plain["processes"]) as environments:
+            run = _Run(folder, plain, settings, base, spec, environments)
+            if stage == "begin":
+                run_folder.begin(folder, plain)
+            status = run.go(resume=stage != "begin")
+        if status == 0:
+            _compare(folder, base, changes, plain, run.learner.collector.execute)
+        return status
+
+
+class _Run:
+    """One command's work in the run folder."""
+
+    def __init__(
+        self, folder: Path, plain: dict[str, Any], settings: Settings, base: Candidate | None, spec: dict[str, Any],
+        environments: Any,
+    ) -> None:  # fmt: skip
+        self.folder, self.plain, self.settings, self.base = folder, plain, settings, base
+        self.spec: dict[str, Any] = spec
+        self.made_by = provenance(("robot_rl", "torch", "numpy", "mujoco"))
+        torch.manual_seed(plain["seed"])
+        if base is None:
+            device = find_device(plain["device"])
+            policy = fresh_policy(plain["network"], environments.contract).to(device)
+        else:
+            assert isinstance(base.policy, Policy)
+            policy = base.policy
+        method = build_method(plain["name"], plain["algorithm"], policy)
+        seed = FIRST_TRAINING_SEED * (1 + plain["seed"])
+        self.learner = Learner(
+            method, environments, settings, plain["seed"], seed, scale_observations=base is None
+        )  # fmt: skip
+        self.results: dict[str, Any] = {"seconds": 0.0, "best": None, "evaluation_steps": 0, "success_rate": None}
+
+    def go(self, resume: bool) -> int:
+        """Train to the end or to an interrupt."""
+        if resume:
+            self.results = self.learner.load(self.folder / "checkpoints" / "last")["results"]
+        self._introduce(resume)
+        with Interrupt("Stopping after this iteration; press Ctrl-C again to stop at once.") as interrupt:
+            self._train(interrupt)
+        if not self.learner.finished:
+            print(
+                f"Stopped after {self.learner.steps} of {self.settings.steps} steps; saved in "
+                f"{self.folder}/checkpoints/last. The same command goes on from there."
+            )
+            return interrupt.exit_status
+        self._conclude()
+        return 0
+
+    def _train(self, interrupt: Interrupt) -> None:
+        from tqdm import tqdm
+
+        learner, settings = self.learner, self.settings
+        log = MetricLog(self.folder, COLUMNS, learner.steps)
+        began, stop = time.perf_counter(), False
+        bar = tqdm(total=settings.steps, initial=learner.steps, desc="finetune", unit="step", disable=None)
+        try:
+            if learner.iterations == 0:
+                log.add(0, self._evaluate())
+            while not learner.finished and not stop:
+                started, before = time.perf_counter(), learner.steps
+                row = learner.iterate()
+                row["steps_per_second"] = (learner.steps - before) / (time.perf_counter() - started)
+                if learner.iterations % settings.evaluate_every == 0 or learner.finished:
+                    row |= self._evaluate()
+                log.add(learner.steps, row)
+                bar.update(min(learner.steps, settings.steps) - bar.n)
+                success = self.results["success_rate"]
+                bar.set_postfix(
+                    success=f"{row.get('train_success_rate', float('nan')):.0%}", evaluated=f"{success:.0%}",
+                    reward=f"{row.get('train_return', float('nan')):.4g}", refresh=False,
+                )  # fmt: skip
+                stop = interrupt.requested is not None
+                if learner.iterations % settings.save_every == 0 or learner.finished or stop:
+                    now = time.perf_counter()
+                    self.results["seconds"], began = self.results["seconds"] + now - began, now
+                    self._save_last()
+        finally:
+            bar.close()
+            log.close()
+
+    def _evaluate(self) -> dict[str, float]:
+        """Success and return without exploration; replaces `checkpoints/best` if there was none better."""
+        policy = self.learner.method.policy
+        seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + self.settings.evaluate_episodes)
+        outcomes = run_episodes(
+            policy, self.spec, seeds, num_envs=self.settings.num_envs, processes=self.plain["processes"],
+            execute=self.learner.collector.execute, progress=False,
+        )  # fmt: skip
+        row = {
+            "success_rate": sum(outcome.success for outcome in outcomes) / len(outcomes),
+            "mean_return": float(np.mean([outcome.total_reward for outcome in outcomes])),
+        }
+        self.results["success_rate"] = row["success_rate"]
+        self.results["evaluation_steps"] += sum(outcome.steps for outcome in outcomes)
+        best = self.results["best"]
+        if best is None or tuple(row.values()) >= (best["success_rate"], best["mean_return"]):
+            self.results["best"] = {"step": self.learner.steps, **row}
+            replace_folder(self.folder / "checkpoints" / "best", self._write_policy)
+        return {**row, "evaluation_steps": self.results["evaluation_steps"]}
+
+    def _save_last(self) -> None:
+        state = {"results": self.results, "recordings": _describe(self.base)}
+
+        def write(folder: Path) -> None:
+            self._write_policy(folder)
+            self.learner.save(folder, state)
+
+        replace_folder(self.folder / "checkpoints" / "last", write)
+
+    def _write_policy(self, folder: Path) -> None:
+        made_by = {
+            **self.made_by,
+            "preset": self.plain["name"],
+            "training": {
+                "step": self.learner.steps, "execute": self.learner.collector.execute, **self.plain["training"],
+                "algorithm": self.plain["algorithm"],
+            },
+            "seed": self.plain["seed"],
+            "base": None if self.base is None else {"path": str(self.base.path), **self.base.provenance},
+            "environment": self.spec,
+        }  # fmt: skip
+        save_policy(self.learner.method.policy, folder, made_by)
+        if self.base is not None and self.base.trained_on is not None:
+            self.base.trained_on.write(folder)
+
+    def _introduce(self, resume: bool) -> None:
+        size = sum(value.numel() for value in self.learner.method.policy.parameters())
+        origin = "a new policy" if self.base is None else str(self.base.path)
+        print(
+            f"{self.folder}: {self.plain['name']} of {origin}, {size / 1e6:.2f} M parameters, on {self.spec['task']} "
+            f"in {self.settings.num_envs} environments, {self.learner.collector.execute} actions of each chunk"
+        )
+        if resume:
+            print(f"Going on after step {self.learner.steps}.")
+
+    def _conclude(self) -> None:
+        seconds, best = self.results["seconds"], self.results["best"]
+        results = {
+            "steps": self.learner.steps,
+            "evaluation_steps": self.results["evaluation_steps"],
+            "seconds": round(seconds, 3),
+            "best": best,
+            "parameters": sum(value.numel() for value in self.learner.method.policy.parameters()),
+            "steps_per_second": self.learner.steps / seconds,
+        }
+        write_results(self.folder, {"training": results})
+        print(
+            f"Trained {self.learner.steps} steps in {seconds:.0f} s. checkpoints/best is of step {best['step']}, "
+            f"success {best['success_rate']:.1%}, return {best['mean_return']:.4g} on the seeds that chose it."
+        )
+
+
+def _compare(
+    folder: Path, base: Candidate | None, changes: Mapping[str, Any], plain: Mapping[str, Any], execute: int
+) -> None:
+    """The best policy, and the one it began with, on the seeds of an evaluation; then the report."""
+    from robot_rl.report import write_report
+
+    tuned = Candidate.load(folder / "checkpoints" / "best", str(find_device(plain["device"])), plain["threads"])
+    seeds = range(FIRST_SEED, FIRST_SEED + plain["episodes"])
+    results = simulate(
+        folder, tuned, changes, seeds, base, execute=execute, processes=plain["processes"], videos=0
+    )  # fmt: skip
+    print(say_simulated(results))
+    print(f"Report: {write_report(folder)}")
+
+
+def _load_base(plain: Mapping[str, Any]) -> Candidate | None:
+    """The policy to begin with.
+
+    Raises:
+        FinetuneError: there has to be one, or it cannot be trained.
+    """
+    if plain["policy"] is None:
+        if plain["network"] is None:
+            raise FinetuneError(
+                f"policy= is missing: {plain['name']} improves a trained policy, give a run folder of `robot-rl train`"
+            )
+        return None
+    base = Candidate.load(str(plain["policy"]), str(find_device(plain["device"])), plain["threads"])
+    if not isinstance(base.policy, Policy):
+        raise FinetuneError(f"{base.path} is an exported policy, which cannot be trained; give the run it came from")
+    return base
+
+
+def _environment(base: Candidate | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    from robot_rl.sim.spec import resolve
+
+    if base is not None:
+        return resolve(base.environment(changes))
+    if changes["task"] is None:
+        raise EvaluateError("task= is missing: a new policy does not say where it is to be trained")
+    return resolve({key: value for key, value in changes.items() if value is not None})
+
+
+def _environments(spec: Mapping[str, Any], base: Candidate | None, settings: Settings, processes: int | None) -> Any:
+    from robot_rl import sim
+
+    seen = spec if base is None else without_unseen_cameras(spec, base.policy)
+    return sim.make_vector(seen, settings.num_envs, processes)
+
+
+def _describe(base: Candidate | None) -> list[dict[str, Any]]:
+    """What a resumed run has to begin with again."""
+    if base is None:
+        return []
+    content = (checkpoint_folder(base.path) / MODEL).read_bytes()
+    return [{"path": str(base.path), "sha256": hashlib.sha256(content).hexdigest()}]

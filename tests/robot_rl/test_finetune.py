@@ -1,0 +1,178 @@
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from robot_rl import evaluate, train
+from robot_rl.checkpoint import ResumeError
+from robot_rl.cli import compose
+from robot_rl.finetune import main
+from robot_rl.metric_log import read_metrics, read_results
+from robot_rl.policies import PolicyError, load_policy, save_policy
+from robot_rl.policies.checkpoint import load_provenance
+from robot_rl.rl.on_policy import FinetuneError
+
+from .conftest import MakeStore
+
+pytestmark = pytest.mark.usefixtures("reach_simulation")
+
+SMALL = [
+    "task=reach", "training.num_envs=4", "training.rollout_steps=16", "training.steps=256", "training.minibatch=16",
+    "training.epochs=2", "training.critic_warmup=1", "training.evaluate_every=2", "training.evaluate_episodes=4",
+    "training.save_every=1", "training.critic_width=16", "episodes=4",
+]  # fmt: skip
+
+
+@pytest.fixture
+def base(reach_store: MakeStore, tmp_path: Path) -> Path:
+    """A flow policy of chunks of four, hardly trained."""
+    small = ["policy.denoiser.width=32", "policy.denoiser.depth=1", "policy.action_horizon=4", "training.steps=30"]
+    output = tmp_path / "base"
+    train.main(compose("train", [f"dataset={reach_store()}", f"output={output}", "threads=1", *small]))
+    return output
+
+
+def _finetune(policy: Path | None, output: Path, *overrides: str, algorithm: str = "reinflow") -> int:
+    given = [] if policy is None else [f"policy={policy}"]
+    return main(compose("finetune", [f"algorithm={algorithm}", f"output={output}", *given, *SMALL, *overrides]))
+
+
+def _rows(run: Path) -> list[dict[str, float]]:
+    timed = ("steps_per_second",)
+    rows = read_metrics(run / "metrics.csv")
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
+
+
+def _weights(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
+    return load_policy(run / "checkpoints" / which).state_dict()
+
+
+def test_leaves_a_run_like_any_other(base: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert _finetune(base, run) == 0
+    rows = _rows(run)
+    assert [row["step"] for row in rows] == [0, 64, 128, 192, 256]
+    assert [row["step"] for row in rows if "success_rate" in row] == [0, 128, 256]
+    assert "actor_loss" not in rows[1]  # the critic warms up
+    assert rows[2]["first_ratio_error"] <= 1e-5
+    before, after = load_policy(base), load_policy(run)
+    assert after.config["process"]["steps"] == 4
+    assert before.contract == after.contract
+    torch.testing.assert_close(before.encoder.normalizer.center, after.encoder.normalizer.center, rtol=0, atol=0)
+    results = read_results(run)
+    assert results["training"]["steps"] == 256
+    assert results["training"]["evaluation_steps"] == rows[-1]["evaluation_steps"] > 0
+    comparison = json.loads((run / "evaluation" / "results.json").read_text())["comparison"]
+    assert comparison["path"] == str(base)
+    assert 0 <= comparison["p_value"] <= 1
+    assert comparison["episodes"] == 4
+    made_by = load_provenance(run)
+    assert made_by["base"]["path"] == str(base)
+    assert made_by["base"]["recordings"]
+    assert made_by["environment"]["task"] == "reach"
+    page = (run / "report.html").read_text()
+    assert "control steps" in page  # the curves of a fine-tuning
+    options = [f"policy={run}", f"output={tmp_path / 'again'}", "episodes=2", "videos=0"]
+    assert evaluate.main(compose("evaluate", options)) == 0
+
+
+def test_the_best_checkpoint_is_kept(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Success 0.5, 0.75, 0.25: the middle one stays."""
+    import robot_rl.finetune as command
+
+    class Fake:
+        total_reward, steps = 0.0, 1
+
+        def __init__(self, success: bool) -> None:
+            self.success = success
+
+    shares = iter([0.5, 0.75, 0.25])
+
+    def run_episodes(policy: Any, spec: Any, seeds: Any, **_: Any) -> list[Fake]:
+        share = next(shares)
+        return [Fake(number < share * len(seeds)) for number, _ in enumerate(seeds)]
+
+    monkeypatch.setattr(command, "run_episodes", run_episodes)
+    assert _finetune(base, tmp_path / "run") == 0
+    best = read_results(tmp_path / "run")["training"]["best"]
+    assert (best["step"], best["success_rate"]) == (128, 0.75)
+    assert load_provenance(tmp_path / "run")["training"]["step"] == 128
+
+
+def _stop_after(monkeypatch: pytest.MonkeyPatch, iterations: int) -> None:
+    """Let Ctrl-C arrive during that iteration."""
+    from robot_rl.rl.learner import Learner
+
+    original = Learner.iterate
+
+    def iterate(self: Learner) -> dict[str, float]:
+        row = original(self)
+        if self.iterations == iterations:
+            os.kill(os.getpid(), signal.SIGINT)
+        return row
+
+    monkeypatch.setattr(Learner, "iterate", iterate)
+
+
+@pytest.mark.parametrize("algorithm", ["reinflow", pytest.param("ppo", marks=pytest.mark.slow)])
+def test_stopped_and_resumed_is_bit_equal_to_uninterrupted(
+    algorithm: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    base = request.getfixturevalue("base") if algorithm == "reinflow" else None
+    options = ["training.rollout_steps=10", "training.steps=240"]  # rollouts end within chunks and episodes
+    _finetune(base, tmp_path / "whole", *options, algorithm=algorithm)
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 2)
+        assert _finetune(base, tmp_path / "stopped", *options, algorithm=algorithm) == 130
+    assert "The same command goes on from there" in capsys.readouterr().out
+    assert _finetune(base, tmp_path / "stopped", *options, algorithm=algorithm) == 0
+    assert "Going on after step" in capsys.readouterr().out
+    assert _rows(tmp_path / "stopped") == _rows(tmp_path / "whole")
+    for which in ("last", "best"):
+        whole, stopped = _weights(tmp_path / "whole", which), _weights(tmp_path / "stopped", which)
+        assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    assert _finetune(base, tmp_path / "stopped", *options, algorithm=algorithm) == 0
+    assert "finished" in capsys.readouterr().out
+
+
+def test_a_new_policy_learns_its_normaliser(tmp_path: Path) -> None:
+    assert _finetune(None, tmp_path / "run", algorithm="ppo") == 0
+    policy = load_policy(tmp_path / "run" / "checkpoints" / "last")
+    assert policy.config["process"]["name"] == "gaussian"
+    # Places and goals lie in the unit square, uniformly at the start.
+    assert policy.encoder.normalizer.center[2:].tolist() == pytest.approx([0.5, 0.5], abs=0.25)
+    assert all(0.1 < value < 0.5 for value in policy.encoder.normalizer.spread[2:].tolist())
+
+
+def test_errors_come_before_any_work(base: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(
+        PolicyError, match="ppo trains Gaussian policies, this one is flow_matching; use algorithm=rein"
+    ):
+        _finetune(base, run, algorithm="ppo")
+    with pytest.raises(FinetuneError, match="policy= is missing: reinflow improves a trained policy"):
+        _finetune(None, run)
+    with pytest.raises(FinetuneError, match=r"training: cannot be read:\n  - epochs: expected at least 1, got 0"):
+        _finetune(base, run, "training.epochs=0")
+    with pytest.raises(PolicyError, match="0 < std_min <= std_max"):
+        _finetune(base, run, "algorithm.std_max=0.01")
+    with pytest.raises(ValueError, match="execute: a chunk of 4 actions"):
+        _finetune(base, run, "training.execute=5")
+    assert not run.exists() or not [path for path in run.iterdir() if path.name != ".lock"]
+
+
+def test_resume_refuses_another_base_by_name(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 1)
+        _finetune(base, tmp_path / "run")
+    policy = load_policy(base)
+    with torch.no_grad():
+        next(policy.parameters()).add_(1.0)
+    save_policy(policy, base / "checkpoints" / "best", load_provenance(base))
+    with pytest.raises(ResumeError, match="sha256"):
+        _finetune(base, tmp_path / "run")
