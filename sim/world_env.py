@@ -7,6 +7,7 @@ drones, and the lean tasks of `robot_rl.sim.lean`.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -39,8 +40,12 @@ class World(Protocol):
     contract: Contract
     period: float
     horizon: int
-    steps: np.ndarray
-    last_action: np.ndarray
+
+    @property
+    def steps(self) -> np.ndarray: ...
+
+    @property
+    def last_action(self) -> np.ndarray: ...
 
     def begin(
         self, rows: Sequence[int], seeds: Sequence[int], records: Sequence[Mapping[str, Any] | None] | None = None
@@ -121,7 +126,7 @@ class WorldEnv(gymnasium.Env):
             ActionError: the action has the wrong shape or is not finite.
         """
         action = np.asarray(action, np.float32)
-        if action.shape != self._shape or not np.isfinite(action).all():
+        if action.shape != self._shape or not all(map(math.isfinite, action.tolist())):
             names = ", ".join(f"{name} {list(feature.shape)}" for name, feature in self.contract.action.items())
             raise ActionError(f"expected {self._shape[0]} finite numbers ({names}), got {action.tolist()}")
         reward, terminated, truncated, success = (values[0] for values in self.world.step(action[None]))

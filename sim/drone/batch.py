@@ -19,6 +19,7 @@ _FIELDS = {
     "odometry": ("px", 13), "position": ("px", 3), "velocity": ("vx", 3), "quaternion": ("qw", 4), "rates": ("wx", 3),
     "acceleration": ("ax", 3), "rotors": ("m0", 4), "wind": ("windx", 3), "charge": ("charge", 1), "volt": ("volt", 1),
     "accelerometer": ("accx", 3), "gyro": ("gyrx", 3), "impact": ("impact", 1), "setpoint": ("t0", 4),
+    "sensors": ("accx", 7), "command": ("n0", 6),
 }  # fmt: skip
 _BITS = slice(_ROW["random"], _ROW["step"] + 1)
 _COMMAND = _ROW["u0"]
@@ -45,17 +46,21 @@ class DroneBatch:
         self._flat = self._x.reshape(-1)
         self._padded = np.zeros((blocks * LANES, _WIDTH + 1), np.float32)
         # Lanes without a drone hover, too: their numbers must stay finite, or they would slow the others down.
-        self._whole = np.arange(blocks * LANES)
-        self._fill(self._whole, vehicle.rows())
-        self._rest(self._whole, np.zeros((blocks * LANES, 3)))
+        self._hovering = _hovering(vehicle)
+        self._x[:] = self._hovering[:, None]
 
     def read(self, name: str) -> np.ndarray:
         """float32 [N, n]: position, velocity, acceleration, wind (world), rates, accelerometer, gyro (body),
         quaternion, rotors, charge, volt, impact (speed of the last touch-down), setpoint (throttle and rates), or
         odometry (position, velocity, quaternion, rates)."""
+        return self.view(name).transpose(0, 2, 1).reshape(-1, _FIELDS[name][1])[: self.num].copy()
+
+    def view(self, name: str) -> np.ndarray:
+        """float32 [blocks, n, lanes]: where what `read` names stands, also `sensors` (accelerometer, gyro, impact) and
+        `command`: five numbers of the level's form, and from which substep of the next step they replace the present
+        ones; a step that ends before drops them."""
         row, size = _FIELDS[name]
-        start = _ROW[row]
-        return self._x[:, start : start + size].transpose(0, 2, 1).reshape(-1, size)[: self.num].copy()
+        return self._x[:, _ROW[row] : _ROW[row] + size]
 
     def write(self, name: str, values: np.ndarray, indices: Sequence[int] | np.ndarray | None = None) -> None:
         """Set what `read` names, [n, ...], of the drones given (default: all)."""
@@ -83,26 +88,28 @@ class DroneBatch:
             parameters: rows of `flight.PARAMETERS`, and `charge`; [n] or numbers. What is not given is 0 for
                 disturbances and sensors, and the vehicle's own for the rest.
         """
-        lanes = np.asarray(indices)
         values = dict(parameters or {})
-        charge = values.pop("charge", 1.0)
-        self._fill(lanes, {**self.vehicle.rows(), **values})
-        self._rest(lanes, np.broadcast_to(position, (len(lanes), 3)))
-        self.write("velocity", np.broadcast_to(velocity, (len(lanes), 3)), lanes)
-        self.write("rates", np.broadcast_to(rates, (len(lanes), 3)), lanes)
-        self.write("charge", np.broadcast_to(charge, len(lanes)), lanes)
-        sag = values.get("sag_empty", 0.0) * (1.0 - np.asarray(charge))
-        self.write("volt", np.broadcast_to(1.0 - sag, len(lanes)), lanes)
+        if unknown := sorted(set(values) - set(PARAMETERS) - {"charge"}):
+            raise ValueError(f"no parameter {', '.join(unknown)}; there are: {', '.join(PARAMETERS)}")
+        rows = np.tile(self._hovering, (len(indices), 1))
+        for name, value in values.items():
+            rows[:, _ROW[name]] = value
+        for name, value in (("px", position), ("vx", velocity), ("wx", rates)):
+            rows[:, _ROW[name] : _ROW[name] + 3] = value
+        rows[:, _ROW["volt"]] = 1.0 - rows[:, _ROW["sag_empty"]] * (1.0 - rows[:, _ROW["charge"]])
         if quaternion is not None:
-            turned = np.broadcast_to(quaternion, (len(lanes), 4))
-            self.write("quaternion", turned / np.linalg.norm(turned, axis=1, keepdims=True), lanes)
+            turned = np.asarray(quaternion, float)
+            unit = turned / np.sqrt((turned * turned).sum(-1, keepdims=True))
+            # Heading: the turn about the thrust, apart from its tilt.
+            part = unit[..., [0, 3]]
+            length = np.sqrt((part * part).sum(-1, keepdims=True))
+            rows[:, _ROW["qw"] : _ROW["qw"] + 4] = unit
+            rows[:, _ROW["hc"] : _ROW["hc"] + 2] = np.where(length > 1e-6, part / np.maximum(length, 1e-6), [1.0, 0.0])
         bits = np.stack([np.random.SeedSequence(int(seed)).generate_state(2) for seed in seeds]).astype(np.uint32)
         bits[:, 1] |= 1
-        self._put(lanes, "random", bits[:, 0].view(np.float32))
-        self._put(lanes, "step", bits[:, 1].view(np.float32))
-        heading = self._heading(lanes)
-        self._put(lanes, "hc", heading[:, 0])
-        self._put(lanes, "hs", heading[:, 1])
+        rows[:, _BITS] = bits.view(np.float32)
+        lanes = np.asarray(indices)
+        self._x[lanes // LANES, :, lanes % LANES] = rows
 
     def command(self, commands: np.ndarray, switch: np.ndarray | float = 0.0) -> None:
         """Set commands [N, n] of the level's form; they replace the present ones at substep `switch` of the next step.
@@ -143,36 +150,18 @@ class DroneBatch:
         rows[:, _BITS] = state[:, _BITS].astype(np.uint32).view(np.float32)
         self._x[lanes // LANES, :, lanes % LANES] = rows
 
-    def _rest(self, lanes: np.ndarray, position: np.ndarray) -> None:
-        """Hover at positions, upright, with every filter and integral at zero."""
-        self._x[lanes // LANES, : len(STATE), lanes % LANES] = 0.0
-        hover = self.vehicle.hover_throttle
-        linear, quadratic = self.vehicle.thrust_of_speed
-        for name, value in {"qw": 1.0, "hc": 1.0, "charge": 1.0, "volt": 1.0, "u0": hover, "n0": hover}.items():
-            self._put(lanes, name, value)
-        thrust = hover * self.vehicle.thrust_max
-        speed = (
-            thrust / linear
-            if quadratic == 0
-            else (np.sqrt(linear**2 + 4 * quadratic * thrust) - linear) / (2 * quadratic)
-        )
-        for rotor in range(4):
-            self._put(lanes, f"m{rotor}", speed)
-        for axis, name in enumerate(("px", "py", "pz")):
-            self._put(lanes, name, position[:, axis])
-
-    def _heading(self, lanes: np.ndarray) -> np.ndarray:
-        """Cosine and sine of half the heading [n, 2]: the turn about the thrust, apart from its tilt."""
-        part = self._x[lanes // LANES, _ROW["qw"] : _ROW["qw"] + 4, lanes % LANES][:, [0, 3]]
-        length = np.linalg.norm(part, axis=1, keepdims=True)
-        return np.where(length > 1e-6, part / np.maximum(length, 1e-6), [1.0, 0.0])
-
-    def _fill(self, lanes: np.ndarray, values: Mapping[str, Any]) -> None:
-        self._x[lanes // LANES, len(STATE) :, lanes % LANES] = 0.0
-        for name, value in values.items():
-            if name not in PARAMETERS:
-                raise ValueError(f"no parameter {name!r}; there are: {', '.join(PARAMETERS)}")
-            self._put(lanes, name, value)
-
     def _put(self, lanes: np.ndarray, name: str, value: Any) -> None:
         self._x[lanes // LANES, _ROW[name], lanes % LANES] = value
+
+
+def _hovering(vehicle: Vehicle) -> np.ndarray:
+    """All rows, float32 [ROWS], of a vehicle that hovers at the origin with every filter and integral at zero."""
+    hover = vehicle.hover_throttle
+    thrust, (linear, quadratic) = hover * vehicle.thrust_max, vehicle.thrust_of_speed
+    speed = (np.sqrt(linear**2 + 4 * quadratic * thrust) - linear) / (2 * quadratic) if quadratic else thrust / linear
+    values = {"qw": 1.0, "hc": 1.0, "charge": 1.0, "volt": 1.0, "u0": hover, "n0": hover, **vehicle.rows()}
+    values |= {f"m{rotor}": speed for rotor in range(4)}
+    rows = np.zeros(ROWS, np.float32)
+    for name, value in values.items():
+        rows[_ROW[name]] = value
+    return rows

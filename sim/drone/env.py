@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from robot_rl.sim.drone.world import DroneWorld
 from robot_rl.sim.spec import resolve
 from robot_rl.sim.world_env import WorldEnv, WorldVectorEnv
@@ -27,6 +29,11 @@ class DroneEnv(WorldEnv):
     def __init__(self, spec: str | Mapping[str, Any]) -> None:
         resolved = resolve(spec)
         super().__init__(resolved, DroneWorld(resolved, 1))
+
+    def observe(self) -> dict[str, np.ndarray]:
+        """The observation of the present state, with the delay and noise of the episode."""
+        parts, row = self.world.parts, self.world.look()[0]
+        return dict(zip(parts, map(row.__getitem__, parts.values()), strict=True))
 
 
 class DroneVectorEnv(WorldVectorEnv):

@@ -93,6 +93,16 @@ def longest_command_delay(config: Mapping[str, Any]) -> float:
     return sum(_interval(option, command.get(option, 0.0))[1] for option in ("delay", "jitter"))
 
 
+def link(record: Mapping[str, Any]) -> list[float]:
+    """What a record says of commands, odometry and vehicle, in the order of the columns `drawn` of `episode`."""
+    command, odometry = record.get("command", {}), record.get("odometry", {})
+    return [
+        *(command.get(name, 0.0) for name in ("delay", "jitter", "drop")),
+        *(odometry.get(name, 0.0) for name in ("position", "velocity", "attitude", "rates", "delay", "drop")),
+        *(record.get(name, 1.0) for name in ("mass", "thrust")),
+    ]
+
+
 def parameters(record: Mapping[str, Any], vehicle: Vehicle, period: float) -> dict[str, Any]:
     """Parameters of `DroneBatch.begin` for a record, with steps of `period` s."""
     rows: dict[str, Any] = dict(vehicle.rows(**{name: record.get(name, 1.0) for name in FACTORS}))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ class Vehicle:
             values[f"{key}2"] = SUBSTEP * rule.get("quadratic", 0.0) * self.greatest_speed / lag
         return values
 
-    @property
+    @cached_property
     def control(self) -> dict[str, dict[str, Any]]:
         """Parameters of the autopilot: PX4's with what differs here."""
         content = deepcopy(_autopilot())

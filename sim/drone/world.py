@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from robot_rl.datasets.contract import Contract, Feature, Role
-from robot_rl.sim.drone import variation
-from robot_rl.sim.drone.attitude import rotate_back
+from robot_rl.sim.drone import episode, variation
 from robot_rl.sim.drone.batch import DroneBatch
-from robot_rl.sim.drone.course import Course, crossings, make_course, pole_hits
+from robot_rl.sim.drone.course import make_course
 from robot_rl.sim.drone.flight import SUBSTEP
 from robot_rl.sim.drone.reference import COLUMNS, reference
 from robot_rl.sim.drone.spec import CONTROLLERS, load
-from robot_rl.sim.drone.transmission import Transmission
 from robot_rl.sim.drone.vehicle_model import Vehicle, load_vehicle
 from robot_rl.sim.gl_context import RenderError
 from robot_rl.sim.spec import SpecError
 
 AHEAD_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 """How far ahead the reference is observed [s]."""
-REWARD_WIDTH = 0.25
-"""Distance from the reference at which the reward has fallen to exp(-1) [m]."""
-CRASH_HEIGHT = 0.02
-"""Of the centre above the ground, where a course counts as left [m]."""
-PATIENCE = 0.15
-"""How far a drone may be behind or before the reference of a course until that waits or hurries [m]."""
+
+_FORMS = {
+    "rates": episode.THROTTLE_RATES, "attitude": episode.THROTTLE_ATTITUDE, "velocity": episode.VELOCITY_YAW_RATE,
+    "position": episode.POSITION_YAW,
+}  # fmt: skip
 
 
 class DroneWorld:
@@ -39,10 +37,10 @@ class DroneWorld:
     Attributes:
         contract: of one drone.
         table: reference of each drone, float32 [N, T, COLUMNS].
-        steps: taken in each episode, int64 [N]. moment: row of `table` that is the reference now, int64 [N]: the same,
-            but on a course the reference goes along with the drone, which cannot see it.
-        last_action: float32 [N, A].
         records: what was drawn for each.
+        gates: centre and yaw of each, [N, G, 4].
+        rules: what `episode` knows of task and vehicle.
+        parts: columns of `look`, by feature of the contract.
     """
 
     def __init__(self, spec: Mapping[str, Any], num: int) -> None:
@@ -50,6 +48,7 @@ class DroneWorld:
         self._rows = np.arange(num)
         self.vehicle: Vehicle = load_vehicle(spec["robot"])
         self.level = CONTROLLERS[spec["controller"]]
+        self._form = _FORMS[self.level]
         self.period = 1 / float(spec["rate_hz"])
         substeps = self.period / SUBSTEP
         if substeps < 1 or abs(substeps - round(substeps)) > 1e-6:
@@ -58,31 +57,39 @@ class DroneWorld:
         self.config = {} if spec["randomization"] is None else load("randomization", spec["randomization"])
         variation.check(self.config)
         self.horizon = int(spec["horizon"])
-        self.radius = 1.5 * float(np.hypot(*self.vehicle.arm))
-        self._ahead = np.array([round(time / self.period) for time in AHEAD_S])
+        self._ahead = [round(time / self.period) for time in AHEAD_S]
         self.course = make_course(self.task)
-        gates = 0 if self.course is None else len(self.course.centers)
-        self.centers, self.yaws = np.zeros((num, gates, 3)), np.zeros((num, gates))
-        self.steps, self.moment = np.zeros(num, np.int64), np.zeros(num, np.int64)
-        self._table_steps = min(self.horizon, 20_000) + int(self._ahead[-1]) + 1
+        self.gates = np.zeros((num, 0 if self.course is None else len(self.course.centers), 4))
+        self._poles = np.zeros((0, 2)) if self.course is None else self.course.poles
+        self._table_steps = min(self.horizon, 20_000) + self._ahead[-1] + 1
         self.table = np.zeros((num, self._table_steps, COLUMNS), np.float32)
         self.records: list[Mapping[str, Any]] = [{} for _ in range(num)]
-        self.passed = np.zeros(num, np.int64)
-        self._square, self._counted, self._lap = (np.zeros(num) for _ in range(3))
-        self._margin = np.full(num, np.inf)
-        self.last_action = np.stack([self.rest_action(row) for row in range(num)])
-        width = self.last_action.shape[1] + (self.level == "position")
-        self._transmission = Transmission(num, self.period, width, variation.longest_command_delay(self.config))
-        self._features = self._observation_features()
+        width = len(self.rest_action(0))
+        kept = math.ceil(variation.longest_command_delay(self.config) / self.period) + 2
+        self._memory, self._drawn = np.zeros((num, episode.MEMORY)), np.zeros((num, episode.DRAWN))
+        self._keys = np.zeros(num, np.uint64)
+        self._sent = np.zeros((num, kept, 1 + width + (self.level == "position")))
+        self._past = np.zeros((num, variation.LONGEST_OBSERVATION_DELAY + 1, episode.ODOMETRY))
+        view = self.batch.view
+        self._odometry, self._sensors, self._wind, self._command = map(view, ("odometry", "sensors", "wind", "command"))
+        features = self._observation_features()
         self.contract = Contract(
             f"drone_{self.task['name']}_{self.vehicle.name}_{spec['controller']}", float(spec["rate_hz"]),
-            self._features, self._action_features(), f"px4_{spec['controller']}",
+            features, self._action_features(), f"px4_{spec['controller']}",
         )  # fmt: skip
-        self._bounds = self.contract.action_bounds
+        ends = np.cumsum([feature.shape[0] for feature in features.values()]).tolist()
+        columns = {
+            name: slice(end - feature.shape[0], end)
+            for end, (name, feature) in zip(ends, features.items(), strict=True)
+        }
         if spec["observation"] is not None:
-            if missing := sorted(set(spec["observation"]) - set(self._features)):
-                raise SpecError(f"no such observation: {', '.join(missing)}; there are: {', '.join(self._features)}")
+            if missing := sorted(set(spec["observation"]) - set(features)):
+                raise SpecError(f"no such observation: {', '.join(missing)}; there are: {', '.join(features)}")
             self.contract = self.contract.select(spec["observation"])
+        self.parts = {name: columns[name] for name in self.contract.observation}
+        self._width = ends[-1]
+        self.rules = self._make_rules()
+        self.last_action[:] = [self.rest_action(row) for row in range(num)]
 
     def begin(
         self, rows: Sequence[int], seeds: Sequence[int], records: Sequence[Mapping[str, Any] | None] | None = None
@@ -93,14 +100,14 @@ class DroneWorld:
         quaternions, parameters = np.zeros((len(chosen), 4)), []
         for index, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
             given = None if records is None else records[index]
-            drawn = variation.draw(self.config, self.centers.shape[1], np.random.default_rng([seed, 1]))
+            drawn = variation.draw(self.config, self.gates.shape[1], np.random.default_rng([seed, 1]))
             record = drawn if given is None else given
             if given is not None and set(given) != set(drawn):
                 raise SpecError("the record of a randomisation belongs to another configuration")
             self.records[row] = record
             course = make_course(self.task, record.get("gates"))
             if course is not None:
-                self.centers[row], self.yaws[row] = course.centers, course.yaws
+                self.gates[row, :, :3], self.gates[row, :, 3] = course.centers, course.yaws
             generator = np.random.default_rng([seed, 0])
             self.table[row] = reference(self.task, self._table_steps, self.period, generator, course)
             spread = self.task["start"]
@@ -110,99 +117,91 @@ class DroneWorld:
             quaternions[index] = [1.0, *(axis / 2)]
             parameters.append(variation.parameters(record, self.vehicle, self.period))
             infos.append({"seed": int(seed), "success": False, **({"randomization": record} if self.config else {})})
-        joined = {name: np.array([row[name] for row in parameters]) for name in parameters[0]}
+        joined = dict(zip(parameters[0], np.array([[*row.values()] for row in parameters], np.float32).T, strict=True))
         self.batch.begin(
             chosen, seeds, starts["position"] + self.table[chosen, 0, :3], starts["velocity"], quaternions,
             starts["rates"], joined,
         )  # fmt: skip
-        self.steps[chosen] = self.moment[chosen] = self.passed[chosen] = 0
-        for row in chosen:
+        self._memory[chosen] = 0.0
+        self._memory[chosen, episode.MARGIN] = self._sent[chosen, :, 0] = episode.NEVER
+        odometry = self.batch.read("odometry")
+        self._past[chosen] = odometry[chosen, None]
+        for row, seed in zip(rows, seeds, strict=True):
             self.last_action[row] = self.rest_action(row)
-        self._square[chosen] = self._counted[chosen] = self._lap[chosen] = 0.0
-        self._margin[chosen] = np.inf
-        picked = [self.records[row] for row in rows]
-        self._transmission.begin(chosen, np.asarray(seeds), picked, self._odometry()[chosen])
-        self._transmission.receive(self._odometry(), self.steps)
+            self._keys[row] = np.random.SeedSequence([int(seed), 2]).generate_state(1, np.uint64)[0]
+            self._drawn[row] = variation.link(self.records[row])
+            self._memory[row, episode.SEEN :] = odometry[row]
+            episode.receive(row, self.rules, self._memory, self._drawn, self._keys, self._past, self._odometry)
         return infos
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Fly one step under actions [N, A]: reward, terminated, truncated and success [N].
+        """Fly one step under float32 actions [N, A]: reward, terminated, truncated and success [N].
 
         Terminated: crashed, too far or too fast, or through all gates. Truncated: at the horizon, or not finite.
         """
-        before = self.batch.read("position")
-        self.last_action[:] = actions
-        commands, switch = self._transmission.send(self._commands(actions), self.steps)
-        self.batch.command(commands, switch)
+        rules, memory, drawn, keys = self.rules, self._memory, self._drawn, self._keys
+        episode.send(actions, self._form, rules, memory, drawn, keys, self._sent, self._odometry, self._command)
         self.batch.step()
-        return self._judge(before)
+        return self._judge()
 
     def place(self, odometry: np.ndarray) -> None:
         """Take over where drones really are, [N, 13]: position, velocity, quaternion and rates. No time passes."""
         self.batch.write("odometry", odometry)
-        self._transmission.receive(self._odometry(), self.steps)
+        for row in range(self.num):
+            episode.receive(row, self.rules, self._memory, self._drawn, self._keys, self._past, self._odometry)
 
     def follow(
         self, actions: np.ndarray, odometry: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """As `step`, where the step was flown elsewhere and has led to `odometry`, see `place`."""
-        before = self.batch.read("position")
+        self._memory[:, episode.BEFORE : episode.BEFORE + 3] = self.batch.read("position")
         self.last_action[:] = actions
         self.batch.write("odometry", odometry)
-        return self._judge(before)
-
-    def _judge(self, before: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Let a step have passed that began at positions `before` [N, 3]; see `step`."""
-        self.steps += 1
-        odometry = self._odometry()
-        self._move_on(odometry[:, :3])
-        self._transmission.receive(odometry, self.steps)
-        position, limits, goal = odometry[:, :3], self.task["limits"], self.task["success"]
-        error = _length(position - self.table[self._rows, self.moment, :3])
-        late = self.steps * self.period > goal.get("after", 0.0)
-        self._square += np.where(late, error**2, 0.0)
-        self._counted += late
-        lost = (
-            (error > limits["distance"])
-            | (_length(odometry[:, 3:6]) > limits["speed"])
-            | (_length(odometry[:, 10:]) > limits["rates"])
-        )
-        over = self.steps >= self.horizon
-        if self.course is None:
-            reward = np.exp(-((error / REWARD_WIDTH) ** 2))
-            success = over & ~lost & (self.rmse < goal["rmse"])
-            if "landed" in goal:
-                success &= self._landed(goal["landed"])
-        else:
-            passed, crashed = self._fly_course(before, position, self.course)
-            lost |= crashed
-            done = (self.passed == self.centers.shape[1]) & ~lost
-            reward, success = passed.astype(float), done
-            lost |= done
-        diverged = ~np.isfinite(odometry).all(1)
-        return reward, lost & ~diverged, (over & ~lost) | diverged, success & ~diverged
+        return self._judge()
 
     @property
-    def rmse(self) -> np.ndarray:
-        """Root mean square distance from the reference so far, from the time on that the task counts [N] [m]."""
-        return np.sqrt(self._square / np.maximum(self._counted, 1.0))
+    def steps(self) -> np.ndarray:
+        """Taken in each episode, int64 [N]."""
+        return self._memory[:, episode.STEPS].astype(np.int64)
+
+    @property
+    def moment(self) -> np.ndarray:
+        """Row of `table` that is the reference now, int64 [N]: the number of steps, but on a course the reference goes
+        along with the drone, which cannot see it."""
+        return self._memory[:, episode.MOMENT].astype(np.int64)
+
+    @property
+    def last_action(self) -> np.ndarray:
+        """[N, A], not a copy."""
+        width = self._sent.shape[2] - 1 - (self.level == "position")
+        return self._memory[:, episode.ACTION : episode.ACTION + width]
 
     def metrics(self, row: int) -> dict[str, Any]:
-        """Of an episode so far: position RMSE [m], gates passed, lap time [s] and least gate margin [m]."""
-        found: dict[str, Any] = {"position_rmse": float(self.rmse[row])}
+        """Of an episode so far: position RMSE [m] from the time on that the task counts, gates passed, lap time [s] and
+        least gate margin [m]."""
+        own = self._memory[row]
+        error = math.sqrt(own[episode.SQUARE] / max(own[episode.COUNTED], 1.0))
+        found: dict[str, Any] = {"position_rmse": error}
         if self.course is not None:
-            gates = self.centers.shape[1]
-            found["gates_passed"] = int(self.passed[row])
-            found["lap_time"] = float(self._lap[row]) if self.passed[row] == gates else None
-            found["gate_margin"] = float(self._margin[row]) if np.isfinite(self._margin[row]) else None
+            passed, margin = int(own[episode.PASSED]), float(own[episode.MARGIN])
+            found["gates_passed"] = passed
+            found["lap_time"] = float(own[episode.LAP]) if passed == self.gates.shape[1] else None
+            found["gate_margin"] = None if margin == episode.NEVER else margin
         return found
+
+    def look(self) -> np.ndarray:
+        """All features as they are now, float32 [N, O]; `parts` says which columns one of the contract has."""
+        seen = np.empty((self.num, self._width), np.float32)
+        episode.observe(
+            self.rules, self._memory, self._drawn, self.table, self.gates, self._poles, self._odometry, self._sensors,
+            self._wind, seen,
+        )  # fmt: skip
+        return seen
 
     def observe(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Observations of the contract, {name: [n, ...]}, of the drones that a mask [N] tells."""
-        seen = self._transmission.seen()
-        return {
-            name: getattr(self, f"_see_{name}")(seen)[rows].astype(np.float32) for name in self.contract.observation
-        }
+        seen = self.look()[rows]
+        return {name: seen[:, columns] for name, columns in self.parts.items()}
 
     def image(self, row: int, camera: str, height: int, width: int) -> np.ndarray:
         """Raises: RenderError, as drones have no cameras yet."""
@@ -222,10 +221,8 @@ class DroneWorld:
 
     def get_states(self) -> np.ndarray:
         """All that decides the future within the present episodes, float64 [N, S]."""
-        counts = (self.steps, self.moment, self.passed, self._square, self._counted, self._lap, self._margin)
-        own = np.stack(counts, 1).astype(float)
-        own[~np.isfinite(own)] = -1.0
-        return np.concatenate([own, self.last_action, self.batch.get_state(), self._transmission.get_state()], axis=1)
+        own = (self._memory, self._sent, self._past)
+        return np.concatenate([*(part.reshape(self.num, -1) for part in own), self.batch.get_state()], axis=1)
 
     def set_states(self, states: np.ndarray, rows: np.ndarray) -> None:
         """Continue from `get_states`; records, references and gates stay those of the present episodes.
@@ -233,68 +230,37 @@ class DroneWorld:
         Raises:
             ValueError: the states are of another specification.
         """
-        states = np.asarray(states, float)
-        counts, own = 7, 7 + self.last_action.shape[1]
-        flight = self.batch.get_state().shape[1]
-        expected = own + flight + self._transmission.get_state().shape[1]
+        states, own = np.asarray(states, float), (self._memory, self._sent, self._past)
+        ends = np.cumsum([part[0].size for part in own])
+        expected = int(ends[-1]) + self.batch.get_state().shape[1]
         if states.shape != (len(rows), expected):
             raise ValueError(
                 f"expected states of shape {[len(rows), expected]} for {self.contract.name}, got {list(states.shape)}"
             )
-        self.steps[rows], self.moment[rows], self.passed[rows] = states[:, :3].T
-        self._square[rows], self._counted[rows], self._lap[rows] = states[:, 3:6].T
-        self._margin[rows] = np.where(states[:, 6] < -0.5, np.inf, states[:, 6])
-        self.last_action[rows] = states[:, counts:own]
-        self.batch.set_state(states[:, own : own + flight], rows)
-        self._transmission.set_state(states[:, own + flight :], rows)
+        *parts, flown = np.split(states, ends, axis=1)
+        for part, values in zip(own, parts, strict=True):
+            part[rows] = values.reshape(len(rows), *part.shape[1:])
+        self.batch.set_state(flown, rows)
 
-    def _at(self, steps: np.ndarray) -> np.ndarray:
-        return np.minimum(steps, self._table_steps - 1)
+    def _judge(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What a step that has been flown is worth; see `step`."""
+        reward, flags = np.empty(self.num), np.empty((3, self.num), np.bool_)
+        episode.finish(
+            self.rules, self._memory, self._drawn, self._keys, self._past, self.table, self.gates, self._poles,
+            self._odometry, self._sensors, reward, flags,
+        )  # fmt: skip
+        return reward, flags[0], flags[1], flags[2]
 
-    def _move_on(self, position: np.ndarray) -> None:
-        """Advance the reference by a step: on a course by none or two where the drone is behind or before it."""
-        pace = 1
-        if self.course is not None:
-            goal = self.table[self._rows, self.moment]
-            speed = np.maximum(_length(goal[:, 3:6]), 1e-6)
-            behind = np.einsum("nk,nk->n", goal[:, :3] - position, goal[:, 3:6]) / speed
-            pace = 1 - (behind > PATIENCE) + (behind < -PATIENCE)
-        self.moment = self._at(self.moment + pace)
-
-    def _odometry(self) -> np.ndarray:
-        return self.batch.read("odometry")
-
-    def _commands(self, actions: np.ndarray) -> np.ndarray:
-        if self.level == "position":
-            half = actions[:, 3:] / 2
-            return np.concatenate([actions[:, :3], np.cos(half), np.sin(half)], axis=1)
-        if self.level == "attitude":
-            length = np.linalg.norm(actions[:, 1:], axis=1, keepdims=True)
-            upright = np.array([1.0, 0, 0, 0], actions.dtype)
-            return np.concatenate(
-                [actions[:, :1], np.where(length > 1e-6, actions[:, 1:] / np.maximum(length, 1e-6), upright)], axis=1
-            )
-        if self.level == "rates":
-            low, high = self._bounds
-            return np.clip(actions, low, high)
-        return actions
-
-    def _landed(self, speed: float) -> np.ndarray:
-        low = self.batch.read("position")[:, 2] <= self.vehicle.floor + 1e-3
-        return low & (self.batch.read("impact")[:, 0] < speed)
-
-    def _fly_course(self, before: np.ndarray, after: np.ndarray, course: Course) -> tuple[np.ndarray, np.ndarray]:
-        """Advance gates; which drones passed one now, and which crashed."""
-        sides = (course.opening, course.frame, self.radius)
-        through, hit, margin = crossings(self.centers, self.yaws, before[:, None], after[:, None], *sides)
-        rows = self._rows
-        wanted = np.minimum(self.passed, self.centers.shape[1] - 1)
-        passed = through[rows, wanted] & (self.passed < self.centers.shape[1])
-        self._margin = np.where(passed, np.minimum(self._margin, margin[rows, wanted]), self._margin)
-        self.passed += passed
-        self._lap = np.where(passed, self.steps * self.period, self._lap)
-        crashed = hit.any(1) | pole_hits(course.poles, course.pole_radius, after, self.radius)
-        return passed, crashed | (after[:, 2] < self.vehicle.floor + CRASH_HEIGHT)
+    def _make_rules(self) -> np.ndarray:
+        """See `episode.PERIOD` and the following."""
+        limits, goal, course = self.task["limits"], self.task["success"], self.course
+        low, high = (np.resize(bound, episode.ACTION_WIDTH) for bound in self.contract.action_bounds)
+        sizes = [0.0, 0.0, 0.0] if course is None else [course.opening, course.frame, course.pole_radius]
+        return np.array([
+            self.period, SUBSTEP, self.horizon, goal.get("after", 0.0), goal.get("rmse", 0.0), goal.get("landed", 0.0),
+            limits["distance"], limits["speed"], limits["rates"], sizes[0], sizes[1],
+            1.5 * math.hypot(*self.vehicle.arm), sizes[2], self.vehicle.floor, *low, *high, *self._ahead,
+        ])  # fmt: skip
 
     def _observation_features(self) -> dict[str, Feature]:
         xyz = ("x", "y", "z")
@@ -317,7 +283,7 @@ class DroneWorld:
             poles = (self.course.poles.size,)
             features.append(Feature("poles", poles, **offset))
         features += [
-            Feature("last_action", self.last_action.shape[1:]),
+            Feature("last_action", (len(self.rest_action(0)),)),
             Feature("vehicle_factors", (2,), names=("mass", "thrust"), role="privileged"),
             Feature("wind", (3,), names=xyz, unit="m/s", frame="world", role="privileged"),
         ]
@@ -348,76 +314,3 @@ class DroneWorld:
             ],
         }
         return {feature.name: feature for feature in levels[self.level]}
-
-    def _see_position(self, seen: np.ndarray) -> np.ndarray:
-        return seen[:, :3]
-
-    def _see_velocity(self, seen: np.ndarray) -> np.ndarray:
-        return seen[:, 3:6]
-
-    def _see_attitude(self, seen: np.ndarray) -> np.ndarray:
-        quaternion = seen[:, 6:10]
-        largest = np.abs(quaternion).argmax(1)
-        return np.asarray(quaternion * np.where(quaternion[self._rows, largest] < 0, -1.0, 1.0)[:, None])
-
-    def _see_body_rates(self, seen: np.ndarray) -> np.ndarray:
-        return seen[:, 10:]
-
-    def _see_accelerometer(self, _: np.ndarray) -> np.ndarray:
-        return self.batch.read("accelerometer")
-
-    def _see_gyro(self, _: np.ndarray) -> np.ndarray:
-        return self.batch.read("gyro")
-
-    def _see_range(self, _: np.ndarray) -> np.ndarray:
-        return self._distance_below()[:, None]
-
-    def _see_optical_flow(self, _: np.ndarray) -> np.ndarray:
-        """How the ground below moves past a camera that looks down the body's z axis, along its x and y."""
-        odometry = self._odometry()
-        body, rates = rotate_back(odometry[:, 6:10], odometry[:, 3:6]), odometry[:, 10:]
-        distance = np.maximum(self._distance_below(), 0.05)[:, None]
-        return -body[:, :2] / distance + np.stack([rates[:, 1], -rates[:, 0]], 1)
-
-    def _see_reference(self, seen: np.ndarray) -> np.ndarray:
-        ahead = self._at(self.moment[:, None] + self._ahead)
-        return (self.table[self._rows[:, None], ahead, :3] - seen[:, None, :3]).reshape(self.num, -1)
-
-    def _see_next_gate(self, seen: np.ndarray) -> np.ndarray:
-        return self._gate(self.passed, seen)
-
-    def _see_gate_after(self, seen: np.ndarray) -> np.ndarray:
-        return self._gate(self.passed + 1, seen)
-
-    def _see_poles(self, seen: np.ndarray) -> np.ndarray:
-        assert self.course is not None
-        return (self.course.poles - seen[:, None, :2]).reshape(self.num, -1)
-
-    def _see_last_action(self, _: np.ndarray) -> np.ndarray:
-        return self.last_action
-
-    def _see_vehicle_factors(self, _: np.ndarray) -> np.ndarray:
-        return np.array([[record.get("mass", 1.0), record.get("thrust", 1.0)] for record in self.records])
-
-    def _see_wind(self, _: np.ndarray) -> np.ndarray:
-        return self.batch.read("wind")
-
-    def _gate(self, number: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """Pose of a gate of each drone, [N, 7], from the position seen; behind the last one the last."""
-        wanted = np.minimum(number, self.centers.shape[1] - 1)
-        half = self.yaws[self._rows, wanted] / 2
-        zero = np.zeros_like(half)
-        turn = np.stack([np.cos(half), zero, zero, np.sin(half)], 1)
-        turn *= np.where(np.abs(turn).max(1) > turn.max(1), -1.0, 1.0)[:, None]
-        return np.concatenate([self.centers[self._rows, wanted] - seen[:, :3], turn], axis=1)
-
-    def _distance_below(self) -> np.ndarray:
-        """To the ground along the body's z axis [N] [m]; 30 where that does not point down."""
-        odometry = self._odometry()
-        x, y = odometry[:, 7], odometry[:, 8]
-        down = 1 - 2 * (x * x + y * y)
-        return np.where(down > 0.1, odometry[:, 2] / np.maximum(down, 0.1), 30.0)
-
-
-def _length(vectors: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.einsum("...k,...k->...", vectors, vectors))

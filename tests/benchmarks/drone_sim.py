@@ -3,7 +3,8 @@
 A step is one substep of 2 ms with all features on: rate controller, mixer, rotor lag, full inertia, gyroscopic terms,
 drag, mean wind and gusts, kicks, battery sag, noise of gyro and accelerometer, delayed commands. Every process is kept
 on one core. Commands (thrust and body rates) change at 50 Hz here; crazyflow takes them before each `Sim.step` of
-2 ms, the way that its controllers are called, and is asked for `Sim.step(10)` besides.
+2 ms, the way that its controllers are called, and is asked for `Sim.step(10)` besides. The Gymnasium environment holds
+a point by the position controller, with everything randomised, and its resets count.
 
 `--peer` is the Python of an environment that holds crazyflow:
 
@@ -121,7 +122,7 @@ def env(_: int) -> Any:
     """A function that steps the Gymnasium environment of one drone, and the steps of 2 ms that this makes."""
     from robot_rl import sim
 
-    single = sim.make({"task": "drone/hover", "robot": "cf21B_500", "randomization": "full", "horizon": 10**9})
+    single = sim.make({"task": "drone/hover", "robot": "cf21B_500", "randomization": "full", "controller": "position"})
     seed = 0
     single.reset(seed=seed)
     action = single.rest_action()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from robot_rl.sim.drone.course import crossings, pole_hits
+from robot_rl.sim.drone import episode
 
 CENTER, OPENING, FRAME, RADIUS = np.array([1.0, 2.0, 1.0]), 0.4, 0.16, 0.05
 
@@ -12,8 +12,7 @@ def cross(yaw: float, across: float, height: float, backwards: bool = False, rea
     point = CENTER + across * side + height * np.array([0, 0, 1])
     ends = [point - reach * ahead, point + 0.5 * reach * ahead]
     before, after = reversed(ends) if backwards else ends
-    passed, hit, margin = crossings(CENTER, np.array(yaw), before, after, OPENING, FRAME, RADIUS)
-    return bool(passed), bool(hit), float(margin)
+    return episode.cross(np.append(CENTER, yaw), *before, *after, OPENING, FRAME, RADIUS)
 
 
 @pytest.mark.parametrize("yaw", [0.0, 0.7, -2.5, np.pi])
@@ -27,7 +26,9 @@ def test_a_gate_is_passed_touched_or_missed(yaw):
 
 
 def test_a_step_before_the_gate_does_nothing():
-    passed, hit, margin = crossings(CENTER, np.array(0.0), CENTER - [0.5, 0, 0], CENTER - [0.1, 0, 0], 0.4, 0.16, 0.05)
+    passed, hit, margin = episode.cross(
+        np.append(CENTER, 0.0), *(CENTER - [0.5, 0, 0]), *(CENTER - [0.1, 0, 0]), OPENING, FRAME, RADIUS
+    )
     assert not passed
     assert not hit
     assert np.isnan(margin)
@@ -35,5 +36,4 @@ def test_a_step_before_the_gate_does_nothing():
 
 def test_poles_are_hit_within_both_radii():
     poles = np.array([[1.0, 0.0], [3.0, 0.0]])
-    positions = np.array([[1.09, 0, 5.0], [1.11, 0, 0.2], [3.0, 0.05, 1.0]])
-    assert pole_hits(poles, 0.05, positions, 0.05).tolist() == [True, False, True]
+    assert [episode.touch(poles, x, y, 0.1) for x, y in ((1.09, 0.0), (1.11, 0.0), (3.0, 0.05))] == [True, False, True]

@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env
 from robot_rl import sim
 from robot_rl.datasets.contract import Contract, equal
 from robot_rl.sim import message
-from robot_rl.sim.drone import expert
+from robot_rl.sim.drone import episode, expert
 from robot_rl.sim.drone.spec import CONTROLLERS, available
 from robot_rl.sim.spaces import ActionError
 from robot_rl.sim.spec import SpecError, resolve
@@ -81,9 +81,9 @@ def test_an_idle_drone_fails():
 
 def test_a_frame_is_a_crash():
     env = sim.make({"task": "drone/gates", "controller": "position"})
-    env.world.task["limits"]["distance"] = 9.0
+    env.world.rules[episode.DISTANCE] = 9.0
     env.reset(seed=0)
-    x, y, z = env.world.centers[0, 0]
+    x, y, z = env.world.gates[0, 0, :3]
     for step in range(300):
         goal = [x + 0.28, y - 0.7, z, 0.0] if step < 150 else [x + 0.28, y + 0.5, z, 0.0]
         _, _, terminated, truncated, info = env.step(np.array(goal, np.float32))
@@ -165,9 +165,9 @@ def test_a_record_repeats_its_episode():
     _, other = env.reset(seed=6)
     assert other["randomization"] != record
     env.reset(seed=5, options={"randomization": record})
-    gates = env.world.centers.copy()
+    gates = env.world.gates.copy()
     env.reset(seed=5)
-    np.testing.assert_array_equal(env.world.centers, gates)
+    np.testing.assert_array_equal(env.world.gates, gates)
     with pytest.raises(SpecError, match="another configuration"):
         env.reset(seed=5, options={"randomization": {"mass": 1.0}})
 

@@ -1,16 +1,45 @@
+"""Commands and odometry on their way between a drone and whoever flies it, see `robot_rl.sim.drone.episode`."""
+
 import numpy as np
 import pytest
 
-from robot_rl.sim.drone.transmission import Transmission
+from robot_rl.sim.drone import episode
+from robot_rl.sim.drone.variation import link as drawn
 
 PERIOD, SUBSTEPS = 0.02, 10
 ODOMETRY = np.array([[0, 0, 0, 0, 0, 0, 1.0, 0, 0, 0, 0, 0, 0]])
 
 
+class Transmission:
+    """Of drones with the keys given; commands are single numbers."""
+
+    def __init__(self, keys: list[int], record: dict) -> None:
+        num = len(keys)
+        self.rules = np.zeros(episode.RULES)
+        self.rules[[episode.PERIOD, episode.SUBSTEP]] = PERIOD, PERIOD / SUBSTEPS
+        self.memory, self.drawn = np.zeros((num, episode.MEMORY)), np.tile(drawn(record), (num, 1))
+        self.keys = np.random.default_rng(0).integers(0, 2**63, 99).astype(np.uint64)[keys]
+        self.sent, self.past = np.full((num, 5, 2), episode.NEVER), np.repeat(ODOMETRY[:, None], 9, 1).repeat(num, 0)
+        self.odometry, self.command = np.zeros((1, 13, num), np.float32), np.zeros((1, 6, num), np.float32)
+
+    def send(self, commands: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.memory[:, episode.STEPS] = steps
+        episode.send(
+            commands.astype(np.float32), episode.VELOCITY_YAW_RATE, self.rules, self.memory, self.drawn, self.keys,
+            self.sent, self.odometry, self.command,
+        )  # fmt: skip
+        return self.command[0, :1].T.copy(), self.command[0, 5].copy()
+
+    def receive(self, odometry: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        self.memory[:, episode.STEPS] = steps
+        self.odometry[0] = odometry.T
+        for drone in range(len(steps)):
+            episode.receive(drone, self.rules, self.memory, self.drawn, self.keys, self.past, self.odometry)
+        return self.memory[:, episode.SEEN :].copy()
+
+
 def link(record: dict, num: int = 1) -> Transmission:
-    made = Transmission(num, PERIOD, 1, longest=0.06)
-    made.begin(np.arange(num), np.arange(num), [record] * num, np.repeat(ODOMETRY, num, 0))
-    return made
+    return Transmission(list(range(num)), record)
 
 
 def arrivals(record: dict, steps: int) -> list[tuple[int, float]]:
@@ -33,6 +62,10 @@ def test_every_command_comes_after_its_delay(delay):
     late = round(delay / 0.002)
     expected = [(step, 10 * step + late) for step in range(20)]
     assert arrivals({"command": {"delay": delay}}, 30)[: len(expected)] == expected
+
+
+def test_a_command_that_arrives_in_the_last_substep_is_not_lost():
+    assert arrivals({"command": {"delay": 0.019}}, 4) == [(0, 10), (1, 20), (2, 30)]
 
 
 def test_jitter_changes_when_and_never_the_order():
@@ -87,8 +120,7 @@ def test_noise_has_its_deviations_and_is_white():
 
 def test_a_drone_sees_the_same_whatever_flies_beside_it():
     record = {"odometry": {"position": 0.1, "drop": 0.2}}
-    alone, many = Transmission(1, PERIOD, 1), link(record, 4)
-    alone.begin(np.array([0]), np.array([2]), [record], ODOMETRY)
+    alone, many = Transmission([2], record), link(record, 4)
     for step in range(1, 20):
         one = alone.receive(ODOMETRY, np.array([step]))
         all_of_them = many.receive(np.repeat(ODOMETRY, 4, 0), np.full(4, step))

@@ -1,0 +1,363 @@
+"""What a step is made of besides the flight, compiled: commands on their way, odometry, reference, gates, observations.
+
+Everything here goes drone by drone, so that a drone's episode is the same whatever flies beside it. Rows of arrays are
+drones; what flies stands in blocks of lanes [blocks, numbers, lanes], see `DroneBatch.view`.
+
+Random numbers depend on a drone's key and the number of the step alone. Commands are late, jittery and lost; odometry
+is late, noisy and lost.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from robot_rl.sim.compiled import compiled
+
+STEPS, MOMENT, PASSED, SQUARE, COUNTED, LAP, MARGIN, BEFORE, ACTION, SEEN = 0, 1, 2, 3, 4, 5, 6, 7, 10, 15
+"""Columns of `memory`: steps taken, row of the reference that is now, gates passed, sum of squared errors [m²] and how
+many, time of the last gate [s], least margin at a gate [m] (`NEVER`: none yet), position before the step, the action,
+and the odometry received last."""
+MEMORY = 28
+DELAY, JITTER, LOSS, NOISE, LAG, ODOMETRY_LOSS, MASS, THRUST = 0, 1, 2, 3, 7, 8, 9, 10
+"""Columns of `drawn`: of commands [s], [s], chance; of odometry: deviations of position, velocity, attitude and rates,
+steps of delay, chance of loss; factors of the vehicle."""
+DRAWN = 11
+(
+    PERIOD, SUBSTEP, HORIZON, AFTER, RMSE, LANDED, DISTANCE, SPEED, RATES,
+    OPENING, FRAME, RADIUS, POLE_RADIUS, FLOOR, LOW, HIGH, AHEAD,
+) = (*range(14), 14, 19, 24)  # fmt: skip
+"""Entries of `rules`: of time [s] and steps; time from which errors count, RMSE and speed of landing that succeed;
+limits; the course and the size of the drone [m]; bounds of actions, and how far ahead the reference is seen [steps]."""
+RULES = 29
+ODOMETRY = 13
+"""Position, velocity, quaternion and rates."""
+AHEAD_COUNT = 5
+ACTION_WIDTH = 5
+
+THROTTLE_RATES, THROTTLE_ATTITUDE, VELOCITY_YAW_RATE, POSITION_YAW = range(4)
+"""Forms of an action."""
+NEVER = -1.0
+REWARD_WIDTH = 0.25
+"""Distance from the reference at which the reward has fallen to exp(-1) [m]."""
+CRASH_HEIGHT = 0.02
+"""Of the centre above the ground, where a course counts as left [m]."""
+PATIENCE = 0.15
+"""How far a drone may be behind or before the reference of a course until that waits or hurries [m]."""
+FARTHEST = 30.0
+"""Range where the body's z axis does not point down [m]."""
+
+_ROUNDING = 1e-6
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_SALT, _ONE = np.uint64(0x5851F42D4C957F2D), np.uint64(1)
+_S11, _S30, _S27, _S31, _S32, _LOW = (np.uint64(number) for number in (11, 30, 27, 31, 32, 0xFFFFFFFF))
+
+
+@compiled
+def send(
+    actions: np.ndarray, form: int, rules: np.ndarray, memory: np.ndarray, drawn: np.ndarray, keys: np.ndarray,
+    sent: np.ndarray, odometry: np.ndarray, command: np.ndarray,
+) -> None:  # fmt: skip
+    """Give actions at the beginning of a step, and put into `command` what will be in force, and from which substep.
+
+    Of several commands that arrive in one step the newest counts. A substep beyond the step: none arrives.
+
+    Args:
+        actions: float32 [N, A]. form: of the actions, see `THROTTLE_RATES` and the following.
+        sent: the last commands, [N, kept, 1 + width]: time of arrival (`NEVER`: lost), and the command.
+        odometry: of the flight, [blocks, ODOMETRY, lanes]. command: [blocks, 6, lanes], five numbers and the substep.
+    """
+    lanes = odometry.shape[2]
+    for drone in range(actions.shape[0]):
+        block, lane = drone // lanes, drone % lanes
+        for axis in range(3):
+            memory[drone, BEFORE + axis] = odometry[block, axis, lane]
+        for column in range(actions.shape[1]):
+            memory[drone, ACTION + column] = actions[drone, column]
+        steps, kept = int(memory[drone, STEPS]), sent.shape[1]
+        slot, now = steps % kept, steps * rules[PERIOD]
+        _decode(actions[drone], form, rules, sent[drone, slot])
+        arrival = now
+        if drawn[drone, DELAY] > 0 or drawn[drone, JITTER] > 0:
+            shift = (2 * _uniform(keys[drone], steps, 2, 1) - 1) * drawn[drone, JITTER]
+            arrival += max(drawn[drone, DELAY] + shift, 0.0)
+        if drawn[drone, LOSS] > 0 and _uniform(keys[drone], steps, 2, 0) < drawn[drone, LOSS]:
+            arrival = NEVER
+        sent[drone, slot, 0] = arrival
+        command[block, 5, lane] = np.inf
+        for age in range(kept):
+            newest = sent[drone, (steps - age) % kept]
+            switch = max(math.ceil((newest[0] - now) / rules[SUBSTEP] - _ROUNDING), 0)
+            if newest[0] != NEVER and switch * rules[SUBSTEP] < rules[PERIOD] - _ROUNDING:
+                for column in range(sent.shape[2] - 1):
+                    command[block, column, lane] = newest[1 + column]
+                command[block, 5, lane] = switch
+                # What is older never comes any more.
+                for older in range(age, kept):
+                    sent[drone, (steps - older) % kept, 0] = NEVER
+                break
+
+
+@compiled
+def receive(
+    drone: int, rules: np.ndarray, memory: np.ndarray, drawn: np.ndarray, keys: np.ndarray, past: np.ndarray,
+    odometry: np.ndarray,
+) -> None:  # fmt: skip
+    """What a drone sees of the odometry [blocks, ODOMETRY, lanes] after its steps; `past` [N, kept, ODOMETRY]."""
+    lanes, kept, steps = odometry.shape[2], past.shape[1], int(memory[drone, STEPS])
+    block, lane = drone // lanes, drone % lanes
+    for column in range(ODOMETRY):
+        past[drone, steps % kept, column] = odometry[block, column, lane]
+    key = keys[drone] ^ _SALT
+    if drawn[drone, ODOMETRY_LOSS] > 0 and _uniform(key ^ _SALT ^ _ONE, steps, 1, 0) < drawn[drone, ODOMETRY_LOSS]:
+        return
+    late, seen = past[drone, (steps - int(drawn[drone, LAG])) % kept], memory[drone, SEEN : SEEN + ODOMETRY]
+    for column in range(ODOMETRY):
+        seen[column] = late[column]
+    for axis in range(3):
+        if drawn[drone, NOISE] > 0:
+            seen[axis] += drawn[drone, NOISE] * _normal(key, steps, 12, axis)
+        if drawn[drone, NOISE + 1] > 0:
+            seen[3 + axis] += drawn[drone, NOISE + 1] * _normal(key, steps, 12, 3 + axis)
+        if drawn[drone, NOISE + 3] > 0:
+            seen[10 + axis] += drawn[drone, NOISE + 3] * _normal(key, steps, 12, 9 + axis)
+    if drawn[drone, NOISE + 2] > 0:
+        # A small turn about axes of the body.
+        half = drawn[drone, NOISE + 2] / 2
+        a, b, c = (
+            half * _normal(key, steps, 12, 6), half * _normal(key, steps, 12, 7), half * _normal(key, steps, 12, 8),
+        )  # fmt: skip
+        w, x, y, z = late[6], late[7], late[8], late[9]
+        norm = 1 / math.sqrt((w * w + x * x + y * y + z * z) * (1 + a * a + b * b + c * c))
+        seen[6], seen[7] = norm * (w - x * a - y * b - z * c), norm * (x + w * a + y * c - z * b)
+        seen[8], seen[9] = norm * (y + w * b + z * a - x * c), norm * (z + w * c + x * b - y * a)
+
+
+@compiled
+def finish(
+    rules: np.ndarray, memory: np.ndarray, drawn: np.ndarray, keys: np.ndarray, past: np.ndarray, table: np.ndarray,
+    gates: np.ndarray, poles: np.ndarray, odometry: np.ndarray, sensors: np.ndarray, rewards: np.ndarray,
+    flags: np.ndarray,
+) -> None:  # fmt: skip
+    """Judge a step that was flown.
+
+    Args:
+        table: reference, float32 [N, T, COLUMNS]. gates: [N, G, 4], centre and yaw. poles: [P, 2].
+        sensors: of the flight, accelerometer, gyro, and speed of the last touch-down.
+        rewards: [N], and flags: bool [3, N], to fill: terminated, truncated, success.
+    """
+    lanes = odometry.shape[2]
+    for drone in range(memory.shape[0]):
+        flown, own = odometry[drone // lanes, :, drone % lanes], memory[drone]
+        own[STEPS] += 1
+        _move_on(own, table[drone], gates.shape[1], flown)
+        receive(drone, rules, memory, drawn, keys, past, odometry)
+        goal, time = table[drone, int(own[MOMENT])], own[STEPS] * rules[PERIOD]
+        error = _length(flown[0] - goal[0], flown[1] - goal[1], flown[2] - goal[2])
+        if time > rules[AFTER]:
+            own[SQUARE] += error**2
+            own[COUNTED] += 1
+        lost = (
+            error > rules[DISTANCE]
+            or _length(flown[3], flown[4], flown[5]) > rules[SPEED]
+            or _length(flown[10], flown[11], flown[12]) > rules[RATES]
+        )
+        over = own[STEPS] >= rules[HORIZON]
+        if gates.shape[1]:
+            reward, crashed = _fly_course(own, rules, gates[drone], poles, flown)
+            lost |= crashed
+            success = own[PASSED] == gates.shape[1] and not lost
+            lost |= success
+        else:
+            reward = math.exp(-((error / REWARD_WIDTH) ** 2))
+            success = over and not lost and math.sqrt(own[SQUARE] / max(own[COUNTED], 1.0)) < rules[RMSE]
+            if rules[LANDED] > 0:
+                impact = sensors[drone // lanes, 6, drone % lanes]
+                success &= flown[2] <= rules[FLOOR] + 1e-3 and impact < rules[LANDED]
+        diverged = False
+        for column in range(ODOMETRY):
+            diverged |= not math.isfinite(flown[column])
+        rewards[drone] = reward
+        flags[0, drone] = lost and not diverged
+        flags[1, drone] = (over and not lost) or diverged
+        flags[2, drone] = success and not diverged
+
+
+@compiled
+def observe(
+    rules: np.ndarray, memory: np.ndarray, drawn: np.ndarray, table: np.ndarray, gates: np.ndarray, poles: np.ndarray,
+    odometry: np.ndarray, sensors: np.ndarray, wind: np.ndarray, observation: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill `observation`, float32 [N, O], with all features of `DroneWorld`, in their order."""
+    lanes = odometry.shape[2]
+    for drone in range(memory.shape[0]):
+        block, lane = drone // lanes, drone % lanes
+        out, own, seen = observation[drone], memory[drone], memory[drone, SEEN : SEEN + ODOMETRY]
+        for column in range(ODOMETRY):
+            out[column] = seen[column]
+        # Of the two quaternions of an attitude the one whose largest entry is positive.
+        largest = 6
+        for column in range(7, 10):
+            if abs(seen[column]) > abs(seen[largest]):
+                largest = column
+        if seen[largest] < 0:
+            for column in range(6, 10):
+                out[column] = -out[column]
+        for column in range(6):
+            out[13 + column] = sensors[block, column, lane]
+        _look_down(odometry[block, :, lane], out)
+        place = 22
+        for ahead in range(AHEAD_COUNT):
+            row = min(int(own[MOMENT]) + int(rules[AHEAD + ahead]), table.shape[1] - 1)
+            for axis in range(3):
+                out[place + axis] = table[drone, row, axis] - seen[axis]
+            place += 3
+        if gates.shape[1]:
+            for later in range(2):
+                gate = gates[drone, min(int(own[PASSED]) + later, gates.shape[1] - 1)]
+                for axis in range(3):
+                    out[place + axis] = gate[axis] - seen[axis]
+                cosine, sine = math.cos(gate[3] / 2), math.sin(gate[3] / 2)
+                sign = -1.0 if max(abs(cosine), abs(sine)) > max(cosine, sine, 0.0) else 1.0
+                out[place + 3], out[place + 4], out[place + 5], out[place + 6] = sign * cosine, 0.0, 0.0, sign * sine
+                place += 7
+            for pole in range(poles.shape[0]):
+                out[place], out[place + 1] = poles[pole, 0] - seen[0], poles[pole, 1] - seen[1]
+                place += 2
+        width = observation.shape[1] - place - 5
+        for column in range(width):
+            out[place + column] = own[ACTION + column]
+        place += width
+        out[place], out[place + 1] = drawn[drone, MASS], drawn[drone, THRUST]
+        for axis in range(3):
+            out[place + 2 + axis] = wind[block, axis, lane]
+
+
+@compiled
+def _look_down(flown, out):  # type: ignore[no-untyped-def]
+    """How the ground below moves past a camera that looks down the body's z axis, along x and y; distance to it [m]."""
+    w, x, y, z = flown[6], flown[7], flown[8], flown[9]
+    vx, vy, vz = flown[3], flown[4], flown[5]
+    down = 1 - 2 * (x * x + y * y)
+    distance = flown[2] / max(down, 0.1) if down > 0.1 else FARTHEST
+    forward = (1 - 2 * (y * y + z * z)) * vx + 2 * (x * y + w * z) * vy + 2 * (x * z - w * y) * vz
+    left = 2 * (x * y - w * z) * vx + (1 - 2 * (x * x + z * z)) * vy + 2 * (y * z + w * x) * vz
+    near = max(distance, 0.05)
+    out[19], out[20], out[21] = -forward / near + flown[11], -left / near - flown[10], distance
+
+
+@compiled
+def _decode(action, form, rules, command):  # type: ignore[no-untyped-def]
+    """The command, from column 1 on, that an action means."""
+    if form == THROTTLE_RATES:
+        for column in range(len(action)):
+            command[1 + column] = min(max(action[column], rules[LOW + column]), rules[HIGH + column])
+        return
+    for column in range(len(action)):
+        command[1 + column] = action[column]
+    if form == POSITION_YAW:
+        command[4], command[5] = math.cos(action[3] / 2), math.sin(action[3] / 2)
+    elif form == THROTTLE_ATTITUDE:
+        length = math.sqrt(action[1] ** 2 + action[2] ** 2 + action[3] ** 2 + action[4] ** 2)
+        for column in range(1, 5):
+            upright = 1.0 if column == 1 else 0.0
+            command[1 + column] = action[column] / length if length > 1e-6 else upright
+
+
+@compiled
+def _move_on(own, table, gates, flown):  # type: ignore[no-untyped-def]
+    """Advance the reference by a step: on a course by none or two where the drone is behind or before it."""
+    pace = 1
+    if gates:
+        goal = table[int(own[MOMENT])]
+        behind = 0.0
+        for axis in range(3):
+            behind += (goal[axis] - flown[axis]) * goal[3 + axis]
+        behind /= max(_length(goal[3], goal[4], goal[5]), 1e-6)
+        if behind > PATIENCE:
+            pace = 0
+        elif behind < -PATIENCE:
+            pace = 2
+    own[MOMENT] = min(int(own[MOMENT]) + pace, table.shape[0] - 1)
+
+
+@compiled
+def _fly_course(own, rules, gates, poles, flown):  # type: ignore[no-untyped-def]
+    """Advance gates: the reward, 1 for a gate passed, and whether the drone crashed."""
+    x, y, z = flown[0], flown[1], flown[2]
+    reward, crashed, wanted = 0.0, z < rules[FLOOR] + CRASH_HEIGHT, int(own[PASSED])
+    for gate in range(gates.shape[0]):
+        passed, hit, margin = cross(
+            gates[gate], own[BEFORE], own[BEFORE + 1], own[BEFORE + 2], x, y, z,
+            rules[OPENING], rules[FRAME], rules[RADIUS],
+        )  # fmt: skip
+        crashed |= hit
+        if passed and gate == wanted:
+            own[MARGIN] = margin if own[MARGIN] == NEVER else min(own[MARGIN], margin)
+            own[PASSED] += 1
+            own[LAP] = own[STEPS] * rules[PERIOD]
+            reward = 1.0
+    return reward, crashed or touch(poles, x, y, rules[POLE_RADIUS] + rules[RADIUS])
+
+
+@compiled
+def cross(gate, x, y, z, to_x, to_y, to_z, opening, frame, radius):  # type: ignore[no-untyped-def]
+    """What a straight step of a drone does to a gate (centre, yaw).
+
+    Args:
+        radius: of the drone [m].
+
+    Returns:
+        passed: went through the opening the right way, not touching. hit: touched the frame. margin: distance that was
+        left between drone and frame in the plane of the gate [m], NaN where the plane was not crossed.
+    """
+    cosine, sine = math.cos(gate[3]), math.sin(gate[3])
+    before = (x - gate[0]) * cosine + (y - gate[1]) * sine
+    after = (to_x - gate[0]) * cosine + (to_y - gate[1]) * sine
+    if (before < 0) == (after < 0):
+        return False, False, math.nan
+    part = before / (before - after)
+    px, py, pz = x + part * (to_x - x) - gate[0], y + part * (to_y - y) - gate[1], z + part * (to_z - z) - gate[2]
+    off, half = max(abs(-px * sine + py * cosine), abs(pz)), opening / 2
+    margin = half - radius - off
+    return after >= 0 and margin >= 0, margin < 0 and off < half + frame + radius, margin
+
+
+@compiled
+def touch(poles, x, y, reach):  # type: ignore[no-untyped-def]
+    """Whether one of the poles [P, 2] is closer than `reach` [m]."""
+    closest = math.inf
+    for pole in range(poles.shape[0]):
+        closest = min(closest, math.hypot(x - poles[pole, 0], y - poles[pole, 1]))
+    return closest < reach
+
+
+@compiled
+def _length(x, y, z):  # type: ignore[no-untyped-def]
+    return math.sqrt(x * x + y * y + z * z)
+
+
+@compiled
+def _uniform(key, counter, count, index):  # type: ignore[no-untyped-def]
+    """The number in [0, 1) of a key at a counter that holds `count` of them."""
+    return float(_bits(key, counter, count, index) >> _S11) * 2.0**-53
+
+
+@compiled
+def _normal(key, counter, count, index):  # type: ignore[no-untyped-def]
+    """Of mean 0 and deviation 1 (Box and Muller)."""
+    bits = _bits(key, counter, count, index)
+    radius = math.sqrt(-2 * math.log((float(bits >> _S32) + 1.0) * 2.0**-32))
+    return radius * math.cos((2 * math.pi * 2.0**-32) * float(bits & _LOW))
+
+
+@compiled
+def _bits(key, counter, count, index):  # type: ignore[no-untyped-def]
+    """SplitMix64 (Steele et al. 2014) at the key's own place."""
+    place = np.uint64(counter) * np.uint64(count) + np.uint64(index)
+    z = key + (place + _ONE) * _GOLDEN
+    z = (z ^ (z >> _S30)) * _FIRST
+    z = (z ^ (z >> _S27)) * _SECOND
+    return z ^ (z >> _S31)
