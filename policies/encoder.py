@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         """{name: [B, To, *shape]} to [B, To, C]. The generator draws the augmentation, in training mode."""
         parts = []
         if self.states:
-            flat = torch.cat([observation[name].flatten(2).float() for name in self.states], dim=-1)
+            flat = torch.cat([_flat(observation[name]).float() for name in self.states], dim=-1)
             parts.append(self._rotations_to_6d(self.normalizer.normalize(flat)))
         for name in self.cameras:
             parts.append(self._see(name, observation[name], generator))
@@ -78,6 +78,11 @@ class Encoder(nn.Module):
             parts += [states[..., start:place], quaternion_to_6d(states[..., place : place + 4])]
             start = place + 4
         return torch.cat([*parts, states[..., start:]], dim=-1) if parts else states
+
+
+def _flat(value: Tensor) -> Tensor:
+    """[B, To, *shape] to [B, To, size]. What is flat already stays out of an exported graph."""
+    return value if value.dim() == 3 else value.flatten(2)
 
 
 def _key(name: str) -> str:

@@ -58,6 +58,7 @@ class OnnxPolicy:
         self._center, self._spread = (np.array(action[key], np.float32) for key in ("center", "spread"))
         self._low = np.array([-np.inf if value is None else value for value in action["low"]], np.float32)
         self._high = np.array([np.inf if value is None else value for value in action["high"]], np.float32)
+        self._chunk = self.action_horizon, self.contract.action_dim
         self._query, self._std = (np.array(self._process.get(key, 0.0), np.float32) for key in ("query", "std"))
 
         options = onnxruntime.SessionOptions()
@@ -70,6 +71,7 @@ class OnnxPolicy:
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
             for name in (ENCODER, PARTS, DENOISER)
         )
+        self._part_names = [output.name for output in self._parts.get_outputs()]
 
     def encode(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
         """Context [B, To, C] of {name: [B, To, *shape]} in raw units, exactly the features of `contract`."""
@@ -98,7 +100,7 @@ class OnnxPolicy:
                 "guidance: an exported policy has no gradients; use its checkpoint in torch, or train it with a prefix"
             )
         batch = len(context)
-        shape = (batch, n, self.action_horizon, self.contract.action_dim)
+        shape = (batch, n, *self._chunk)
         if noise is None:
             noise = (generator or np.random.default_rng()).standard_normal(shape, np.float32)
         elif noise.shape != shape:
@@ -115,7 +117,7 @@ class OnnxPolicy:
             x = self._diffusion(context, noise, steps, held, generator or np.random.default_rng())
         chunk = x * self._spread + self._center
         if self.config["clip_actions"]:
-            chunk = np.clip(chunk, self._low, self._high)
+            chunk = np.minimum(np.maximum(chunk, self._low), self._high)
         if held is not None:
             chunk = np.where(held.committed, held.actions, chunk)
         return chunk.reshape(shape)
@@ -173,7 +175,7 @@ class _Denoiser:
     def __init__(self, policy: OnnxPolicy, times: Sequence[float], context: np.ndarray, held: _Held | None) -> None:
         self._session = policy._denoiser
         parts = policy._parts.run(None, {"time": np.asarray(times, np.float32), "context": context})
-        named = dict(zip((item.name for item in policy._parts.get_outputs()), parts, strict=True))
+        named = dict(zip(policy._part_names, parts, strict=True))
         self._times = {name: part for name, part in named.items() if name.startswith("time")}
         self._given = {name: part for name, part in named.items() if name.startswith("context")}
         if policy.prefix_max_length > 0:
@@ -196,7 +198,7 @@ class _Held:
     """A prefix, repeated for the n chunks of each context: what `Inpainting` is in torch."""
 
     def __init__(self, policy: OnnxPolicy, prefix: Prefix, batch: int, n: int) -> None:
-        shape = (batch, policy.action_horizon, policy.contract.action_dim)
+        shape = (batch, *policy._chunk)
         actions = np.asarray(prefix.actions, np.float32)
         weights = np.asarray(prefix.weights, np.float32)
         length = np.asarray(prefix.length)

@@ -11,7 +11,10 @@ def quaternion_to_6d(quaternion: Tensor) -> Tensor:
 
     The quaternion need not have unit length; q and -q give the same.
     """
-    w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True).clamp_min(1e-12)).unbind(-1)
-    first = (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y))
-    second = (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x))
-    return torch.stack([*first, *second], dim=-1)
+    unit = quaternion / quaternion.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    # Each element stays an array [..., 1] and is doubled once: an exported graph has half the nodes then.
+    _, x, y, z = unit.split(1, dim=-1)
+    w2, x2, y2, z2 = (2 * unit).split(1, dim=-1)
+    first = (1 - (y2 * y + z2 * z), x2 * y + w2 * z, x2 * z - w2 * y)
+    second = (x2 * y - w2 * z, 1 - (x2 * x + z2 * z), y2 * z + w2 * x)
+    return torch.cat([*first, *second], dim=-1)
