@@ -11,7 +11,7 @@ from robot_rl.sim.spec import SpecError, decided
 if TYPE_CHECKING:
     from robot_rl.sim.lean.world import LeanWorld
 
-TASKS = {"peg": "Peg", "push_t": "PushT"}
+TASKS = {"peg": "Peg", "push_t": "PushT", "avoid": "Avoid"}
 """Names of the tasks, each a module of this folder, and the class in it."""
 
 DEFAULTS: dict[str, Any] = {"horizon": None, "observation": None, "cameras": {}, "render_quality": "fast"}
