@@ -33,7 +33,10 @@ class DroneEnv(WorldEnv):
     def observe(self) -> dict[str, np.ndarray]:
         """The observation of the present state, with the delay and noise of the episode."""
         parts, row = self.world.parts, self.world.look()[0]
-        return dict(zip(parts, map(row.__getitem__, parts.values()), strict=True))
+        found = dict(zip(parts, map(row.__getitem__, parts.values()), strict=True))
+        for camera, size in self.world.cameras.items():
+            found[camera] = self.world.image(0, camera, *size)
+        return found
 
 
 class DroneVectorEnv(WorldVectorEnv):

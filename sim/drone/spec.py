@@ -52,6 +52,5 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         raise SpecError(f"controller: expected one of {', '.join(CONTROLLERS)}; got {resolved['controller']!r}")
     if not (isinstance(resolved["horizon"], int) and resolved["horizon"] > 0):
         raise SpecError(f"horizon: expected a positive number of steps, got {resolved['horizon']!r}")
-    if resolved["cameras"]:
-        raise SpecError("cameras: drones have none yet")
+    spec.check_cameras(resolved["cameras"])
     return resolved

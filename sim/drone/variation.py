@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from robot_rl.sim.drone.scene import NOMINAL
 from robot_rl.sim.drone.vehicle_model import Vehicle
 from robot_rl.sim.drone.weather import battery_rows, kick_rows, wind_rows
 from robot_rl.sim.spec import SpecError
@@ -24,8 +25,9 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "odometry": ("position", "velocity", "attitude", "rates", "delay", "drop"),
     "command": ("delay", "jitter", "drop"),
     "gates": ("position", "yaw"),
+    "appearance": ("light", "tiles", "colour"),
 }
-"""Entries with options. A number stands for itself, a pair [low, high] is drawn from; biases and gates are ±."""
+"""Entries with options. A number stands for itself, a pair [low, high] is drawn from; biases, gates, colours are ±."""
 LONGEST_OBSERVATION_DELAY = 8
 """Steps."""
 
@@ -63,7 +65,7 @@ def draw(config: Mapping[str, Any], gates: int, generator: np.random.Generator) 
         if name in config:
             record[name] = float(generator.uniform(*_interval(name, config[name])))
     for name, options in ENTRIES.items():
-        if name not in config or name == "gates":
+        if name not in config or name in ("gates", "appearance"):
             continue
         given = config[name]
         record[name] = {
@@ -84,6 +86,16 @@ def draw(config: Mapping[str, Any], gates: int, generator: np.random.Generator) 
             {"shift": generator.uniform(-reach, reach, 3).tolist(), "yaw": float(generator.uniform(-turn, turn))}
             for _ in range(gates)
         ]
+    if "appearance" in config:
+        given = config["appearance"]
+        seen = {
+            name: float(generator.uniform(*_interval(name, given.get(name, NOMINAL[name]))))
+            for name in ("light", "tiles")
+        }
+        most = _interval("colour", given.get("colour", 0.0))[1]
+        for name in ("gates", "ground"):
+            seen[name] = np.clip(NOMINAL[name] + generator.uniform(-most, most, 3), 0.0, 1.0).tolist()
+        record["appearance"] = seen
     return record
 
 

@@ -14,9 +14,9 @@ from robot_rl.sim.drone.batch import DroneBatch
 from robot_rl.sim.drone.course import make_course
 from robot_rl.sim.drone.flight import SUBSTEP
 from robot_rl.sim.drone.reference import COLUMNS, reference
+from robot_rl.sim.drone.scene import NOMINAL, DroneScene
 from robot_rl.sim.drone.spec import CONTROLLERS, load
 from robot_rl.sim.drone.vehicle_model import Vehicle, load_vehicle
-from robot_rl.sim.gl_context import RenderError
 from robot_rl.sim.spec import SpecError
 
 AHEAD_S = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -40,7 +40,7 @@ class DroneWorld:
         records: what was drawn for each.
         gates: centre and yaw of each, [N, G, 4].
         rules: what `episode` knows of task and vehicle.
-        parts: columns of `look`, by feature of the contract.
+        parts: columns of `look`, by feature of the contract. cameras: height and width of its pictures.
     """
 
     def __init__(self, spec: Mapping[str, Any], num: int) -> None:
@@ -73,9 +73,12 @@ class DroneWorld:
         view = self.batch.view
         self._odometry, self._sensors, self._wind, self._command = map(view, ("odometry", "sensors", "wind", "command"))
         features = self._observation_features()
+        self._scene = DroneScene(self.course, self.vehicle.arm)
+        self.cameras = {camera: (int(size[0]), int(size[1])) for camera, size in spec["cameras"].items()}
+        pictures = {camera: self._scene.feature(camera, *size) for camera, size in self.cameras.items()}
         self.contract = Contract(
             f"drone_{self.task['name']}_{self.vehicle.name}_{spec['controller']}", float(spec["rate_hz"]),
-            features, self._action_features(), f"px4_{spec['controller']}",
+            features | pictures, self._action_features(), f"px4_{spec['controller']}",
         )  # fmt: skip
         ends = np.cumsum([feature.shape[0] for feature in features.values()]).tolist()
         columns = {
@@ -85,8 +88,8 @@ class DroneWorld:
         if spec["observation"] is not None:
             if missing := sorted(set(spec["observation"]) - set(features)):
                 raise SpecError(f"no such observation: {', '.join(missing)}; there are: {', '.join(features)}")
-            self.contract = self.contract.select(spec["observation"])
-        self.parts = {name: columns[name] for name in self.contract.observation}
+            self.contract = self.contract.select([*spec["observation"], *pictures])
+        self.parts = {name: columns[name] for name in self.contract.observation if name in columns}
         self._width = ends[-1]
         self.rules = self._make_rules()
         self.last_action[:] = [self.rest_action(row) for row in range(num)]
@@ -201,11 +204,21 @@ class DroneWorld:
     def observe(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Observations of the contract, {name: [n, ...]}, of the drones that a mask [N] tells."""
         seen = self.look()[rows]
-        return {name: seen[:, columns] for name, columns in self.parts.items()}
+        found = {name: seen[:, columns] for name, columns in self.parts.items()}
+        for camera, size in self.cameras.items():
+            found[camera] = np.stack([self.image(row, camera, *size) for row in np.flatnonzero(rows).tolist()])
+        return found
 
     def image(self, row: int, camera: str, height: int, width: int) -> np.ndarray:
-        """Raises: RenderError, as drones have no cameras yet."""
-        raise RenderError("drones have no cameras yet")
+        """Picture of a drone's camera, uint8 [height, width, 3] RGB.
+
+        Raises:
+            SpecError: there is no such camera.
+            RenderError: nothing can be rendered here.
+        """
+        seen = NOMINAL | self.records[row].get("appearance", {})
+        odometry = self.batch.read("odometry")[row]
+        return self._scene.image(camera, odometry, self.gates[row], seen, np.empty((height, width, 3), np.uint8))
 
     def rest_action(self, row: int) -> np.ndarray:
         """The action [A] that keeps a drone where it is."""

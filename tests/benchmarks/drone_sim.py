@@ -4,7 +4,8 @@ A step is one substep of 2 ms with all features on: rate controller, mixer, roto
 drag, mean wind and gusts, kicks, battery sag, noise of gyro and accelerometer, delayed commands. Every process is kept
 on one core. Commands (thrust and body rates) change at 50 Hz here; crazyflow takes them before each `Sim.step` of
 2 ms, the way that its controllers are called, and is asked for `Sim.step(10)` besides. The Gymnasium environment holds
-a point by the position controller, with everything randomised, and its resets count.
+a point by the position controller, with everything randomised, and its resets count. Pictures of 160 x 120 are taken
+from on board, on the way through the gates.
 
 `--peer` is the Python of an environment that holds crazyflow:
 
@@ -42,12 +43,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         kind, number = options.measure.split(":")
-        serve({"batch": batch, "env": env}[kind](int(number)))
+        serve({"batch": batch, "env": env, "pictures": pictures}[kind](int(number)))
         return
     contenders = {
         f"batch {number}": [sys.executable, SCRIPT, "--measure", f"batch:{number}"] for number in options.drones
     }
     contenders["gymnasium 1"] = [sys.executable, SCRIPT, "--measure", "env:1"]
+    contenders["pictures 160x120"] = [sys.executable, SCRIPT, "--measure", "pictures:1"]
     if options.peer:
         for number in options.drones:
             for steps in (1, SUBSTEPS):
@@ -65,7 +67,7 @@ def main() -> None:
         name: {unit: statistics.median(row[unit] for row in rows) for unit in rows[0]} for name, rows in turns.items()
     }
     for name, row in figures.items():
-        print(f"{name:26}" + "".join(f"{value / 1e6:12.4f} M {unit}" for unit, value in row.items()))
+        print(f"{name:26}" + "".join(f"{value / 1e6:12.6f} M {unit}" for unit, value in row.items()))
     ratios: dict[str, dict[str, float]] = {}
     if options.peer:
         pairs = [(f"batch {number}", number) for number in options.drones] + [("gymnasium 1", 1)]
@@ -134,6 +136,29 @@ def env(_: int) -> Any:
             seed += 1
             single.reset(seed=seed)
         return SUBSTEPS
+
+    return step
+
+
+def pictures(_: int) -> Any:
+    """A function that takes a picture from on board a drone that flies through gates."""
+    from robot_rl import sim
+    from robot_rl.sim.drone.expert import act
+
+    single = sim.make("drone/gates")
+    single.reset(seed=0)
+    places = []
+    for _ in range(200):
+        single.step(act(single.world)[0])
+        places.append(single.world.batch.read("odometry"))
+    turn = 0
+
+    def step() -> int:
+        nonlocal turn
+        single.world.batch.write("odometry", places[turn % len(places)])
+        single.image("onboard", 120, 160)
+        turn += 1
+        return 1
 
     return step
 

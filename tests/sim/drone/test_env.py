@@ -240,7 +240,8 @@ def test_selects_observations():
         ({"randomization": {"wind": {"force": 2}}}, "speed"),
         ({"randomization": {"mass": [2, 1]}}, "low, high"),
         ({"stepper": "fast"}, "no key stepper"),
-        ({"cameras": {"front": [8, 8]}}, "cameras"),
+        ({"cameras": {"front": [8, 8]}}, "onboard"),
+        ({"cameras": {"onboard": 8}}, "height, width"),
     ],
 )
 def test_says_what_exists(change, message):

@@ -1,0 +1,164 @@
+"""What cameras see of a flight: ground, gates, poles and the vehicle, as a MuJoCo scene that is set and never stepped.
+
+Cameras: `onboard` looks along the body's x axis, tilted up by `TILT` (a fast drone leans forward); `agentview`, as the
+view from outside is called in every task, chases the drone from behind and above, without leaning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import numpy as np
+
+from robot_rl.datasets.contract import Feature
+from robot_rl.sim.drone.course import Course
+from robot_rl.sim.spec import SpecError
+
+if TYPE_CHECKING:
+    from robot_rl.sim.render import Renderer
+
+CAMERAS = ("onboard", "agentview")
+FIELD_OF_VIEW = 75.0
+"""Vertical [degrees]."""
+TILT = math.radians(10)
+CHASE = np.array([-1.5, 0.0, 0.6])
+"""Place of the chase camera from the drone, along its heading [m]."""
+POLE_HEIGHT = 3.0
+NOMINAL: dict[str, Any] = {"light": 0.7, "tiles": 1.0, "gates": [0.85, 0.35, 0.1], "ground": [0.45, 0.5, 0.45]}
+"""Brightness of the light, tiles of the ground in a metre, and colours."""
+_ALONG_X = np.array([0.5, 0.5, -0.5, -0.5])
+"""Quaternion of a camera (which looks along -z, y up) that looks along x, z up."""
+
+
+class DroneScene:
+    """Cameras of drones of one vehicle at one course.
+
+    Args:
+        course: nominal, None where there is none. arm: x and y of a rotor [m].
+    """
+
+    def __init__(self, course: Course | None, arm: Sequence[float]) -> None:
+        self._model = mujoco.MjModel.from_xml_string(_xml(course, arm))
+        self._data = mujoco.MjData(self._model)
+        self._gates = 0 if course is None else len(course.centers)
+        self._renderers: dict[str, Renderer] = {}
+
+    def feature(self, camera: str, height: int, width: int) -> Feature:
+        """The picture of a camera in a contract.
+
+        Raises:
+            SpecError: there is no such camera.
+        """
+        check(camera)
+        focal = 0.5 * height / math.tan(0.5 * math.radians(FIELD_OF_VIEW))
+        calibration = {"fx": focal, "fy": focal, "cx": 0.5 * width, "cy": 0.5 * height}
+        return Feature(camera, (height, width, 3), "uint8", kind="image", calibration=calibration)
+
+    def image(
+        self, camera: str, odometry: np.ndarray, gates: np.ndarray, seen: Mapping[str, Any], out: np.ndarray
+    ) -> np.ndarray:
+        """Fill `out`, uint8 [height, width, 3] RGB, with what a camera sees of a drone. Returns it.
+
+        Args:
+            odometry: true, [13]. gates: [G, 4], centre and yaw. seen: colours and light, as `NOMINAL`.
+
+        Raises:
+            SpecError, RenderError: there is no such camera, or nothing can be rendered here.
+        """
+        check(camera)
+        model, data = self._model, self._data
+        data.mocap_pos[0], data.mocap_quat[0] = odometry[:3], odometry[6:10]
+        data.mocap_pos[1 : 1 + self._gates] = gates[:, :3]
+        data.mocap_quat[1 : 1 + self._gates] = _turns(gates[:, 3])
+        w, z = odometry[6], odometry[9]
+        data.mocap_pos[1 + self._gates] = odometry[:3]
+        data.mocap_quat[1 + self._gates] = _turns(np.array([2 * math.atan2(z, w)]))[0]
+        model.light_diffuse[:] = seen["light"]
+        for name in ("gates", "ground"):
+            model.mat_rgba[model.material(name).id, :3] = seen[name]
+        model.mat_texrepeat[model.material("ground").id] = seen["tiles"] / 2
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_camlight(model, data)
+        if camera not in self._renderers:
+            from robot_rl.sim.render import Renderer
+
+            # The camera on board does not see the vehicle itself, group 2.
+            self._renderers[camera] = Renderer(model, "fast", (1,) if camera == "onboard" else (1, 2))
+        return self._renderers[camera].render(data, camera, out)
+
+
+def check(camera: str) -> None:
+    """Raise `SpecError` where there is no such camera."""
+    if camera not in CAMERAS:
+        raise SpecError(f"no camera {camera!r} of a drone; there are: {', '.join(CAMERAS)}")
+
+
+def camera_pose(odometry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Place [3] of the onboard camera in the world, and its axes [3, 3] in columns: right, down, forward."""
+    w, x, y, z = odometry[6:10]
+    body = np.empty(9)
+    mujoco.mju_quat2Mat(body, np.array([w, x, y, z], float))
+    c, s = math.cos(TILT), math.sin(TILT)
+    axes = np.array([[0.0, -1.0, 0.0], [s, 0.0, -c], [c, 0.0, s]]).T
+    return np.asarray(odometry[:3], float), body.reshape(3, 3) @ axes
+
+
+def _turns(yaw: np.ndarray) -> np.ndarray:
+    zero = np.zeros_like(yaw)
+    return np.stack([np.cos(yaw / 2), zero, zero, np.sin(yaw / 2)], 1)
+
+
+def _xml(course: Course | None, arm: Sequence[float]) -> str:
+    bodies, poles = "", ""
+    if course is not None:
+        half, width = course.opening / 2, course.frame / 2
+        bars = [(0, half + width), (0, -half - width), (half + width, 0), (-half - width, 0)]
+        frame = "".join(
+            f'<geom type="box" pos="0 {y} {z}" size="0.02 {width if y else half + course.frame} '
+            f'{width if z else half}" material="gates"/>'
+            for y, z in bars
+        )
+        bodies = "".join(f'<body mocap="true">{frame}</body>' for _ in course.centers)
+        poles = "".join(
+            f'<geom type="cylinder" pos="{x} {y} {POLE_HEIGHT / 2}" size="{course.pole_radius} {POLE_HEIGHT / 2}" '
+            'rgba="0.2 0.3 0.8 1"/>'
+            for x, y in course.poles
+        )
+    turn = np.empty(4)
+    mujoco.mju_mulQuat(turn, np.array([math.cos(TILT / 2), 0, -math.sin(TILT / 2), 0]), _ALONG_X)
+    look = np.empty(4)
+    down = math.atan2(CHASE[2], -CHASE[0])
+    mujoco.mju_mulQuat(look, np.array([math.cos(down / 2), 0, math.sin(down / 2), 0]), _ALONG_X)
+    rotors = "".join(
+        f'<geom type="cylinder" group="2" pos="{x} {y} 0.01" size="{0.6 * min(arm)} 0.004" rgba="0.1 0.1 0.1 1"/>'
+        for x in (-arm[0], arm[0])
+        for y in (-arm[1], arm[1])
+    )
+    return f"""
+<mujoco>
+  <visual><headlight ambient="0.4 0.4 0.4" diffuse="0 0 0" specular="0 0 0"/><map znear="0.01" zfar="30"/></visual>
+  <statistic extent="2" center="0 0 1"/>
+  <default><geom group="1" contype="0" conaffinity="0"/></default>
+  <asset>
+    <texture name="sky" type="skybox" builtin="gradient" rgb1="0.7 0.8 0.9" rgb2="0.3 0.4 0.6" width="64" height="64"/>
+    <texture name="tiles" type="2d" builtin="checker" rgb1="1 1 1" rgb2="0.6 0.6 0.6" width="64" height="64"/>
+    <material name="ground" texture="tiles" texrepeat="1 1" texuniform="true"/>
+    <material name="gates"/>
+  </asset>
+  <worldbody>
+    <light pos="0 0 8" dir="0.2 0.1 -1" directional="true"/>
+    <geom type="plane" size="30 30 1" material="ground"/>{poles}
+    <body mocap="true">
+      <geom type="box" group="2" size="{0.5 * arm[0]} {0.5 * arm[1]} 0.01" rgba="0.8 0.1 0.1 1"/>{rotors}
+      <camera name="onboard" fovy="{FIELD_OF_VIEW}" quat="{" ".join(map(str, turn))}"/>
+    </body>
+    {bodies}
+    <body mocap="true">
+      <camera name="agentview" fovy="{FIELD_OF_VIEW}" pos="{" ".join(map(str, CHASE))}"
+        quat="{" ".join(map(str, look))}"/>
+    </body>
+  </worldbody>
+</mujoco>"""

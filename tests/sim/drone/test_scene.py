@@ -1,0 +1,103 @@
+import math
+
+import numpy as np
+import pytest
+
+from robot_rl import sim
+from robot_rl.sim.drone.expert import act
+from robot_rl.sim.drone.scene import FIELD_OF_VIEW, NOMINAL, camera_pose
+
+HEIGHT, WIDTH = 120, 160
+pytestmark = pytest.mark.render
+
+
+def orange(picture: np.ndarray) -> np.ndarray:
+    return picture[..., 0].astype(int) - picture[..., 2] > 40
+
+
+def pixel(pose: tuple[np.ndarray, np.ndarray], point: np.ndarray) -> np.ndarray:
+    """Where a pinhole sees a point: right and down from the upper left corner."""
+    x, y, z = pose[1].T @ (point - pose[0])
+    assert z > 0
+    focal = 0.5 * HEIGHT / math.tan(math.radians(FIELD_OF_VIEW) / 2)
+    return np.array([WIDTH / 2 + focal * x / z, HEIGHT / 2 + focal * y / z])
+
+
+@pytest.fixture
+def env():
+    made = sim.make({"task": "drone/gates", "cameras": {"onboard": [HEIGHT, WIDTH]}})
+    made.reset(seed=0)
+    return made
+
+
+@pytest.mark.parametrize("tilt", [(0.0, 0.0), (0.2, 0.0), (0.0, 0.25), (-0.15, 0.1)])
+def test_the_next_gate_is_where_the_pinhole_projection_says(env, tilt):
+    x, y, z, yaw = env.world.gates[0, 0]
+    roll, pitch = tilt
+    a, b = np.array([math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)]), np.array([1.0, roll / 2, pitch / 2, 0.0])
+    turned = np.array([
+        a[0] * b[0] - a[3] * b[3], a[0] * b[1] - a[3] * b[2], a[0] * b[2] + a[3] * b[1], a[0] * b[3] + a[3] * b[0],
+    ])  # fmt: skip
+    odometry = np.zeros((1, 13))
+    odometry[0, :3] = x - 1.2 * math.cos(yaw) + 0.1, y - 1.2 * math.sin(yaw), z - 0.1
+    odometry[0, 6:10] = turned / np.linalg.norm(turned)
+    env.world.batch.write("odometry", odometry)
+    seen = orange(env.observe()["onboard"])
+    pose, half = camera_pose(odometry[0]), 0.2
+    side, up = np.array([-math.sin(yaw), math.cos(yaw), 0]), np.array([0, 0, 1.0])
+    centre = np.array([x, y, z])
+    column, row = np.round(pixel(pose, centre)).astype(int)
+    assert not seen[row, column]  # the opening
+    for across, along in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        inside = pixel(pose, centre + (half - 0.06) * (across * side + along * up)).astype(int)
+        frame = pixel(pose, centre + (half + 0.08) * (across * side + along * up)).astype(int)
+        assert not seen[inside[1], inside[0]]
+        assert seen[frame[1], frame[0]]
+
+
+def test_the_same_seed_gives_the_same_pictures():
+    spec = {"task": "drone/gates", "randomization": "visual", "cameras": {"onboard": [24, 32]}}
+    pictures = []
+    for seed in (3, 3, 4):
+        env = sim.make(spec)
+        first, info = env.reset(seed=seed)
+        for _ in range(5):
+            later, *_ = env.step(act(env.world)[0])
+        pictures.append((first["onboard"], later["onboard"], info["randomization"]["appearance"]))
+    for one, same, other in zip(*pictures, strict=True):
+        np.testing.assert_array_equal(one, same)
+        assert not np.array_equal(one, other)
+
+
+def test_one_and_many_give_the_same_pictures():
+    spec = {"task": "drone/gates", "randomization": "visual", "cameras": {"onboard": [24, 32], "agentview": [24, 32]}}
+    single = sim.make(spec)
+    with sim.make_vector(spec, 3) as venv:
+        many, _ = venv.reset(seed=range(3))
+        one, _ = single.reset(seed=2)
+        for camera in spec["cameras"]:
+            np.testing.assert_array_equal(many[camera][2], one[camera])
+
+
+def test_light_and_colours_are_seen(env):
+    odometry = env.world.batch.read("odometry")[0]
+    bright, dark = (
+        env.world._scene.image(
+            "agentview", odometry, env.world.gates[0], NOMINAL | {"light": light}, np.empty((24, 32, 3), np.uint8)
+        ).mean()
+        for light in (1.0, 0.2)
+    )
+    assert bright > dark + 10
+
+
+def test_the_vehicle_is_seen_from_behind_and_not_from_on_board(env):
+    odometry = env.world.batch.read("odometry")[0]
+    odometry[:3] = 0, 0, 5.0
+    red = []
+    for camera in ("onboard", "agentview"):
+        picture = env.world._scene.image(
+            camera, odometry, env.world.gates[0], NOMINAL, np.empty((240, 320, 3), np.uint8)
+        )
+        red.append(int((picture[..., 0] > 4.0 * np.maximum(picture[..., 1], 8)).sum()))
+    assert red[0] == 0
+    assert red[1] > 10
