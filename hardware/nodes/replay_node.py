@@ -3,6 +3,9 @@
 It asks for the lease as soon as the Supervisor is heard, moves the robot smoothly from where it stands to the first
 action, waits until it has come there, then proposes one action at each multiple of the control period. It ends with the
 episode (exit status 0), or when it loses the lease (1).
+
+A vehicle has to hold its position where the recording begins. The first action is proposed until PX4 follows it, then
+the others; what they are does not look at where the vehicle is, so that body rates soon lead elsewhere.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 
 from robot_rl.datasets import Contract, ContractError, EpisodeStore, StoreError
 from robot_rl.hardware.alignment import Alignment, StaleError
+from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
 from robot_rl.hardware.ros2.messages import MessageError
@@ -29,6 +33,9 @@ OPENING_SPEED = 0.05
 
 POSE_SPEED = 0.1, 0.5
 """Of the end-effector on the way to the start [m/s], and of the elements of its rotation [1/s]."""
+
+NEAR = 0.3
+"""How far a vehicle may be from where the recording begins [m]."""
 
 SETTLE = 0.5
 """For how long the first action is held before the others follow [s]."""
@@ -72,14 +79,18 @@ class ReplayNode:
         graph: of the node.
         robot: with the contract that the actions follow.
         actions: [T, A].
+        start: where a vehicle was recorded first [3] m; None: not known.
 
     Attributes:
         ended: why it has ended, or None.
         complete: whether all actions were proposed.
     """
 
-    def __init__(self, graph: Graph, robot: RobotFile, actions: NDArray[np.float32]) -> None:
-        self._graph, self._robot, self._actions = graph, robot, actions
+    def __init__(
+        self, graph: Graph, robot: RobotFile | VehicleFile, actions: NDArray[np.float32],
+        start: NDArray[Any] | None = None,
+    ) -> None:  # fmt: skip
+        self._graph, self._robot, self._actions, self._start = graph, robot, actions, start
         self._alignment = Alignment(robot)
         self._source = Source(graph, "replay", "replay", robot.contract)
         self._timer = graph.timer(1.0 / robot.contract.rate_hz, self.tick)
@@ -109,6 +120,8 @@ class ReplayNode:
             self.complete = True
             self.end("all actions are replayed")
             return
+        if self._next == 1 and isinstance(self._robot, VehicleFile) and not self._source.followed:
+            self._next = 0
         self._source.propose(self._plan[self._next], self._graph.now())
         self._next += 1
 
@@ -126,6 +139,13 @@ class ReplayNode:
         except StaleError as error:
             self._say(f"waits for observations: {error}")
             return False
+        if isinstance(self._robot, VehicleFile):
+            away = 0.0 if self._start is None else float(np.linalg.norm(row.observation["position"] - self._start))
+            if away > NEAR:
+                self.end(f"the vehicle is {away:.1f} m from where the recording begins; let it hold its position there")
+                return False
+            self._plan = self._actions
+            return True
         start = resting_action(contract, row.observation)
         way = approach(contract, start, self._actions[0], self._robot.homing_speed)
         settle = np.repeat(self._actions[:1], round(SETTLE * contract.rate_hz), axis=0)
@@ -146,12 +166,15 @@ class ReplayNode:
             self._graph.log.info("%s", text)
 
 
-def for_actions(robot: RobotFile, recorded: Contract) -> RobotFile:
+def for_actions(robot: RobotFile | VehicleFile, recorded: Contract) -> RobotFile | VehicleFile:
     """The robot under the controller of recorded actions, with what has to be observed to approach them.
 
     Raises:
-        ContractError: the robot does not execute such actions.
+        ContractError, RobotFileError: the robot does not execute such actions.
     """
+    if isinstance(robot, VehicleFile):
+        vehicle = robot.with_controller(recorded.controller)
+        return vehicle.for_policy(replace(recorded, observation=vehicle.contract.observation))
     observed = {name: feature for name, feature in robot.contract.observation.items() if name in recorded.action}
     return robot.for_policy(replace(recorded, observation=observed))
 
@@ -166,8 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             store = EpisodeStore.open(dataset)
             if not -len(store) <= number < len(store):
                 raise StoreError(f"{dataset}: no episode {number}; it holds {len(store)}")
-            robot = for_actions(RobotFile.load(name), store.contract)
-            node = ReplayNode(graph, robot, np.asarray(store[number].action, np.float32))
+            robot, episode = for_actions(load_robot(name), store.contract), store[number]
+            start = episode.observation["position"][0] if "position" in store.contract.observation else None
+            node = ReplayNode(graph, robot, np.asarray(episode.action, np.float32), start)
         except (StoreError, ContractError, RobotFileError, OSError) as error:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)

@@ -5,8 +5,11 @@ import pytest
 
 from robot_rl.datasets import Contract, Feature
 from robot_rl.hardware.bindings import encode_observations
+from robot_rl.hardware.nodes.px4_node import encode_ros_odometry
 from robot_rl.hardware.nodes.replay_node import SETTLE, ReplayNode, approach, for_actions, resting_action
-from robot_rl.hardware.robot_file import RobotFile
+from robot_rl.hardware.px4.flight_state import Odometry
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
+from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.safety.supervisor_messages import diagnostic, diagnostics
 from robot_rl.sim.rotation import matrix_from_6d, quaternion_from_matrix
 
@@ -113,3 +116,62 @@ def test_it_waits_until_the_supervisor_grants_the_lease(local_graph, recorded) -
     robot.state = "ready"
     graph.step(1.0)
     assert graph.published["supervisor/proposal"]
+
+
+class Vehicle(Robot):
+    """Holds its position, and follows from the tenth proposal on."""
+
+    def __init__(self, graph):
+        super().__init__(graph)
+        self.followed = []
+        self.proposed = 0
+
+    def follow(self, sample):
+        self.proposed += 1
+        if self.proposed >= 10:
+            self.followed.append(sample.message)
+
+    def publish(self):
+        last = self.followed[-1].header.frame_id if self.followed else ""
+        values = {"state": self.state, "token": self.token, "lease": 1 if self.token else 0, "followed": last}
+        self.graph.send("supervisor/status", diagnostics(self.graph.time, diagnostic("supervisor", 0, "test", values)))
+        upright = np.array([1.0, 0, 0, 0])
+        told = Odometry(self.graph.time, np.array([0.0, 0.0, 1.5]), np.zeros(3), upright, np.zeros(3))
+        self.graph.send("odometry", encode_ros_odometry(told))
+
+
+@pytest.fixture
+def velocities():
+    return np.cumsum(np.full((30, 4), 0.01, np.float32), axis=0)
+
+
+def test_a_vehicle_is_given_every_action_once_it_follows(local_graph, velocities) -> None:
+    graph = local_graph()
+    vehicle = VehicleFile.load("px4")
+    robot = for_actions(vehicle, vehicle.with_controller("px4_velocity").contract)
+    node, plays = ReplayNode(graph, robot, velocities, np.array([0.1, 0.0, 1.4])), Vehicle(graph)
+    graph.step(3.0)
+    assert node.complete
+    assert plays.token == ""
+    followed = np.array([message.position for message in plays.followed])
+    # A second time, where the next period begins before it is heard of.
+    twice = len(followed) - len(velocities)
+    assert twice in (0, 1)
+    np.testing.assert_allclose(followed[twice:], velocities, rtol=1e-6)
+    np.testing.assert_allclose(followed[0], velocities[0], rtol=1e-6)
+
+
+def test_a_vehicle_elsewhere_is_left_alone(local_graph, velocities) -> None:
+    graph = local_graph()
+    vehicle = VehicleFile.load("px4")
+    robot = for_actions(vehicle, vehicle.with_controller("px4_velocity").contract)
+    node, plays = ReplayNode(graph, robot, velocities, np.array([0.0, 2.0, 1.5])), Vehicle(graph)
+    graph.step(1.0)
+    assert node.ended == "the vehicle is 2.0 m from where the recording begins; let it hold its position there"
+    assert not node.complete
+    assert plays.proposed == 0
+
+
+def test_a_vehicle_does_not_execute_the_actions_of_an_arm() -> None:
+    with pytest.raises(RobotFileError, match="controller: expected one of"):
+        for_actions(VehicleFile.load("px4"), PANDA.contract)
