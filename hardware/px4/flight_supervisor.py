@@ -32,7 +32,6 @@ limit lands and stays `stopped`. A pilot who changes the mode gets the vehicle a
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 import numpy as np
 
@@ -54,10 +53,11 @@ from robot_rl.hardware.px4.flight_state import (
     Telemetry,
     TrajectorySetpoint,
 )
-from robot_rl.hardware.safety.lease import Lease, LeaseDesk, LeaseRefused, SourceKind
-from robot_rl.hardware.safety.proposal import Proposal, Screening
+from robot_rl.hardware.safety.lease import Lease, LeaseRefused, SourceKind
+from robot_rl.hardware.safety.proposal import Proposal
+from robot_rl.hardware.safety.supervision import FOLLOWING, Supervision
 from robot_rl.hardware.safety.supervisor import SupervisorError
-from robot_rl.hardware.safety.supervisor_state import TRANSITIONS, State, Status, Transition
+from robot_rl.hardware.safety.supervisor_state import TRANSITIONS, State, Status
 
 CONTROLLERS: dict[str, dict[str, int]] = {
     "px4_ctbr": {"throttle": 1, "body_rates": 3},
@@ -70,14 +70,13 @@ ARRIVED = (0.3, 0.5)
 """At a place: distance [m] and speed [m/s]."""
 
 CUSTOM_MODE, PX4_OFFBOARD = 1.0, 6.0  # parameters of SET_MODE
-_FOLLOWING = (State.RUNNING, State.INTERVENING)
 _OURS = frozenset({Phase.ARMING, *AIRBORNE})
 _ON_GROUND = frozenset({Phase.STREAMING, Phase.ENTERING, Phase.ARMING})
 _NAN3 = np.full(3, math.nan)
 _ZERO3 = np.zeros(3)
 
 
-class FlightSupervisor:
+class FlightSupervisor(Supervision):
     """Turns telemetry and proposals into setpoints and orders.
 
     Args:
@@ -90,16 +89,12 @@ class FlightSupervisor:
 
     def __init__(self, contract: Contract, plan: FlightPlan) -> None:
         _flyable(contract)
+        super().__init__(contract.action_dim, plan.watchdog)
         self.plan, self._level = plan, contract.controller
         self._slices = contract.action_slices
-        self._desk = LeaseDesk(plan.watchdog.lease)
-        self._screening = Screening(contract.action_dim, plan.watchdog.action, plan.watchdog.skew)
         self._telemetry = Telemetry()
-        self._state, self._reason, self.phase = State.IDLE, "started", Phase.GROUNDED
+        self.phase = Phase.GROUNDED
         self._now, self._since, self._acted, self._left = (-math.inf,) * 4
-        self._accepted, self._limited = 0, 0
-        self._rejected: Counter[str] = Counter()
-        self._transitions: list[Transition] = []
         self._fence = np.array(plan.limits.fence, float)
         self._action = np.zeros(contract.action_dim)
         self._start, self._anchor, self._yaw = np.zeros(3), np.zeros(3), 0.0
@@ -111,20 +106,13 @@ class FlightSupervisor:
         self._given, self._tries, self._refused = -math.inf, 0, ""
         self._sent: tuple[Level | None, float] = (None, -math.inf)
 
-    @property
-    def status(self) -> Status:
-        """State, reason of the last transition, lease and counts."""
-        return Status(
-            self._state, self._reason, self._desk.holder, self._accepted, self._limited, dict(self._rejected)
-        )  # fmt: skip
-
     def acquire(self, source: str, kind: SourceKind, now: float) -> Lease:
         """Grant a source the lease; the vehicle holds its position until the first proposal.
 
         Raises:
             LeaseRefused: another source holds the lease, or the state does not allow one.
         """
-        if self._state not in (State.READY, State.HELD, *_FOLLOWING):
+        if self._state not in (State.READY, State.HELD, *FOLLOWING):
             raise LeaseRefused(f"source {source!r}: no lease while {self._state} ({self._reason}); take off by `home`")
         if self._state is State.HELD and self.phase is not Phase.HOLDING:
             raise LeaseRefused(f"source {source!r}: no lease while held and {self.phase} ({self._reason}); wait")
@@ -132,7 +120,7 @@ class FlightSupervisor:
         self._acted = now
         if self._state is State.HELD:
             self._enter(State.READY, f"lease granted to {source!r}")
-        elif self._state in _FOLLOWING:
+        elif self._state in FOLLOWING:
             self._brake()
             if self._state is State.RUNNING and kind == "device":
                 self._enter(State.INTERVENING, f"{source!r} takes over")
@@ -140,22 +128,10 @@ class FlightSupervisor:
                 self._enter(State.READY, f"lease granted to {source!r}, the last one had expired")
         return lease
 
-    def heartbeat(self, lease_id: int, now: float) -> None:
-        """Keep a lease alive. Raises `LeaseRefused` when it is no longer held."""
-        self._desk.heartbeat(lease_id, now)
-
-    def release(self, lease_id: int, now: float, reason: str = "lease released") -> None:
-        """Give the lease back on purpose: the vehicle holds its position. Raises `LeaseRefused` when it is not held."""
-        self._desk.heartbeat(lease_id, now)
-        self._desk.revoke()
-        if self._state in _FOLLOWING:
-            self._brake()
-            self._enter(State.READY, reason)
-
     def propose(self, proposal: Proposal, now: float) -> str | None:
         """Follow an action from now on, or count and return the reason why not."""
         reason: str | None = self._screening.rejection(proposal, self._desk, now)
-        if reason is None and self._state not in (State.READY, *_FOLLOWING):
+        if reason is None and self._state not in (State.READY, *FOLLOWING):
             reason = "wrong_state"
         if reason is not None:
             self.reject(reason)
@@ -172,10 +148,6 @@ class FlightSupervisor:
         if self.phase in (Phase.HOLDING, Phase.BRAKING):
             self._go(Phase.HANDING if self._commands_rates else Phase.FOLLOWING)
         return None
-
-    def reject(self, reason: str) -> None:
-        """Count something as rejected that is not even a proposal or telemetry."""
-        self._rejected[reason] += 1
 
     def problems(self, now: float) -> list[str]:
         """What speaks against a take-off; one line for each."""
@@ -261,11 +233,6 @@ class FlightSupervisor:
         if self._state is not State.STOPPED or self.phase is not Phase.GROUNDED:
             raise SupervisorError(f"nothing to clear while {self._state} and {self.phase}; wait until it has landed")
         self._enter(State.IDLE, "stop cleared")
-
-    def take_transitions(self) -> list[Transition]:
-        """All changes of state since the last call."""
-        taken, self._transitions = self._transitions, []
-        return taken
 
     def acknowledge(self, command: int, result: int) -> None:
         """PX4 answers an order."""
@@ -390,7 +357,7 @@ class FlightSupervisor:
         return None
 
     def _source_fault(self, now: float) -> str | None:
-        if self._state not in _FOLLOWING:
+        if self._state not in FOLLOWING:
             return None
         if self._desk.expired(now):
             return "heartbeat of the lease stopped"
@@ -579,11 +546,6 @@ class FlightSupervisor:
         self.phase, self._since = phase, self._now if now is None else now
         self._order, self._refused = None, ""
         self._left = self._since
-
-    def _enter(self, state: State, reason: str) -> None:
-        assert state in TRANSITIONS[self._state], f"{self._state} -> {state}"
-        self._transitions.append(Transition(self._state, state, reason))
-        self._state, self._reason = state, reason
 
 
 def _mode(nav_state: int) -> str:

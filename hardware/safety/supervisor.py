@@ -34,7 +34,6 @@ home that the controller was given as a whole (`route`) none are sent, but all e
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from math import ceil, isfinite
 
@@ -42,9 +41,10 @@ import numpy as np
 
 from robot_rl.datasets import Contract
 from robot_rl.hardware.safety.homing import Approach, Route, control_periods, plan_route
-from robot_rl.hardware.safety.lease import Lease, LeaseDesk, LeaseRefused, SourceKind
+from robot_rl.hardware.safety.lease import Lease, LeaseRefused, SourceKind
 from robot_rl.hardware.safety.motion_check import Check
-from robot_rl.hardware.safety.proposal import Proposal, Screening
+from robot_rl.hardware.safety.proposal import Proposal
+from robot_rl.hardware.safety.supervision import FOLLOWING, Supervision
 from robot_rl.hardware.safety.supervisor_state import (
     LAG,
     TRANSITIONS,
@@ -52,7 +52,6 @@ from robot_rl.hardware.safety.supervisor_state import (
     Observation,
     State,
     Status,
-    Transition,
     Watchdog,
 )
 from robot_rl.sim.compiled import compiled
@@ -65,14 +64,12 @@ CHECK_SPACING = 0.05
 ROUTE_PATIENCE = 5.0
 """How much longer than planned a controller may take for the way home until it says that it is there [s]."""
 
-_FOLLOWING = (State.RUNNING, State.INTERVENING)
-
 
 class SupervisorError(RuntimeError):
     """A request does not fit the present state, or the contract cannot be supervised; nothing has changed."""
 
 
-class Supervisor:
+class Supervisor(Supervision):
     """Turns observations and proposals into commands that never exceed a limit.
 
     Args:
@@ -99,6 +96,7 @@ class Supervisor:
         periods: int = 1,
     ) -> None:
         watchdog = watchdog or Watchdog()
+        super().__init__(contract.action_dim, watchdog)
         self._servo, self._gripper, self._checks = servo, gripper, tuple(checks)
         self._pose_actions = "ee_pose" in contract.action
         _supervisable(contract, servo, gripper)
@@ -111,31 +109,18 @@ class Supervisor:
             raise SupervisorError(f"homing_speed {homing_speed} or periods {periods}: too small, or ticks are too rare")
         self._slices = contract.action_slices
         self._watchdog, self._homing_speed, self._periods = watchdog, homing_speed, periods
-        self._desk = LeaseDesk(watchdog.lease)
-        self._screening = Screening(contract.action_dim, watchdog.action, watchdog.skew)
         self._observation: Observation | None = None
         self._now = -np.inf
         self._acted = -np.inf
-        self._state, self._reason = State.IDLE, "started"
         self._engaged = False  # whether the servo stands where the arm is, and may command it
         self._approach, self._homing_ticks = Approach(servo, self._home, homing_speed), 0
         self._route: Route | None = None
         self._route_due = np.inf
         self._asked = self._home, self._home
-        self._accepted, self._limited = 0, 0
-        self._rejected: Counter[str] = Counter()
-        self._transitions: list[Transition] = []
         # One row for each tick of the last LAG seconds, the oldest overwritten by the newest.
         self._commanded = np.zeros((max(2, int(np.ceil(LAG / (periods * servo.period)))), limits.dof))
         self._ticks = 0
         self._astray: str | None = None
-
-    @property
-    def status(self) -> Status:
-        """State, reason of the last transition, lease and counts."""
-        return Status(
-            self._state, self._reason, self._desk.holder, self._accepted, self._limited, dict(self._rejected)
-        )  # fmt: skip
 
     @property
     def gripper_target(self) -> float | None:
@@ -158,7 +143,7 @@ class Supervisor:
         Raises:
             LeaseRefused: another source holds the lease, or the state does not allow one.
         """
-        if self._state not in (State.READY, State.HELD, *_FOLLOWING):
+        if self._state not in (State.READY, State.HELD, *FOLLOWING):
             raise LeaseRefused(f"source {source!r}: no lease while {self._state} ({self._reason}); home the arm first")
         if self._state is State.HELD and not (self.at_rest and self._is_observed(now)):
             raise LeaseRefused(f"source {source!r}: held ({self._reason}); wait for rest and fresh observations")
@@ -178,28 +163,12 @@ class Supervisor:
             self._enter(State.READY, f"lease granted to {source!r}, the last one had expired")
         return lease
 
-    def heartbeat(self, lease_id: int, now: float) -> None:
-        """Keep a lease alive. Raises `LeaseRefused` when it is no longer held."""
-        self._desk.heartbeat(lease_id, now)
-
-    def release(self, lease_id: int, now: float, reason: str = "lease released") -> None:
-        """Give the lease back on purpose: the arm brakes and is ready. Raises `LeaseRefused` when it is not held."""
-        self._desk.heartbeat(lease_id, now)
-        self._desk.revoke()
-        self._brake()
-        if self._state in _FOLLOWING:
-            self._enter(State.READY, reason)
-
     def propose(self, proposal: Proposal, now: float) -> str | None:
         """Follow an action from now on, or count and return the reason why not."""
         reason = self._follow(proposal, now)
         if reason is not None:
             self.reject(reason)
         return reason
-
-    def reject(self, reason: str) -> None:
-        """Count something as rejected that is not even a proposal or an observation."""
-        self._rejected[reason] += 1
 
     def home(self, now: float, as_route: bool = False) -> None:
         """Move to the home pose.
@@ -272,11 +241,6 @@ class Supervisor:
         self._engaged = False
         self._enter(State.IDLE, "emergency stop cleared")
 
-    def take_transitions(self) -> list[Transition]:
-        """All changes of state since the last call."""
-        taken, self._transitions = self._transitions, []
-        return taken
-
     def until_rest(self, spacing: float = np.inf) -> tuple[np.ndarray, References]:
         """The motion after the last command until rest: times [m] s after it, at most `spacing` apart, and references.
 
@@ -348,7 +312,7 @@ class Supervisor:
             return "observations stopped"
         if self._astray:
             return self._astray
-        if self._state not in _FOLLOWING:
+        if self._state not in FOLLOWING:
             return None
         if self._desk.expired(now):
             return "heartbeat of the lease stopped"
@@ -364,7 +328,7 @@ class Supervisor:
     def _follow(self, proposal: Proposal, now: float) -> str | None:
         if reason := self._screening.rejection(proposal, self._desk, now):
             return reason
-        if self._state not in (State.READY, *_FOLLOWING):
+        if self._state not in (State.READY, *FOLLOWING):
             return "wrong_state"
         target = self._joint_target(proposal.action)
         if target is None:
@@ -496,9 +460,7 @@ class Supervisor:
         self._enter(state, reason)
 
     def _enter(self, state: State, reason: str) -> None:
-        assert state in TRANSITIONS[self._state], f"{self._state} -> {state}"
-        self._transitions.append(Transition(self._state, state, reason))
-        self._state, self._reason = state, reason
+        super()._enter(state, reason)
         self._approach, self._homing_ticks = Approach(self._servo, self._home, self._homing_speed), 0
         if state is not State.HOMING:
             self._route = None
