@@ -144,10 +144,24 @@ class Diffusion(Process):
         return Chain(torch.stack(states, dim=1), torch.stack(densities, dim=1))
 
     def gaussians(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        first = states[:, 0]
-        pairs = [(torch.zeros_like(first), torch.ones_like(first))]
-        for k, (step, following) in enumerate(leading_timesteps(self.train_steps, states.shape[1] - 1)):
-            pairs.append(self._chain_transition(denoiser, states[:, k], step, following, context))
+        steps = leading_timesteps(self.train_steps, states.shape[1] - 1)
+        mean, std = self.transitions(denoiser, states, context, steps)
+        first = torch.zeros_like(states[:, :1])
+        return torch.cat([first, mean], dim=1), torch.cat([torch.ones_like(first), std], dim=1)
+
+    def transitions(
+        self, denoiser: Denoiser, states: Tensor, context: Tensor, steps: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and deviation [B, S, H, A] of each state of a part of a chain, given the one before.
+
+        Args:
+            states: [B, S + 1, H, A].
+            steps: of `leading_timesteps`, those S that lead from each state to the next.
+        """
+        pairs = [
+            self._chain_transition(denoiser, states[:, k], step, following, context)
+            for k, (step, following) in enumerate(steps)
+        ]
         means, stds = zip(*pairs, strict=True)
         return torch.stack(means, dim=1), torch.stack(stds, dim=1)
 

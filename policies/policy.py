@@ -20,6 +20,7 @@ denoiser:                   # one of
   {name: mlp, width: 256, depth: 3, time_features: 64, conditioning: concat | film, dropout: 0.0}
   {name: unet1d, widths: [256, 512, 1024], kernel: 5, groups: 8, time_features: 256, scale: true}
   {name: transformer, width: 256, layers: 8, heads: 4, dropout: 0.3, causal: true}
+  {name: staged, denoiser: {name: mlp, …}, boundary: 0.0}   # as fine-tuning by DPPO leaves it
 encoder:                    # one of
   {name: low_dim}
   {name: cnn, channels: [32, 64, 128], keypoints: 32, features: 64}
@@ -57,6 +58,7 @@ from robot_rl.policies.observation import check_observation
 from robot_rl.policies.prefix import Prefix, check_prefix_length
 from robot_rl.policies.process import Process
 from robot_rl.policies.resnet import ResNet18
+from robot_rl.policies.staged import Staged
 from robot_rl.policies.transformer import Transformer
 from robot_rl.policies.unet1d import UNet1D
 
@@ -66,7 +68,7 @@ class LowDim:
 
 
 PROCESSES: dict[str, type] = {"flow_matching": FlowMatching, "ddpm": DDPM, "ddim": DDIM, "gaussian": Gaussian}
-DENOISERS: dict[str, type] = {"mlp": MLP, "unet1d": UNet1D, "transformer": Transformer}
+DENOISERS: dict[str, type] = {"mlp": MLP, "unet1d": UNet1D, "transformer": Transformer, "staged": Staged}
 ENCODERS: dict[str, type] = {"low_dim": LowDim, "cnn": CNN, "resnet18": ResNet18}
 
 DEFAULTS: dict[str, Any] = {

@@ -11,11 +11,12 @@ from torch import nn
 from robot_rl.datasets import Contract
 from robot_rl.policies import Policy
 from robot_rl.policies.configuration import complete, construct, options
+from robot_rl.rl.dppo import DPPO
 from robot_rl.rl.method import Method
 from robot_rl.rl.ppo import PPO
 from robot_rl.rl.reinflow import ReinFlow
 
-METHODS: dict[str, type] = {"ppo": PPO, "reinflow": ReinFlow}
+METHODS: dict[str, type] = {"ppo": PPO, "reinflow": ReinFlow, "dppo": DPPO}
 
 
 def build_method(name: str, config: Mapping[str, Any], policy: Policy) -> Method:

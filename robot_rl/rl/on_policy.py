@@ -155,7 +155,7 @@ class Update:
     ) -> None:
         self.method, self.model, self.optimizer, self.settings = method, model, optimizer, settings
         self.train_actor = train_actor
-        self._frozen_encoder = not list(method.policy.encoder.parameters())
+        self._frozen_encoder = not any(value.requires_grad for value in method.policy.encoder.parameters())
 
     def run(
         self, rollout: Rollout, context: Tensor, value: Tensor, advantage: Tensor, generator: torch.Generator

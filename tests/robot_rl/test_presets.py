@@ -13,7 +13,16 @@ from robot_rl.policies.policy import DENOISERS, resolve_config
 from robot_rl.training import Settings
 
 IMAGES = {"flow_image", "diffusion_cnn_image"}
-PRESETS = ["flow_mlp", "flow_unet", "gaussian", "drone_mlp", "diffusion_cnn", "diffusion_transformer", *sorted(IMAGES)]
+PRESETS = [
+    "flow_mlp",
+    "flow_unet",
+    "gaussian",
+    "drone_mlp",
+    "diffusion_mlp",
+    "diffusion_cnn",
+    "diffusion_transformer",
+    *sorted(IMAGES),
+]
 
 
 def _preset(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from robot_rl.rl.collector import Collector
+from robot_rl.rl.dppo import DPPO
 from robot_rl.rl.learner import Learner
 from robot_rl.rl.method import Method
 from robot_rl.rl.on_policy import ActorCritic, FinetuneError, Settings, Update, build_optimizer, estimate
@@ -28,11 +29,19 @@ def settings(**changes: Any) -> Settings:
 
 
 def method(name: str, horizon: int = 4, clone: float | None = None, **options: Any) -> Method:
-    process, kind = {"ppo": ("gaussian", PPO), "reinflow": ("flow_matching", ReinFlow)}[name]
-    return kind(line_policy({"name": process}, horizon, clone=clone), **options)
+    kind: type
+    process, kind = {
+        "ppo": ({"name": "gaussian"}, PPO),
+        "reinflow": ({"name": "flow_matching"}, ReinFlow),
+        "dppo": ({"name": "ddpm", "steps": 10, "train_steps": 20}, DPPO),
+    }[name]  # fmt: skip
+    return kind(line_policy(process, horizon, clone=clone), **options)
 
 
-METHODS = [("ppo", {}), ("reinflow", {"steps": 1}), ("reinflow", {"steps": 4})]
+METHODS = [
+    ("ppo", {}), ("reinflow", {"steps": 1}), ("reinflow", {"steps": 4}), ("dppo", {"tuned_steps": 1}),
+    ("dppo", {"tuned_steps": 4}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "options"), METHODS)
@@ -136,7 +145,11 @@ def best_gain(discount: float) -> float:
 
 @pytest.mark.parametrize(
     ("name", "options", "clip"),
-    [("ppo", {}, 0.2), pytest.param("reinflow", {"steps": 2}, 0.05, marks=pytest.mark.slow)],
+    [
+        ("ppo", {}, 0.2),
+        pytest.param("reinflow", {"steps": 2}, 0.05, marks=pytest.mark.slow),
+        pytest.param("dppo", {"tuned_steps": 5, "first_clip": 0.1, "std_min": 0.2}, 0.2, marks=pytest.mark.slow),
+    ],
 )
 def test_finds_the_best_policy_of_a_linear_task(name: str, options: dict[str, Any], clip: float) -> None:
     """x' = x + a with the cost x² + a². A clone that moves 0.2 of the way has to learn to move 0.59 of it."""

@@ -1,0 +1,190 @@
+"""The methods of `robot-rl finetune` against their bars, one resumable row at a time, and how fast the core is.
+
+    python tests/benchmarks/rl.py --rows reinflow dppo --seeds 0 1 2
+    python tests/benchmarks/rl.py --speed --peer peer/bin/python
+
+A row records demonstrations of the noisy expert, clones them, fine-tunes the clone and compares both on the same seeds;
+everything lies below `--cache`, and the same command goes on from there. Rows take up to an hour of one core a seed.
+`--noise` decides how good the expert is, and with it the clone, whose success is printed.
+
+`--speed` trains PPO on Hopper-v5 in 16 environments, rollouts of 128 steps, 10 epochs of minibatches of 64, on one
+thread, in turns with stable-baselines3 of the same sizes (two layers of 64 units, ours with residual blocks):
+
+    python -m venv peer && peer/bin/pip install stable-baselines3==2.9.0 "gymnasium[mujoco]"
+
+The last line of the output is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+SCRIPT = Path(__file__).absolute()
+PEER = SCRIPT.parent / "peers" / "sb3_ppo.py"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method on the peg task: preset of the clone, keys of `finetune`, and the least success."""
+
+    clone: str
+    tune: tuple[str, ...]
+    bar: float
+
+
+CLONE = ("policy.obs_horizon=1", "policy.action_horizon=4", "threads=1")
+ROWS = {
+    "reinflow": Row("flow_mlp", ("algorithm=reinflow", "training.steps=1000000"), 0.90),
+    "reinflow_1": Row("flow_mlp", ("algorithm=reinflow", "algorithm.steps=1", "training.steps=1000000"), 0.85),
+    "dppo": Row("diffusion_mlp", ("algorithm=dppo", "training.steps=1500000"), 0.90),
+}
+NEW = {"hopper": ("gym/Hopper-v5", 300_000, 2500.0), "halfcheetah": ("gym/HalfCheetah-v5", 1_000_000, 2000.0)}
+"""Rows of PPO without a base: task, steps, and the least return."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="*", choices=[*ROWS, *NEW], default=[])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--noise", type=float, default=0.4, help="of the expert")
+    parser.add_argument("--demonstrations", type=int, default=50)
+    parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks/rl"))
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--peer", type=Path, help="Python of an environment with stable-baselines3")
+    parser.add_argument("--rounds", type=int, default=5, help="of --speed, an iteration of each side a round")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        serve()
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    results: dict[str, Any] = {"machine": {"cpu": platform.processor(), "cores": os.cpu_count()}}
+    for name in options.rows:
+        for seed in options.seeds:
+            found = new(name, seed, options) if name in NEW else row(name, seed, options)
+            results[f"{name} {seed}"] = found
+            print(f"{name} {seed}: {found}", flush=True)
+    if options.speed:
+        results["speed"] = speed(options.peer, options.rounds)
+    results["versions"] = {name: version(name) for name in ("torch", "mujoco", "gymnasium")}
+    print(json.dumps(results))
+
+
+def command(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "robot_rl.cli", *arguments], check=True, stdout=sys.stderr)
+
+
+def row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Record, clone and fine-tune; what `finetune` measured at its end."""
+    made = ROWS[name]
+    cache = options.cache / f"noise{options.noise:g}_{options.demonstrations}"
+    store = cache / f"peg_{seed}.zarr"
+    if not (cache / f"peg_{seed}.done").exists():
+        command(
+            "collect", "task=peg", f"noise={options.noise}", f"episodes={options.demonstrations}", f"output={store}",
+            f"first_seed={1000 * seed}",
+        )  # fmt: skip
+        (cache / f"peg_{seed}.done").touch()
+    base = cache / f"{made.clone}_{seed}"
+    command("train", f"dataset={store}", f"policy={made.clone}", *CLONE, f"seed={seed}", f"output={base}")
+    run = cache / f"{name}_{seed}"
+    command(
+        "finetune", f"policy={base}", "task=peg", *made.tune, "training.execute=4", f"seed={seed}", f"output={run}",
+    )  # fmt: skip
+    found = json.loads((run / "evaluation" / "results.json").read_text())
+    training = json.loads((run / "metrics.json").read_text())["training"]
+    return {
+        "success": found["success_rate"], "interval": found["success_interval"],
+        "base": found["comparison"]["success_rate"], "p": found["comparison"]["p_value"], "bar": made.bar,
+        "steps": training["steps"], "seconds": training["seconds"],
+    }  # fmt: skip
+
+
+def new(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """PPO from nothing; the mean return of the best checkpoint on the seeds of an evaluation."""
+    task, steps, bar = NEW[name]
+    run = options.cache / f"{name}_{seed}"
+    command("finetune", "algorithm=ppo", f"task={task}", f"training.steps={steps}", f"seed={seed}", f"output={run}")
+    with (run / "evaluation" / "episodes.csv").open(newline="") as file:
+        returns = [float(episode["return"]) for episode in csv.DictReader(file)]
+    training = json.loads((run / "metrics.json").read_text())["training"]
+    return {
+        "return": statistics.mean(returns), "bar": bar, "episodes": len(returns), "steps": training["steps"],
+        "seconds": training["seconds"],
+    }  # fmt: skip
+
+
+def speed(peer: Path | None, rounds: int) -> dict[str, Any]:
+    """Control steps and updates per second of whole iterations, the median over turns taken one after the other."""
+    commands = {"robot_rl": [sys.executable, str(SCRIPT), "--measure"]}
+    if peer is None:
+        print("stable-baselines3 was not measured: --peer names the Python of an environment that holds it, see --help")
+    else:
+        commands["stable-baselines3"] = [str(peer.absolute()), str(PEER)]
+    started = {
+        name: subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name, line in commands.items()
+    }
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in started}
+    for _ in range(rounds):
+        for name, process in started.items():
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            turns[name].append(json.loads(process.stdout.readline()))
+    for process in started.values():
+        process.communicate()
+    figures = {
+        name: {unit: statistics.median(t[unit] for t in rows) for unit in rows[0]} for name, rows in turns.items()
+    }
+    for name, row_ in figures.items():
+        print(name, ", ".join(f"{unit} {value:.0f}" for unit, value in row_.items()))
+    if peer is not None:
+        pairs = list(zip(turns["robot_rl"], turns["stable-baselines3"], strict=True))
+        figures["ratio"] = {unit: statistics.median(a[unit] / b[unit] for a, b in pairs) for unit in pairs[0][0]}
+    return figures
+
+
+def serve() -> None:
+    """One iteration for each line of the standard input; prints what it made in a second, of clock and of CPU."""
+    import torch
+    from omegaconf import OmegaConf
+
+    from robot_rl import sim
+    from robot_rl.cli import compose
+    from robot_rl.rl.learner import Learner
+    from robot_rl.rl.methods import build_method, fresh_policy
+    from robot_rl.rl.on_policy import Settings
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    plain: Any = OmegaConf.to_container(compose("finetune", ["algorithm=ppo", "task=gym/Hopper-v5"]), resolve=True)
+    settings = Settings.read(plain["training"])
+    environments: Any = sim.make_vector("gym/Hopper-v5", settings.num_envs, 0)
+    method = build_method("ppo", plain["algorithm"], fresh_policy(plain["network"], environments.contract))
+    learner = Learner(method, environments, settings, seed=0, scale_observations=True)
+    learner.iterate()
+    for _ in sys.stdin:
+        began, busy = time.perf_counter(), time.process_time()
+        updates = learner.iterate()["updates"]
+        elapsed, busy = time.perf_counter() - began, time.process_time() - busy
+        steps = settings.iteration_steps
+        made = {"steps_per_second": steps / elapsed, "updates_per_second": updates / elapsed}
+        print(json.dumps({**made, "steps_per_cpu_second": steps / busy}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
