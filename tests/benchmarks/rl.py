@@ -38,18 +38,19 @@ PEER = SCRIPT.parent / "peers" / "sb3_ppo.py"
 
 @dataclass(frozen=True)
 class Row:
-    """A method on the peg task: preset of the clone, keys of `finetune`, and the least success."""
+    """A method on the peg task: preset and updates of the clone, keys of `finetune`, and the least success."""
 
     clone: str
+    updates: int
     tune: tuple[str, ...]
     bar: float
 
 
-CLONE = ("policy.obs_horizon=1", "policy.action_horizon=4", "training.steps=1000", "threads=1")
+CLONE = ("policy.obs_horizon=1", "policy.action_horizon=4", "threads=1")
 ROWS = {
-    "reinflow": Row("flow_mlp", ("algorithm=reinflow", "training.steps=200000"), 0.90),
-    "reinflow_1": Row("flow_mlp", ("algorithm=reinflow", "algorithm.steps=1", "training.steps=200000"), 0.85),
-    "dppo": Row("diffusion_mlp", ("algorithm=dppo", "training.steps=1500000"), 0.90),
+    "reinflow": Row("flow_mlp", 1000, ("algorithm=reinflow", "training.steps=200000"), 0.90),
+    "reinflow_1": Row("flow_mlp", 1000, ("algorithm=reinflow", "algorithm.steps=1", "training.steps=200000"), 0.85),
+    "dppo": Row("diffusion_mlp", 2000, ("algorithm=dppo", "training.steps=300000"), 0.90),
 }
 NEW = {"hopper": ("gym/Hopper-v5", 300_000, 2500.0), "halfcheetah": ("gym/HalfCheetah-v5", 1_000_000, 2000.0)}
 """Rows of PPO without a base: task, steps, and the least return."""
@@ -99,7 +100,10 @@ def row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         (cache / f"peg_{seed}.done").touch()
     base = cache / f"{made.clone}_{seed}"
-    command("train", f"dataset={store}", f"policy={made.clone}", *CLONE, f"seed={seed}", f"output={base}")
+    command(
+        "train", f"dataset={store}", f"policy={made.clone}", f"training.steps={made.updates}", *CLONE, f"seed={seed}",
+        f"output={base}",
+    )  # fmt: skip
     run = cache / f"{name}_{seed}"
     command(
         "finetune", f"policy={base}", "task=peg", *made.tune, "training.execute=4", f"seed={seed}", f"output={run}",
