@@ -54,7 +54,6 @@ from robot_rl.hardware.safety.supervisor_messages import (
     diagnostic,
     diagnostics,
 )
-from robot_rl.hardware.safety.supervisor_state import State
 from robot_rl.sim.rotation import matrix_from_quaternion
 
 EXTERNAL_POSE = "external_pose"
@@ -113,12 +112,6 @@ class FlightNode(Reception):
             return None
         variance = max(float(message.pose.covariance[0]), 1e-4)
         return encode_odometry(seen, self.decoder.time.vehicle_time(seen.stamp), variance)
-
-    def awaits(self, stamp: float) -> bool:
-        """Whether some source, but no person, is expected to propose an action for this time and has not yet."""
-        status = self.supervisor.status
-        acts = status.state in (State.READY, State.RUNNING, State.INTERVENING)
-        return acts and status.holder is not None and status.holder.kind != "device" and self.proposed < stamp - 1e-6
 
     def tick(self, now: float, stamp: float) -> FlightOutput:
         """Everything to publish for the tick of a time [s]; it may be later by now."""

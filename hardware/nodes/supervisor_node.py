@@ -51,7 +51,7 @@ from robot_rl.hardware.safety.supervisor_messages import (
     diagnostic,
     diagnostics,
 )
-from robot_rl.hardware.safety.supervisor_state import Observation, State
+from robot_rl.hardware.safety.supervisor_state import Observation
 
 HOMINGS = ("servo", "action")
 FOLLOW = "control_msgs/action/FollowJointTrajectory"
@@ -88,9 +88,9 @@ class SupervisorNode(Reception):
             raise SupervisorError(
                 f"homing=action: {robot.name!r} has no commands.joint_position.home_action in its file"
             )
-        self._device_steps, self.homes_by_action = device_steps, homing == "action"
+        self.homes_by_action = homing == "action"
         self.robot, self.supervisor = robot, robot.make_supervisor()
-        super().__init__(self.supervisor, robot.contract, robot.name)
+        super().__init__(self.supervisor, robot.contract, robot.name, device_steps)
         self._joints: tuple[float, Any] | None = None
         self._opening: tuple[float, float] | None = None
         self._tails = robot.commands["joint_position"].type == TRAJECTORY
@@ -99,14 +99,6 @@ class SupervisorNode(Reception):
     def streams(self) -> dict[str, Stream]:
         """The streams that are observed, by feature."""
         return {name: self.robot.streams[name] for name in ("joint_position", "gripper_opening") if self._has(name)}
-
-    def awaits(self, stamp: float) -> bool:
-        """Whether some source, but no person, is expected to propose an action for this time, and has not yet."""
-        status = self.supervisor.status
-        holder = status.holder
-        if holder is None or status.state not in (State.READY, State.RUNNING, State.INTERVENING):
-            return False
-        return (holder.kind != "device" or self._device_steps) and self.proposed < stamp - 1e-6
 
     def observe(self, feature: str, message: Any, received: float) -> None:
         """Take over a message of the stream of a feature; one that cannot be read is counted, and ages the last one."""

@@ -51,10 +51,11 @@ class Reception:
         supervisor: who decides.
         contract: that proposals follow.
         robot: its name.
+        device_steps: whether a device, too, proposes an action for every control tick, as a scripted person does.
     """
 
-    def __init__(self, supervisor: Supervising, contract: Contract, robot: str) -> None:
-        self._supervising, self._robot_name = supervisor, robot
+    def __init__(self, supervisor: Supervising, contract: Contract, robot: str, device_steps: bool = False) -> None:
+        self._supervising, self._robot_name, self._device_steps = supervisor, robot, device_steps
         self._names, self._actions = contract.action_names, describe_actions(contract)
         self._token, self._followed, self._sent = "", "", 0
         self._refused: dict[str, tuple[float, str]] = {}
@@ -95,6 +96,14 @@ class Reception:
         if rejected is None:
             self._followed = message.header.frame_id
         return rejected
+
+    def awaits(self, stamp: float) -> bool:
+        """Whether some source, but no person, is expected to propose an action for this time [s], and has not yet."""
+        status = self._supervising.status
+        holder = status.holder
+        if holder is None or status.state not in (State.READY, State.RUNNING, State.INTERVENING):
+            return False
+        return (holder.kind != "device" or self._device_steps) and self.proposed < stamp - 1e-6
 
     def request(self, name: str, now: float) -> tuple[bool, str]:
         """A service was called: whether it did what its name says, and the message for people."""

@@ -1,8 +1,8 @@
 """What distinguishes the on-policy methods: how a chunk is drawn, what its density is, how credit is shared.
 
 The core (`collector.py`, `on_policy.py`) is the same for all. A method draws chunks as chains of Gaussian steps, of
-which it keeps what is trained, evaluates their density under the present parameters, and condenses the density of each
-element to one or several log-ratios for each decision.
+which it keeps what is trained (everything, unless it says otherwise), evaluates their density under the present
+parameters, and condenses the density of each element to one or several log-ratios for each decision.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from robot_rl.policies import Policy
+from robot_rl.policies.chain import gaussian_log_density
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,15 @@ class Method(ABC):
         """Called at the start of each iteration with the share of the training that is done; for schedules."""
         return
 
-    @abstractmethod
     def draw(self, context: Tensor, generator: torch.Generator) -> Drawn:
         """A chunk for each context [B, To, C], without gradients."""
+        chain = self.policy.chain(context, generator)
+        return Drawn(chain.states[:, -1], chain.states, chain.log_density)
 
-    @abstractmethod
     def density(self, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Log-density [B, D, H, A] of kept states under the present parameters, and the deviations, of that shape."""
+        mean, std = self.policy.process.gaussians(self.policy.denoiser, states, context)
+        return gaussian_log_density(states, mean, std), std
 
     @abstractmethod
     def condense(self, log_density: Tensor, counted: Tensor) -> Tensor:

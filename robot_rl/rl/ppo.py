@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from robot_rl.policies import Policy, PolicyError
-from robot_rl.policies.chain import gaussian_log_density
 from robot_rl.policies.gaussian import Gaussian
-from robot_rl.rl.method import Drawn, Method, sum_executed
+from robot_rl.rl.method import Method, sum_executed
 
 
 class PPO(Method):
@@ -24,18 +23,10 @@ class PPO(Method):
             raise PolicyError(f"ppo trains Gaussian policies, this one is {name}; use algorithm={other}")
         if std is not None and not std > 0:
             raise PolicyError(f"algorithm.std: expected a number above 0, got {std}")
-        self.policy, self.process = policy, policy.process
+        self.policy = policy
         if std is not None:
             with torch.no_grad():
-                self.process.log_std.fill_(torch.tensor(std).log().item())
-
-    def draw(self, context: Tensor, generator: torch.Generator) -> Drawn:
-        chain = self.policy.chain(context, generator)
-        return Drawn(chain.states[:, -1], chain.states, chain.log_density)
-
-    def density(self, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = self.process.gaussians(self.policy.denoiser, states, context)
-        return gaussian_log_density(states, mean, std), std
+                policy.process.log_std.fill_(torch.tensor(std).log().item())
 
     def condense(self, log_density: Tensor, counted: Tensor) -> Tensor:
         return sum_executed(log_density, counted)

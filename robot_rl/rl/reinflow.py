@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from robot_rl.policies import Policy, PolicyError
-from robot_rl.policies.chain import gaussian_log_density
 from robot_rl.policies.flow_matching import FlowMatching
-from robot_rl.rl.method import Drawn, Method, mean_executed
+from robot_rl.rl.method import Method, mean_executed
 
 
 class ReinFlow(Method):
@@ -46,21 +44,13 @@ class ReinFlow(Method):
         self.policy.load_state_dict(policy.state_dict(), strict=False)  # all but the noise network, if it is new
         assert isinstance(self.policy.process, FlowMatching)
         assert self.policy.process.noise is not None
-        self.process, self.noise = self.policy.process, self.policy.process.noise
+        self.noise = self.policy.process.noise
         self.bounds, self.hold, self.fall = (std_min, std_max), hold, fall
 
     def begin(self, done: float) -> None:
         falling = max(0.0, done - self.hold) / max(1e-9, 1 - self.hold)
         low, high = self.bounds
         self.noise.log_high = math.log(high - self.fall * (high - low) * 0.5 * (1 - math.cos(math.pi * falling)))
-
-    def draw(self, context: Tensor, generator: torch.Generator) -> Drawn:
-        chain = self.policy.chain(context, generator)
-        return Drawn(chain.states[:, -1], chain.states, chain.log_density)
-
-    def density(self, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = self.process.gaussians(self.policy.denoiser, states, context)
-        return gaussian_log_density(states, mean, std), std
 
     def condense(self, log_density: Tensor, counted: Tensor) -> Tensor:
         return mean_executed(log_density, counted).mean(dim=1, keepdim=True)
