@@ -11,6 +11,7 @@ number of workers, the sampling position is one number, and shuffling needs no m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -30,6 +31,10 @@ Batch: TypeAlias = "dict[str, Any]"
 """`observation` {name: [B, To, *shape] float32, images uint8 HWC, depth uint16}, `action` [B, H, A] float32,
 `observation_valid` [B, To] and `action_valid` [B, H] bool, `weight` [B] float32, and the origin of each window:
 `episode`, `step` and `source` (which store of a mixture) [B] int64. All are torch tensors on the CPU."""
+
+
+ACTIONS = ("executed", "intended")
+"""Labels that are actions."""
 
 
 class Windows:
@@ -55,7 +60,8 @@ class Windows:
         pin_memory: place batches in page-locked memory for fast copies to a GPU; without CUDA it has no effect.
         observation: names of the observation features to read; by default all but text.
         labels: `executed` for the actions that were taken, or `intended` for what was proposed in their place: by a
-            policy, or by an expert whose actions were disturbed; the executed one where a person intervened.
+            policy, or by an expert whose actions were disturbed; the executed one where a person intervened. Or the
+            name of a recorded feature, which then stands in place of the action: see `estimated`.
         shard: (rank, count) for training in several processes: this one gets its part of every batch.
 
     Attributes:
@@ -89,8 +95,6 @@ class Windows:
         ):  # fmt: skip
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
-        if labels not in ("executed", "intended"):
-            raise ValueError(f"labels: expected executed or intended, got {labels!r}")
         rank, count = shard
         if not 0 <= rank < count or batch_size % count:
             raise ValueError(
@@ -100,6 +104,8 @@ class Windows:
             if values is not None and len(values) != len(stores):
                 raise ValueError(f"{key}: expected one entry for each of {len(stores)} stores, got {len(values)}")
         self.contract = _common_contract(stores, observation)
+        if labels not in ACTIONS:
+            self.contract = replace(self.contract, action=estimated(stores[0].contract, labels).action)
         self.obs_horizon = obs_horizon
         self.action_horizon = action_horizon
         self.action_offset = action_offset
@@ -328,8 +334,8 @@ class _Source:
 
     def actions(self, rows: np.ndarray, labels: str) -> np.ndarray:
         """[*rows.shape, A]"""
-        executed = self.store.array("data/action").gather(rows)
-        if labels == "executed":
+        executed = self.store.array(f"data/{'action' if labels in ACTIONS else labels}").gather(rows)
+        if labels != "intended":
             return executed
         intended = self.store.array("data/policy_action").gather(rows)
         intervened = self.store.array("data/intervened").gather(rows)[..., None]
@@ -346,6 +352,23 @@ class _Source:
         again = origins != places
         for place, origin in zip(places[again].tolist(), origins[again].tolist(), strict=True):
             flat[place] = flat[origin]
+
+
+def estimated(contract: Contract, feature: str) -> Contract:
+    """The contract of what estimates an observed feature: it observes the others, and the feature is its action.
+
+    Raises:
+        ValueError: there is no such feature, or it is no vector of numbers.
+    """
+    vectors = {n: other for n, other in contract.observation.items() if other.kind == "state" and len(other.shape) == 1}
+    if feature not in vectors:
+        raise ValueError(
+            f"labels: expected executed or intended, or a recorded feature of {', '.join(vectors)}; got {feature!r}"
+        )
+    observed = {name: other for name, other in contract.observation.items() if name != feature}
+    return replace(
+        contract, observation=observed, action={feature: replace(vectors[feature], kind="action", role="policy")}
+    )
 
 
 def _episodes(store: EpisodeStore, episodes: Iterable[int] | None) -> np.ndarray:

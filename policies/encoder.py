@@ -1,4 +1,7 @@
-"""The observation encoder: normalised low-dimensional features beside one image backbone for each camera."""
+"""The observation encoder: normalised low-dimensional features beside one image backbone for each camera.
+
+With an estimator, what that makes of the whole window stands beside each of the last observations.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from robot_rl.datasets.contract import Contract
 from robot_rl.policies.augmentation import Augmentation
 from robot_rl.policies.configuration import PolicyError
+from robot_rl.policies.estimator import Estimator
 from robot_rl.policies.normalizer import Normalizer
 from robot_rl.policies.rotation import quaternion_to_6d
 
@@ -22,6 +26,8 @@ class Encoder(nn.Module):
         contract: with exactly the features that are observed.
         backbones: for each camera a module from [N, channels, height, width] to [N, module.features].
         augmentation: applied to images in training mode; in evaluation it only crops the centre.
+        horizon: To, observations of the context, the last of those given.
+        estimator: see `Estimator`; its features may be others than those of the contract.
         rotation: `rotation_6d` turns quaternions to six continuous numbers (q and -q to the same), `keep` leaves them.
     """
 
@@ -31,6 +37,8 @@ class Encoder(nn.Module):
         backbones: Mapping[str, nn.Module],
         augmentation: Augmentation,
         rotation: Literal["keep", "rotation_6d"],
+        horizon: int,
+        estimator: Estimator | None = None,
     ) -> None:
         super().__init__()
         if rotation not in ("keep", "rotation_6d"):
@@ -40,6 +48,8 @@ class Encoder(nn.Module):
         self.normalizer = Normalizer(sum(contract.observation[name].size for name in self.states))
         self.backbones = nn.ModuleDict({_key(name): module for name, module in backbones.items()})
         self.augmentation = augmentation
+        self.horizon = horizon
+        self.estimator = estimator
         self._quaternions: list[int] = []
         start = 0
         for name in self.states:
@@ -50,15 +60,23 @@ class Encoder(nn.Module):
             start += feature.size
         widths = [int(module.features) for module in backbones.values()]  # type: ignore[arg-type]
         self.features = start + 2 * len(self._quaternions) + sum(widths)
+        if estimator is not None:
+            self.features += estimator.features
 
     def forward(self, observation: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-        """{name: [B, To, *shape]} to [B, To, C]. The generator draws the augmentation, in training mode."""
-        parts = []
+        """{name: [B, T, *shape]}, T at least To, to [B, To, C]. The generator draws augmentation, in training mode."""
+        parts, estimate = [], None
+        if self.estimator is not None:
+            estimate = self.estimator(observation).unsqueeze(1).expand(-1, self.horizon, -1)
+            own = (*self.states, *self.cameras)
+            observation = {name: observation[name][:, -self.horizon :] for name in own}
         if self.states:
             flat = torch.cat([_flat(observation[name]).float() for name in self.states], dim=-1)
             parts.append(self._rotations_to_6d(self.normalizer.normalize(flat)))
         for name in self.cameras:
             parts.append(self._see(name, observation[name], generator))
+        if estimate is not None:
+            parts.append(estimate)
         return torch.cat(parts, dim=-1)
 
     def _see(self, name: str, frames: Tensor, generator: torch.Generator | None) -> Tensor:

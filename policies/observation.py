@@ -1,4 +1,4 @@
-"""Checking observations against a policy's contract before anything is computed from them."""
+"""What a policy has to be given: how many observations, checked against its contract before anything is computed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import Any
 
 from robot_rl.datasets.contract import Contract
 from robot_rl.policies.configuration import PolicyError
+
+
+def observed_steps(config: Mapping[str, Any]) -> int:
+    """The number of observations that a policy of a resolved configuration needs, with its estimator's."""
+    estimator = config.get("estimator")
+    return max(int(config["obs_horizon"]), 0 if estimator is None else int(estimator["config"]["obs_horizon"]))
 
 
 def check_observation(contract: Contract, obs_horizon: int, observation: Mapping[str, Any]) -> None:

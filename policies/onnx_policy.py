@@ -12,7 +12,7 @@ import numpy as np
 from robot_rl.datasets.contract import Contract
 from robot_rl.policies import transition
 from robot_rl.policies.configuration import PolicyError
-from robot_rl.policies.observation import check_observation
+from robot_rl.policies.observation import check_observation, observed_steps
 from robot_rl.policies.prefix import Prefix, check_prefix_length
 
 FORMAT = "robot_rl onnx policy"
@@ -48,7 +48,7 @@ class OnnxPolicy:
         described = _read_description(folder)
         self.config: dict[str, Any] = described["config"]
         self.contract = Contract.from_dict(json.loads((folder / CONTRACT).read_text()))
-        self.obs_horizon = int(self.config["obs_horizon"])
+        self.obs_horizon = observed_steps(self.config)
         self.action_horizon = int(self.config["action_horizon"])
         self.action_offset = int(self.config["action_offset"])
         prefix = self.config["prefix"]

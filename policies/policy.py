@@ -7,6 +7,7 @@ obs_horizon: 2              # To, observations a policy sees
 action_horizon: 16          # H, actions of a chunk
 action_offset: 0            # first action after the last observation; in diffusion_policy 1 - obs_horizon
 observation: null           # names; null: all features of role `policy` that the encoder can read
+estimator: null             # of `build_policy`, as JSON: {config, contract}; To stays what the policy itself observes
 clip_actions: true          # to the finite bounds of the contract
 process:                    # one of
   {name: flow_matching, steps: 10, time_sampling: uniform | beta, alpha: 1.5,
@@ -34,12 +35,13 @@ prefix: {probability: 0.0, max_length: 0}   # training with a known prefix of ra
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robot_rl.datasets.contract import Contract
+from robot_rl.datasets.contract import Contract, satisfies
 from robot_rl.policies import draw
 from robot_rl.policies.augmentation import Augmentation
 from robot_rl.policies.chain import Chain
@@ -49,12 +51,13 @@ from robot_rl.policies.ddim import DDIM
 from robot_rl.policies.ddpm import DDPM
 from robot_rl.policies.denoiser import Denoiser, Shapes
 from robot_rl.policies.encoder import Encoder
+from robot_rl.policies.estimator import Estimator
 from robot_rl.policies.flow_matching import FlowMatching
 from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.inpainting import Inpainting
 from robot_rl.policies.mlp import MLP
 from robot_rl.policies.normalizer import Normalizer, fit_normalizers
-from robot_rl.policies.observation import check_observation
+from robot_rl.policies.observation import check_observation, observed_steps
 from robot_rl.policies.prefix import Prefix, check_prefix_length
 from robot_rl.policies.process import Process
 from robot_rl.policies.resnet import ResNet18
@@ -76,6 +79,7 @@ DEFAULTS: dict[str, Any] = {
     "action_horizon": 16,
     "action_offset": 0,
     "observation": None,
+    "estimator": None,
     "clip_actions": True,
     "process": {"name": "flow_matching"},
     "denoiser": {"name": "mlp"},
@@ -92,7 +96,8 @@ class Policy(nn.Module):
     Attributes:
         config: complete configuration, plain JSON types.
         contract: of the observations that it needs and the action that it gives.
-        obs_horizon, action_horizon, action_offset: To, H, step of the first action after the last observation.
+        obs_horizon: observations to be given: To, or more where an estimator needs them.
+        action_horizon, action_offset: H, step of the first action after the last observation.
         prefix_max_length: the most actions that it was trained to continue; 0 if it was not trained with a prefix.
     """
 
@@ -103,9 +108,11 @@ class Policy(nn.Module):
         super().__init__()
         config = resolve_config(config)
         names = config["observation"] or _readable(contract, config["encoder"]["name"])
-        self.contract = contract.select(names)
+        estimator = _estimator(config["estimator"])
+        own = contract.select(names)
+        self.contract = own if estimator is None else contract.select([*names, *estimator.contract.observation])
         self.config = config
-        self.obs_horizon = int(config["obs_horizon"])
+        self.obs_horizon = observed_steps(config)
         self.action_horizon = int(config["action_horizon"])
         self.action_offset = int(config["action_offset"])
         self.prefix_probability = float(config["prefix"]["probability"])
@@ -114,11 +121,12 @@ class Policy(nn.Module):
 
         augmentation = _augmentation(config["augmentation"])
         self.encoder = Encoder(
-            self.contract, _backbones(config, self.contract), augmentation, config["normalizer"]["rotation"]
-        )
+            own, _backbones(config, own), augmentation, config["normalizer"]["rotation"], int(config["obs_horizon"]),
+            estimator,
+        )  # fmt: skip
         self.action_normalizer = Normalizer(contract.action_dim)
         shapes = Shapes(
-            self.action_horizon, contract.action_dim, self.obs_horizon, self.encoder.features, self.action_offset,
+            self.action_horizon, contract.action_dim, self.encoder.horizon, self.encoder.features, self.action_offset,
             prefix=self.prefix_probability > 0,
         )  # fmt: skip
         self.denoiser: Denoiser = construct("denoiser", config["denoiser"], DENOISERS, shapes)
@@ -294,18 +302,28 @@ class Policy(nn.Module):
         return (steps < (length * used)[:, None]).float()
 
 
-def build_policy(config: Mapping[str, Any], contract: Contract, statistics: Mapping[str, Any]) -> Policy:
+def build_policy(
+    config: Mapping[str, Any], contract: Contract, statistics: Mapping[str, Any], estimator: Policy | None = None
+) -> Policy:
     """A new policy with random parameters (from torch's global generator) and a fitted normaliser.
 
     Args:
         config: see the module; plain mappings, also Hydra's.
         contract: of the data; the policy keeps the observations that it uses.
         statistics: by feature name and `action`, as from `EpisodeStore.statistics`.
+        estimator: whose estimate is observed too; a copy of it becomes a part of the policy, frozen.
 
     Raises:
         PolicyError: naming the configuration key, feature or statistics that does not fit.
+        ContractError: the estimator was trained on other features, at another rate, or for another controller.
     """
+    if estimator is not None:
+        satisfies(replace(estimator.contract, action=contract.action), contract)
+        config = {**config, "estimator": Estimator(estimator).describe()}
     policy = Policy(config, contract)
+    if estimator is not None:
+        assert policy.encoder.estimator is not None
+        policy.encoder.estimator.policy.load_state_dict(estimator.state_dict())
     modes = {key: policy.config["normalizer"][key] for key in ("observation", "action")}
     fit_normalizers(
         policy.contract, policy.encoder.states, statistics, policy.encoder.normalizer, policy.action_normalizer, modes
@@ -334,7 +352,7 @@ def _check_sizes(policy: Policy) -> None:
     config, contract = policy.config, policy.contract
     encoder = config["encoder"]["name"]
     problems = []
-    if policy.obs_horizon < 1 or policy.action_horizon < 1:
+    if int(config["obs_horizon"]) < 1 or policy.action_horizon < 1:
         problems.append("obs_horizon and action_horizon: expected at least 1")
     if not contract.observation:
         problems.append("observation: nothing to observe; name features of the contract")
@@ -365,6 +383,12 @@ def _check_sizes(policy: Policy) -> None:
 
 def _augmentation(config: Mapping[str, Any]) -> Augmentation:
     return construct("augmentation", {"name": "augmentation", **config}, {"augmentation": Augmentation})
+
+
+def _estimator(described: Mapping[str, Any] | None) -> Estimator | None:
+    if described is None:
+        return None
+    return Estimator(Policy(described["config"], Contract.from_dict(described["contract"])))
 
 
 def _backbones(config: Mapping[str, Any], contract: Contract) -> dict[str, nn.Module]:

@@ -15,7 +15,7 @@ from robot_rl.corrections import corrected, step_weights
 from robot_rl.datasets import ContractError, EpisodeStore
 from robot_rl.datasets.contract import united
 from robot_rl.datasets.statistics import Statistics
-from robot_rl.datasets.windows import Batch, Mixture, Windows
+from robot_rl.datasets.windows import ACTIONS, Batch, Mixture, Windows, estimated
 from robot_rl.policies import Policy
 
 
@@ -42,7 +42,7 @@ class Recordings:
         held_out: share of the episodes of each store kept out of training and of all statistics.
         include_failures: train on failed episodes too.
         seed: of the split.
-        labels: `executed` or `intended`, see `Windows`.
+        labels: `executed`, `intended` or a recorded feature, which then is the action of `contract`; see `Windows`.
         intervention_weight, policy_weight: of the steps of corrected episodes, see `corrections`.
 
     Raises:
@@ -80,6 +80,8 @@ class Recordings:
                     f"{paths[0]} and {path} cannot be trained on together:", error.differences,
                     "Convert one of them, or train on one.",
                 ) from error  # fmt: skip
+        if labels not in ACTIONS:
+            self.contract = estimated(self.contract, labels)
         chosen = [_choose(store, include_failures) for store in stores]
         splits = [store.split(held_out, seed, episodes) for store, episodes in zip(stores, chosen, strict=True)]
         if weights is None:
@@ -95,7 +97,8 @@ class Recordings:
 
     def statistics(self) -> dict[str, Statistics]:
         """Of each low-dimensional feature and of `action`, over the training episodes, each store by its share."""
-        return _mixture(self.parts).statistics([part.training for part in self.parts])
+        found = _mixture(self.parts).statistics([part.training for part in self.parts])
+        return found if self.labels in ACTIONS else {**found, "action": found[self.labels]}
 
     def windows(self, policy: Policy, batch_size: int, **options: Any) -> Windows:
         """Endless shuffled batches of what the policy needs, from the training episodes."""

@@ -21,10 +21,11 @@ import torch
 
 from robot_rl import run_folder
 from robot_rl.atomic_folder import replace_folder
+from robot_rl.datasets.windows import ACTIONS
 from robot_rl.interrupt import Interrupt
 from robot_rl.metric_log import MetricLog, write_results
 from robot_rl.observation_shift import reference
-from robot_rl.policies import build_policy, save_policy
+from robot_rl.policies import build_policy, load_policy, save_policy
 from robot_rl.processes import Processes, idle_cores
 from robot_rl.provenance import provenance
 from robot_rl.recordings import Recordings
@@ -48,6 +49,8 @@ def main(config: DictConfig) -> int:
     for key, least in (("seed", 0), ("threads", 1)):
         if plain[key] is not None and plain[key] < least:
             raise TrainingError(f"{key}={plain[key]}: expected at least {least}")
+    if plain["labels"] not in ACTIONS and settings.evaluate_every:
+        raise TrainingError(f"training.evaluate_every: an estimator of {plain['labels']} does not act; set it to 0")
     datasets = plain["dataset"] or []
     datasets = [str(path) for path in (datasets if isinstance(datasets, list) else [datasets])]
     recordings = Recordings(
@@ -90,7 +93,11 @@ class _Run:
         self.recordings = recordings
         self.made_by = provenance()
         torch.manual_seed(plain["seed"])
-        policy = build_policy(plain["policy"], recordings.contract, recordings.statistics()).to(processes.device)
+        path = plain["policy"]["estimator"]
+        policy = build_policy(
+            {**plain["policy"], "estimator": None}, recordings.contract, recordings.statistics(),
+            None if path is None else load_policy(path),
+        ).to(processes.device)  # fmt: skip
         self.reference = reference([(part.store, part.training) for part in recordings.parts], policy.encoder.states)
         self.training = Training(policy, settings, processes, plain["seed"])
         self.windows: Windows = recordings.windows(

@@ -410,5 +410,5 @@ def test_intended_labels_are_what_was_proposed_unless_a_person_intervened(tmp_pa
         (batch,) = store.windows(1, 2, batch_size=8, labels=labels).epoch()
         following = [*actions[1:], actions[-1]]
         assert batch["action"][..., 0].tolist() == [list(pair) for pair in zip(actions, following, strict=True)]
-    with pytest.raises(ValueError, match="expected executed or intended, got 'best'"):
+    with pytest.raises(ValueError, match="expected executed or intended, or a recorded feature of x; got 'best'"):
         store.windows(1, 2, labels="best")

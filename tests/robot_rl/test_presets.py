@@ -18,6 +18,7 @@ PRESETS = [
     "flow_unet",
     "gaussian",
     "drone_mlp",
+    "drone_flow",
     "diffusion_mlp",
     "diffusion_cnn",
     "diffusion_transformer",
