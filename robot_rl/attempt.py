@@ -28,6 +28,7 @@ class Actor:
         execute: actions executed of each chunk; None: half of it.
         demonstrations: store of the episodes to multiply or to play back.
         redraw: played back, whether the randomisation is drawn anew instead of as recorded.
+        expert: which of a task's experts; None: its first.
     """
 
     source: str
@@ -36,16 +37,18 @@ class Actor:
     execute: int | None = None
     demonstrations: str = ""
     redraw: bool = False
+    expert: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """For the provenance of a store."""
+        named = {"expert": self.expert} if self.expert else {}
         if self.source in ("policy", "dagger"):
-            return {"policy": self.policy, "execute": self.execute}
+            return {"policy": self.policy, "execute": self.execute, **named}
         if self.source == "multiply":
             return {"demonstrations": self.demonstrations, "noise": self.noise}
         if self.demonstrations:
             return {"demonstrations": self.demonstrations}
-        return {"noise": self.noise}
+        return {"noise": self.noise, **named}
 
 
 @dataclass
@@ -192,12 +195,12 @@ class _Demonstrator:
 def _expert(env: Any, actor: Actor) -> Callable[[int], Acting]:
     from robot_rl.sim.expert import make_expert
 
-    return lambda seed: _Demonstrator(make_expert(env, actor.noise, np.random.default_rng([seed, 1])), {})
+    return lambda seed: _Demonstrator(make_expert(env, actor.noise, np.random.default_rng([seed, 1]), actor.expert), {})
 
 
 def _dagger(env: Any, actor: Actor) -> Callable[[int], Acting]:
     """The states are the policy's own, the labels the expert's (Ross et al. 2011)."""
-    start_policy, start_expert = _policy(env, actor), _expert(env, Actor("expert"))
+    start_policy, start_expert = _policy(env, actor), _expert(env, Actor("expert", expert=actor.expert))
 
     class ActingStudent:
         facts: ClassVar[dict[str, Any]] = {}

@@ -278,14 +278,16 @@ def _teleoperate(plain: dict[str, Any]) -> int:
 
 
 def _actor(plain: dict[str, Any]) -> Actor:
+    if plain["expert"] is not None and plain["source"] not in ("expert", "dagger"):
+        raise CollectError(f"expert={plain['expert']} goes with source=expert or dagger, not {plain['source']}")
     if plain["source"] == "expert":
-        return Actor("expert", noise=plain["noise"])
+        return Actor("expert", noise=plain["noise"], expert=plain["expert"])
     if plain["source"] in ("policy", "dagger"):
         if not plain["policy"]:
             raise CollectError(f"source={plain['source']} needs policy=<run or checkpoint folder>")
         if not Path(plain["policy"]).is_dir():
             raise CollectError(f"policy={plain['policy']}: no such folder; give a run or checkpoint folder")
-        return Actor(plain["source"], policy=str(plain["policy"]), execute=plain["execute"])
+        return Actor(plain["source"], policy=str(plain["policy"]), execute=plain["execute"], expert=plain["expert"])
     known = ("expert", "policy", "dagger", "multiply", *playback.PLAYBACKS)
     raise CollectError(f"source={plain['source']}: expected {', '.join(known)} or teleop")
 

@@ -78,13 +78,15 @@ class SideBySide:
         ]
 
     def _expert(self, actor: Actor) -> Callable[[Sequence[int]], Acting]:
-        from robot_rl.sim.expert.world_expert import Deviations, act
+        from robot_rl.sim.expert.world_expert import Deviations
+        from robot_rl.sim.expert.world_expert import start as start_expert
 
         def start(seeds: Sequence[int]) -> Acting:
+            act = start_expert(self._venv.world, actor.expert)
             deviations = Deviations(self._venv.world, actor.noise, [np.random.default_rng([s, 1]) for s in seeds])
 
             def acting(observation: Mapping[str, np.ndarray], active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-                intended = act(self._venv.world)
+                intended = act()
                 return deviations.add(intended), intended
 
             return acting
@@ -117,7 +119,7 @@ class SideBySide:
 
     def _dagger(self, actor: Actor) -> Callable[[Sequence[int]], Acting]:
         """The states are the policy's own, the labels the expert's (Ross et al. 2011)."""
-        start_policy, start_expert = self._policy(actor), self._expert(Actor("expert"))
+        start_policy, start_expert = self._policy(actor), self._expert(Actor("expert", expert=actor.expert))
 
         def start(seeds: Sequence[int]) -> Acting:
             policy, expert = start_policy(seeds), start_expert(seeds)

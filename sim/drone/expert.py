@@ -3,18 +3,38 @@ and Kumar 2011), in whatever form the environment takes actions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from robot_rl.sim.drone.attitude import between, cross, rotate, rotate_back
 from robot_rl.sim.drone.flight import GRAVITY
 from robot_rl.sim.drone.world import DroneWorld
+from robot_rl.sim.spec import SpecError
 
+EXPERTS = ("geometric", "mpc")
 POSITION_GAIN, VELOCITY_GAIN = 6.0, 4.0
 """Of the wanted acceleration [1/s²], [1/s]."""
 ATTITUDE_GAIN = 8.0
 """Of the wanted body rates [1/s]."""
 LEAST_THRUST, STEEPEST = 2.0, 1.0
 """Of the wanted acceleration upwards [m/s²], and sideways over upwards."""
+
+
+def start(world: DroneWorld, name: str | None = None) -> Callable[[], np.ndarray]:
+    """Begin to act in a world as one of `EXPERTS`, None: `geometric`. Each call gives the actions [N, A] of all drones.
+
+    Raises:
+        SpecError: there is no such expert, or it does not act by the world's controller.
+    """
+    if name in (None, "geometric"):
+        return partial(act, world)
+    if name == "mpc":
+        from robot_rl.sim.drone.mpc import Mpc
+
+        return Mpc(world).act
+    raise SpecError(f"expert: expected one of {', '.join(EXPERTS)}; got {name!r}")
 
 
 def act(world: DroneWorld) -> np.ndarray:

@@ -20,12 +20,16 @@ __all__ = ["make_expert"]
 
 
 def make_expert(
-    env: ArmEnv | WorldEnv | GymEnv, noise: float = 0.0, generator: np.random.Generator | None = None
-) -> ScriptedExpert | WorldExpert:
+    env: ArmEnv | WorldEnv | GymEnv, noise: float = 0.0, generator: np.random.Generator | None = None,
+    name: str | None = None,
+) -> ScriptedExpert | WorldExpert:  # fmt: skip
     """The expert of an environment's task, see `ScriptedExpert` and `robot_rl.sim.expert.world_expert.WorldExpert`.
 
+    Args:
+        name: which, where a task has several: a drone's `geometric` or `mpc`.
+
     Raises:
-        ValueError: there is none for this task.
+        ValueError: there is none for this task, or none of that name.
     """
     from robot_rl.sim.arm import ArmEnv
     from robot_rl.sim.expert.scripted_expert import ScriptedExpert
@@ -34,7 +38,9 @@ def make_expert(
     if isinstance(env, WorldEnv):
         from robot_rl.sim.expert.world_expert import WorldExpert
 
-        return WorldExpert(env, noise, generator)
+        return WorldExpert(env, noise, generator, name)
+    if name is not None:
+        raise ValueError(f"expert: the task {env.task['name']!r} leaves no choice; leave it out, got {name!r}")
     if not isinstance(env, ArmEnv):
         raise ValueError(f"no expert for task {env.task['name']!r}; record a policy's episodes: source=policy")
     task = env.task["name"]

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from robot_rl.sim.spec import SpecError
 from robot_rl.sim.world_env import World, WorldEnv
 
 NOISE_TIME = 0.3
 """Correlation time of the noise [s]."""
 
 
-def act(world: World) -> np.ndarray:
-    """What the expert of its task does, actions [N, A] of all copies of a world."""
-    from robot_rl.sim.drone import expert
+def start(world: World, name: str | None = None) -> Callable[[], np.ndarray]:
+    """Begin to act in a world as the expert of its task: gives actions [N, A] of all copies at each call.
+
+    Args:
+        name: of a drone's, `geometric` (default) or `mpc`; a lean task has one.
+
+    Raises:
+        SpecError: there is no such expert for this world.
+    """
     from robot_rl.sim.drone.world import DroneWorld
-    from robot_rl.sim.lean.world import LeanWorld
 
     if isinstance(world, DroneWorld):
-        return expert.act(world)
+        from robot_rl.sim.drone.expert import start as start_drone
+
+        return start_drone(world, name)
+    from robot_rl.sim.lean.world import LeanWorld
+
     assert isinstance(world, LeanWorld)
-    return world.expert()
+    if name is not None:
+        raise SpecError(f"expert: the task {world.task['name']} has one alone; leave it out, got {name!r}")
+    return world.expert
 
 
 class Deviations:
@@ -54,6 +66,7 @@ class WorldExpert:
 
     Args:
         noise, generator: see `Deviations`; a generator is needed when there is any.
+        name: see `start`.
 
     Attributes:
         intended: the last action without the noise [A].
@@ -62,15 +75,17 @@ class WorldExpert:
 
     failed = False
 
-    def __init__(self, env: WorldEnv, noise: float = 0.0, generator: np.random.Generator | None = None) -> None:
+    def __init__(
+        self, env: WorldEnv, noise: float = 0.0, generator: np.random.Generator | None = None, name: str | None = None
+    ) -> None:
         if noise and generator is None:
             raise ValueError("a noisy expert needs a generator")
-        self._world = env.world
+        self._act = start(env.world, name)
         self._deviations = Deviations(env.world, noise, [] if generator is None else [generator])
         self.intended = env.rest_action()
 
     def act(self) -> np.ndarray:
         """The action to execute now [A]."""
-        intended = act(self._world)
+        intended = self._act()
         self.intended = intended[0]
         return self._deviations.add(intended)[0]

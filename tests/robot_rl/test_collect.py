@@ -134,6 +134,8 @@ def test_another_environment_and_wrong_words_are_refused(tmp_path: Path) -> None
         _collect(store, "task=lft")
     with pytest.raises(CollectError, match="expected expert, policy, dagger, multiply, replay, render or teleop"):
         _collect(store, "source=magic")
+    with pytest.raises(CollectError, match="goes with source=expert or dagger"):
+        _collect(store, "source=policy", "expert=mpc")
     with pytest.raises(CollectError, match="source=policy needs policy="):
         _collect(store, "source=policy")
     with pytest.raises(CollectError, match="workers=-1: expected at least 1"):

@@ -15,8 +15,9 @@ from robot_rl.sim.spec import resolve
 SPEC = resolve({"task": "drone/hover", "randomization": "test", "horizon": 40})
 
 
-def test_one_attempt_and_many_are_the_same():
-    copies = SideBySide(SPEC, Actor("expert", noise=0.05))
+@pytest.mark.parametrize("expert", [None, "mpc"])
+def test_one_attempt_and_many_are_the_same(expert: str | None):
+    copies = SideBySide(SPEC, Actor("expert", noise=0.05, expert=expert))
     left = iter([list(range(COPIES + 2)), []])
     made = list(copies.attempts(lambda: iter(next(left))))
     assert [each.seed for each in made] == list(range(COPIES))
@@ -26,7 +27,7 @@ def test_one_attempt_and_many_are_the_same():
         failed, facts = False, {}
 
         def __init__(self, seed: int) -> None:
-            self._expert = WorldExpert(env, 0.05, np.random.default_rng([seed, 1]))
+            self._expert = WorldExpert(env, 0.05, np.random.default_rng([seed, 1]), expert)
 
         def __call__(self, _: object) -> tuple[np.ndarray, np.ndarray]:
             return self._expert.act(), self._expert.intended
