@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from robot_rl.datasets import Contract
 from robot_rl.hardware.child_process import describe_exit, end_with_parent
+from robot_rl.policies.correction import Correction
 from robot_rl.policies.prefix import Prefix
 from robot_rl.sim import message
 
@@ -59,6 +60,8 @@ class Description:
     action_horizon: int
     action_offset: int
     prefix_max_length: int
+    execute: int | None = None
+    correction: Correction | None = None
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,11 @@ class Inference:
         answer = self._call(connection, self._settings, self._start_timeout)
         if "error" in answer:
             raise InferenceError(answer["error"])
-        return Description(**{**answer, "contract": Contract.from_dict(answer["contract"])})
+        correction = answer.pop("correction")
+        return Description(
+            **{**answer, "contract": Contract.from_dict(answer["contract"])},
+            correction=None if correction is None else Correction.from_dict(correction),
+        )
 
     def _call(self, connection: socket.socket, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         connection.settimeout(timeout)
@@ -314,8 +321,10 @@ class _Server:
 
     def describe(self) -> dict[str, Any]:
         policy = self._policy
-        keys = ("obs_horizon", "action_horizon", "action_offset", "prefix_max_length")
-        return {"contract": policy.contract.to_dict()} | {key: getattr(policy, key) for key in keys}
+        keys = ("obs_horizon", "action_horizon", "action_offset", "prefix_max_length", "execute")
+        correction = None if policy.correction is None else policy.correction.to_dict()
+        described = {"contract": policy.contract.to_dict(), "correction": correction}
+        return described | {key: getattr(policy, key) for key in keys}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from robot_rl.policies.prediction import new_generator, predict

@@ -27,7 +27,7 @@ ARGUMENTS = {
     "robot": ("panda", str, "name of a robot, or path of its file"),
     "homing": ("servo", str, "servo, or action: the way home is a goal of the robot's home_action"),
     "mode": ("receding_horizon", str, "how chunks are executed"),
-    "execute": ("0", int, "actions executed of each chunk; 0: half of it"),
+    "execute": ("0", int, "actions executed of each chunk; 0: as it was made for, or half"),
     "guidance": ("0.0", float, "of real-time chunking by guided inpainting; 0: none"),
     "device": ("cpu", str, "of a policy in torch: cpu or cuda"),
     "threads": ("1", int, "that compute the policy"),

@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robot_rl.datasets import Contract
+from robot_rl.policies.correction import Correction
 from robot_rl.policies.prefix import Prefix
 
 Mode = Literal["receding_horizon", "temporal_ensembling", "asynchronous", "real_time"]
@@ -73,6 +74,10 @@ class Chunked(Protocol):
     def action_offset(self) -> int: ...
     @property
     def prefix_max_length(self) -> int: ...
+    @property
+    def execute(self) -> int | None: ...
+    @property
+    def correction(self) -> Correction | None: ...
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,11 @@ class ChunkRunner:
 
     Args:
         policy: gives To (`obs_horizon`), H (`action_horizon`), A, the step of a chunk's first action relative to the
-            last observation (`action_offset`, at most 0) and how many actions it was trained to continue.
+            last observation (`action_offset`, at most 0), how many actions it was trained to continue, how many it was
+            made to `execute`, and the `correction` that each action takes from the newest observation.
         num_envs: N.
-        execute: actions of a chunk before the next is requested; by default half of H, and 1 for temporal ensembling.
+        execute: actions of a chunk before the next is requested; by default 1 for temporal ensembling, for the receding
+            horizon what the policy was made for, else half of H.
         mode: see the module.
         decay: of the ensembling weights with a chunk's rank of age.
         delay: first forecast of the control steps that it takes to compute a chunk; then those measured count.
@@ -131,6 +138,8 @@ class ChunkRunner:
         usable = action_horizon + action_offset
         if execute is None:
             execute = 1 if mode == "temporal_ensembling" else max(1, min(usable, action_horizon // 2))
+            if mode == "receding_horizon":
+                execute = policy.execute or execute
         if mode not in get_args(Mode):
             raise ValueError(f"mode: expected one of {', '.join(get_args(Mode))}; got {mode!r}")
         if num_envs < 1 or delay < 0:
@@ -160,6 +169,7 @@ class ChunkRunner:
         self.mode: Mode = mode
         self.obs_horizon, self.action_horizon, self.action_offset = policy.obs_horizon, action_horizon, action_offset
         self.action_dim = action_dim = policy.contract.action_dim
+        self._correction = policy.correction
         self._longest_prefix = longest or action_horizon
         self._limit = execute - action_offset if mode == "receding_horizon" else action_horizon
         self._slots = -(-action_horizon // execute) if mode == "temporal_ensembling" else 1
@@ -307,6 +317,9 @@ class ChunkRunner:
                 raise ValueError(f"hold: not finite for environments {np.flatnonzero(starved).tolist()}")
         envs = np.flatnonzero(active & ~starved)
         action[envs] = self._planned(envs, index[envs], usable[envs])
+        if self._correction is not None:
+            seen = {name: value[envs, -1] for name, value in self._history.items()}
+            action[envs] = self._correction(seen, action[envs])
         self._executed[envs] += 1
         self._ticks[active] += 1
         self._starved = starved

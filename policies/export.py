@@ -5,7 +5,8 @@ encoder.onnx     observations in raw units [B, To, ...] to the context [B, To, C
 parts.onnx       time [K] and context to what a step needs of them alone: time_0, ... [K, ...], context_0, ... [B, ...]
 denoiser.onnx    x [B, H, A], rate, the parts (and known [B, H] if trained with a prefix) to `output`, the network's at
                  the last of the K times, and to `moved`: x, with rate times the output added at each time
-export.json      {"format": "robot_rl onnx policy", "version": 2, "config", "action", "process"}
+export.json      {"format": "robot_rl onnx policy", "version": 2, "config", "action", "process",
+                 "correction"}
 contract.json    observation and action
 ```
 
@@ -22,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -72,6 +74,7 @@ def export_policy(policy: Policy, folder: str | Path) -> Path:
         "config": policy.config,
         "action": {name: _finite(value) for name, value in action.items()},
         "process": _process(policy),
+        "correction": None if policy.correction is None else _lists(policy.correction.to_dict()),
     }
     (folder / CONTRACT).write_text(policy.contract.to_json() + "\n")
     (folder / EXPORT).write_text(json.dumps(description, indent=2) + "\n")
@@ -201,6 +204,17 @@ def _process(policy: Policy) -> dict[str, Any]:
     else:
         raise PolicyError(f"process {described['name']!r}: `OnnxPolicy` cannot sample it; write its steps there first")
     return described
+
+
+def _lists(found: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as nested lists; infinite bounds as the largest numbers."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return np.nan_to_num(value).tolist()
+        return [plain(item) for item in value] if isinstance(value, list) else value
+
+    return {name: plain(value) for name, value in found.items()}
 
 
 def _finite(values: Tensor) -> list[float | None]:

@@ -12,6 +12,7 @@ import numpy as np
 from robot_rl.datasets.contract import Contract
 from robot_rl.policies import transition
 from robot_rl.policies.configuration import PolicyError
+from robot_rl.policies.correction import Correction
 from robot_rl.policies.observation import check_observation, observed_steps
 from robot_rl.policies.prefix import Prefix, check_prefix_length
 
@@ -53,6 +54,9 @@ class OnnxPolicy:
         self.action_offset = int(self.config["action_offset"])
         prefix = self.config["prefix"]
         self.prefix_max_length = int(prefix["max_length"]) if prefix["probability"] > 0 else 0
+        self.execute: int | None = self.config.get("execute")
+        correction = described.get("correction")
+        self.correction = None if correction is None else Correction.from_dict(correction)
         self._process: dict[str, Any] = described["process"]
         action = described["action"]
         self._center, self._spread = (np.array(action[key], np.float32) for key in ("center", "spread"))

@@ -9,6 +9,7 @@ action_offset: 0            # first action after the last observation; in diffus
 observation: null           # names; null: all features of role `policy` that the encoder can read
 estimator: null             # of `build_policy`, as JSON: {config, contract}; To stays what the policy itself observes
 clip_actions: true          # to the finite bounds of the contract
+execute: null               # actions executed of each chunk, unless it is said otherwise; null: half of H
 process:                    # one of
   {name: flow_matching, steps: 10, time_sampling: uniform | beta, alpha: 1.5,
    chain_std: 0.1, chain_std_min: 0.05, learned_noise: false}
@@ -21,6 +22,7 @@ denoiser:                   # one of
   {name: mlp, width: 256, depth: 3, time_features: 64, conditioning: concat | film, dropout: 0.0}
   {name: unet1d, widths: [256, 512, 1024], kernel: 5, groups: 8, time_features: 256, scale: true}
   {name: transformer, width: 256, layers: 8, heads: 4, dropout: 0.3, causal: true}
+  {name: perceptron, width: 256, depth: 2}                  # reads the observation alone: for gaussian
   {name: staged, denoiser: {name: mlp, …}, boundary: 0.0}   # as fine-tuning by DPPO leaves it
 encoder:                    # one of
   {name: low_dim}
@@ -29,6 +31,7 @@ encoder:                    # one of
 normalizer: {observation: min_max | mean_std | quantile | none, action: min_max | …, rotation: rotation_6d | keep}
 augmentation: {crop: null, shift: 0, brightness: 0.0, contrast: 0.0, saturation: 0.0}
 prefix: {probability: 0.0, max_length: 0}   # training with a known prefix of random length 1 … max_length
+residual: null              # or {scale: 0.1, policy: {…}}: corrects actions as they are executed, see `correction.py`
 ```
 """
 
@@ -47,6 +50,7 @@ from robot_rl.policies.augmentation import Augmentation
 from robot_rl.policies.chain import Chain
 from robot_rl.policies.cnn import CNN
 from robot_rl.policies.configuration import PolicyError, complete, construct, options, plain, resolve
+from robot_rl.policies.correction import Correction, residual_contract
 from robot_rl.policies.ddim import DDIM
 from robot_rl.policies.ddpm import DDPM
 from robot_rl.policies.denoiser import Denoiser, Shapes
@@ -58,6 +62,7 @@ from robot_rl.policies.inpainting import Inpainting
 from robot_rl.policies.mlp import MLP
 from robot_rl.policies.normalizer import Normalizer, fit_normalizers
 from robot_rl.policies.observation import check_observation, observed_steps
+from robot_rl.policies.perceptron import Perceptron
 from robot_rl.policies.prefix import Prefix, check_prefix_length
 from robot_rl.policies.process import Process
 from robot_rl.policies.resnet import ResNet18
@@ -71,7 +76,10 @@ class LowDim:
 
 
 PROCESSES: dict[str, type] = {"flow_matching": FlowMatching, "ddpm": DDPM, "ddim": DDIM, "gaussian": Gaussian}
-DENOISERS: dict[str, type] = {"mlp": MLP, "unet1d": UNet1D, "transformer": Transformer, "staged": Staged}
+DENOISERS: dict[str, type] = {
+    "mlp": MLP, "unet1d": UNet1D, "transformer": Transformer, "perceptron": Perceptron, "staged": Staged,
+}  # fmt: skip
+
 ENCODERS: dict[str, type] = {"low_dim": LowDim, "cnn": CNN, "resnet18": ResNet18}
 
 DEFAULTS: dict[str, Any] = {
@@ -81,12 +89,14 @@ DEFAULTS: dict[str, Any] = {
     "observation": None,
     "estimator": None,
     "clip_actions": True,
+    "execute": None,
     "process": {"name": "flow_matching"},
     "denoiser": {"name": "mlp"},
     "encoder": {"name": "low_dim"},
     "normalizer": {"observation": "min_max", "action": "min_max", "rotation": "rotation_6d"},
     "augmentation": options(Augmentation),
     "prefix": {"probability": 0.0, "max_length": 0},
+    "residual": None,
 }
 
 
@@ -99,6 +109,7 @@ class Policy(nn.Module):
         obs_horizon: observations to be given: To, or more where an estimator needs them.
         action_horizon, action_offset: H, step of the first action after the last observation.
         prefix_max_length: the most actions that it was trained to continue; 0 if it was not trained with a prefix.
+        residual: what corrects each action when it is executed, a policy under `residual_contract`; None: nothing does.
     """
 
     low: Tensor
@@ -131,6 +142,8 @@ class Policy(nn.Module):
         )  # fmt: skip
         self.denoiser: Denoiser = construct("denoiser", config["denoiser"], DENOISERS, shapes)
         self.process: Process = construct("process", config["process"], PROCESSES, shapes)
+        corrects = config["residual"]
+        self.residual = None if corrects is None else Policy(corrects["policy"], residual_contract(own))
         low, high = contract.action_bounds
         self.register_buffer("low", torch.from_numpy(low), persistent=False)
         self.register_buffer("high", torch.from_numpy(high), persistent=False)
@@ -139,6 +152,33 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters lie; inputs are moved there."""
         return self.action_normalizer.center.device
+
+    @property
+    def execute(self) -> int | None:
+        """Actions executed of each chunk unless it is said otherwise; None: half of H."""
+        execute: int | None = self.config["execute"]
+        return execute
+
+    @property
+    def correction(self) -> Correction | None:
+        """What the residual adds to each action, under its present parameters, for who executes chunks."""
+        if self.residual is None:
+            return None
+        normalizer, action = self.residual.encoder.normalizer, self.action_normalizer
+        states = normalizer.center.numel() - self.contract.action_dim
+        layers = [layer for layer in self.residual.denoiser.modules() if isinstance(layer, nn.Linear)]
+        unbounded = torch.full_like(self.low, torch.inf)
+        low, high = (self.low, self.high) if self.config["clip_actions"] else (-unbounded, unbounded)
+        parts = {
+            "center": normalizer.center[:states], "spread": normalizer.spread[:states], "action_center": action.center,
+            "action_spread": action.spread, "low": low, "high": high,
+        }  # fmt: skip
+        return Correction.from_dict({
+            "names": self.residual.encoder.states[:-1], "scale": self.config["residual"]["scale"],
+            **{name: value.cpu().numpy() for name, value in parts.items()},
+            "weights": [layer.weight.detach().T.cpu().numpy() for layer in layers],
+            "biases": [layer.bias.detach().cpu().numpy() for layer in layers],
+        })  # fmt: skip
 
     def encode(self, observation: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
         """Context [B, To, C] of observations in raw units.
@@ -354,6 +394,9 @@ def _check_sizes(policy: Policy) -> None:
     problems = []
     if int(config["obs_horizon"]) < 1 or policy.action_horizon < 1:
         problems.append("obs_horizon and action_horizon: expected at least 1")
+    usable = policy.action_horizon + min(policy.action_offset, 0)
+    if policy.execute is not None and not 1 <= policy.execute <= usable:
+        problems.append(f"execute: expected 1 to {usable}, the actions of a chunk; got {policy.execute}")
     if not contract.observation:
         problems.append("observation: nothing to observe; name features of the contract")
     if text := [name for name, feature in contract.observation.items() if feature.kind == "text"]:

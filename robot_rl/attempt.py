@@ -25,7 +25,7 @@ class Actor:
             or of `robot_rl.playback`: `replay`, `render`.
         noise: strength of the deviations of the expert, or from the multiplied demonstrations.
         policy: folder of the policy.
-        execute: actions executed of each chunk; None: half of it.
+        execute: actions executed of each chunk; None: as the policy was made for, or half.
         demonstrations: store of the episodes to multiply or to play back.
         redraw: played back, whether the randomisation is drawn anew instead of as recorded.
         expert: which of a task's experts; None: its first.

@@ -118,7 +118,7 @@ def main(config: DictConfig) -> int:
         _write_config(folder / "evaluation", plain)
         print(say_simulated(results))
     if plain["dataset"] is not None:
-        execute = plain["execute"] or max(1, candidate.policy.action_horizon // 2)
+        execute = plain["execute"] or candidate.policy.execute or max(1, candidate.policy.action_horizon // 2)
         results = offline(folder, candidate, str(plain["dataset"]), plain["dataset_episodes"], execute, plain["seed"])
         _write_config(folder / "offline", plain)
         print(_say_offline(results))

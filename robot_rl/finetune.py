@@ -80,7 +80,7 @@ def main(config: DictConfig) -> int:
                 run_folder.begin(folder, plain)
             status = run.go(resume=stage != "begin")
         if status == 0:
-            _compare(folder, base, changes, plain, run.learner.collector.execute)
+            _compare(folder, base, changes, plain, run.learner.execute)
         return status
 
 
@@ -106,6 +106,8 @@ class _Run:
         self.learner = Learner(
             method, environments, settings, plain["seed"], seed, scale_observations=base is None
         )  # fmt: skip
+        result = self.learner.method.result
+        result.config = {**result.config, "execute": self.learner.execute}
         self.results: dict[str, Any] = {"seconds": 0.0, "best": None, "evaluation_steps": 0, "success_rate": None}
 
     def go(self, resume: bool) -> int:
@@ -158,11 +160,11 @@ class _Run:
 
     def _evaluate(self) -> dict[str, float]:
         """Success and return without exploration; replaces `checkpoints/best` if there was none better."""
-        policy = self.learner.method.policy
+        policy = self.learner.method.result
         seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + self.settings.evaluate_episodes)
         outcomes = run_episodes(
             policy, self.spec, seeds, num_envs=self.settings.num_envs, processes=self.plain["processes"],
-            execute=self.learner.collector.execute, progress=False,
+            execute=self.learner.execute, progress=False,
         )  # fmt: skip
         row = {
             "success_rate": sum(outcome.success for outcome in outcomes) / len(outcomes),
@@ -190,23 +192,23 @@ class _Run:
             **self.made_by,
             "preset": self.plain["name"],
             "training": {
-                "step": self.learner.steps, "execute": self.learner.collector.execute, **self.plain["training"],
+                "step": self.learner.steps, "execute": self.learner.execute, **self.plain["training"],
                 "algorithm": self.plain["algorithm"],
             },
             "seed": self.plain["seed"],
             "base": None if self.base is None else {"path": str(self.base.path), **self.base.provenance},
             "environment": self.spec,
         }  # fmt: skip
-        save_policy(self.learner.method.policy, folder, made_by)
+        save_policy(self.learner.method.result, folder, made_by)
         if self.base is not None and self.base.trained_on is not None:
             self.base.trained_on.write(folder)
 
     def _introduce(self, resume: bool) -> None:
-        size = sum(value.numel() for value in self.learner.method.policy.parameters())
+        size = sum(value.numel() for value in self.learner.method.result.parameters())
         origin = "a new policy" if self.base is None else str(self.base.path)
         print(
             f"{self.folder}: {self.plain['name']} of {origin}, {size / 1e6:.2f} M parameters, on {self.spec['task']} "
-            f"in {self.settings.num_envs} environments, {self.learner.collector.execute} actions of each chunk"
+            f"in {self.settings.num_envs} environments, {self.learner.execute} actions of each chunk"
         )
         if resume:
             print(f"Going on after step {self.learner.steps}.")
@@ -218,7 +220,7 @@ class _Run:
             "evaluation_steps": self.results["evaluation_steps"],
             "seconds": round(seconds, 3),
             "best": best,
-            "parameters": sum(value.numel() for value in self.learner.method.policy.parameters()),
+            "parameters": sum(value.numel() for value in self.learner.method.result.parameters()),
             "steps_per_second": self.learner.steps / seconds,
         }
         write_results(self.folder, {"training": results})

@@ -7,37 +7,23 @@ rollout open chunks are cut short: the actions that were executed count, and the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robot_rl.datasets import Contract, satisfies
+from robot_rl.datasets import satisfies
 from robot_rl.policies.chunk_runner import ChunkRunner, Request
 from robot_rl.rl.advantage import Table
+from robot_rl.rl.environments import Environments, Observation
 from robot_rl.rl.method import Method
 
 if TYPE_CHECKING:
     from robot_rl.rl.moments import RewardScale
-
-Observation = dict[str, NDArray[Any]]
-
-
-class Environments(Protocol):
-    """What the sampler needs of `robot_rl.sim.make_vector`."""
-
-    num_envs: int
-
-    @property
-    def contract(self) -> Contract: ...
-    def reset(self, *, seed: int | Iterable[int] | None = None) -> tuple[Observation, dict[str, Any]]: ...
-    def step(self, actions: NDArray[np.float32]) -> tuple[Observation, Any, Any, Any, dict[str, Any]]: ...
-    def get_states(self) -> NDArray[np.float64]: ...
-    def set_states(self, states: NDArray[np.float64]) -> Observation: ...
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ import torch
 from robot_rl import checkpoint
 from robot_rl.checkpoint import ResumeError
 from robot_rl.optimizer import set_learning_rate, warmup_cosine
-from robot_rl.rl.collector import Collector, Environments, Episode, Rollout
+from robot_rl.policies.chunk_runner import ChunkRunner
+from robot_rl.rl.collector import Collector, Episode, Rollout
+from robot_rl.rl.environments import Environments
 from robot_rl.rl.method import Method
 from robot_rl.rl.moments import RewardScale, RunningMoments
 from robot_rl.rl.on_policy import ActorCritic, Settings, Update, build_optimizer, estimate
@@ -29,6 +31,8 @@ ENVIRONMENTS = "environments.safetensors"
 
 class Learner:
     """Trains the policy of a method in environments.
+
+    `execute` is how many actions of each chunk of the method's result are executed.
 
     Args:
         seed: of all draws; the critic's first weights come from torch's global generator.
@@ -43,9 +47,9 @@ class Learner:
         self.method, self.settings, self.seed, self.scale_observations = method, settings, seed, scale_observations
         self.iterations, self.steps = 0, 0
         self.reward_scale = RewardScale(environments.num_envs, settings.discount)
-        self.collector = Collector(
-            method, environments, settings.execute, settings.discount, first_seed, self.reward_scale
-        )
+        self.execute = ChunkRunner(method.result, 1, execute=settings.execute).execute
+        stepped, execute = method.surround(environments, settings.execute)
+        self.collector = Collector(method, stepped, execute, settings.discount, first_seed, self.reward_scale)
         self.model = ActorCritic(method, settings)
         self.optimizer = build_optimizer(self.model, method, settings)
         states = method.policy.encoder.states

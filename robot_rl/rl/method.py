@@ -16,6 +16,7 @@ from torch import Tensor
 
 from robot_rl.policies import Policy
 from robot_rl.policies.chain import gaussian_log_density
+from robot_rl.rl.environments import Environments
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,21 @@ class Method(ABC):
     """A policy with a way to explore.
 
     Attributes:
-        policy: what is trained, deployed and saved.
+        policy: what is trained, and deployed unless there is another `result`.
         ratios: R, log-ratios of each decision.
     """
 
     policy: Policy
     ratios: int = 1
+
+    @property
+    def result(self) -> Policy:
+        """What is evaluated, saved and deployed."""
+        return self.policy
+
+    def surround(self, environments: Environments, execute: int | None) -> tuple[Environments, int | None]:
+        """What training steps, and the actions of each chunk executed there: as given, unless the method changes it."""
+        return environments, execute
 
     def begin(self, done: float) -> None:
         """Called at the start of each iteration with the share of the training that is done; for schedules."""

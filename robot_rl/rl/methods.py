@@ -11,12 +11,16 @@ from torch import nn
 from robot_rl.datasets import Contract
 from robot_rl.policies import Policy
 from robot_rl.policies.configuration import complete, construct, options
+from robot_rl.rl.demo_reset import DemoReset
 from robot_rl.rl.dppo import DPPO
 from robot_rl.rl.method import Method
 from robot_rl.rl.ppo import PPO
 from robot_rl.rl.reinflow import ReinFlow
+from robot_rl.rl.resip import ResiP
 
-METHODS: dict[str, type] = {"ppo": PPO, "reinflow": ReinFlow, "dppo": DPPO}
+METHODS: dict[str, type] = {
+    "ppo": PPO, "reinflow": ReinFlow, "dppo": DPPO, "resip": ResiP, "demo_reset": DemoReset,
+}  # fmt: skip
 
 
 def build_method(name: str, config: Mapping[str, Any], policy: Policy) -> Method:

@@ -38,9 +38,12 @@ PEER = SCRIPT.parent / "peers" / "sb3_ppo.py"
 
 @dataclass(frozen=True)
 class Row:
-    """A method on the peg task: preset and updates of the clone, keys of `finetune`, and the least success."""
+    """A method on the peg task: preset and updates of the clone, keys of `finetune`, and the least success.
 
-    clone: str
+    Without a clone it begins with a new policy, and with states of the demonstrations.
+    """
+
+    clone: str | None
     updates: int
     tune: tuple[str, ...]
     bar: float
@@ -51,6 +54,8 @@ ROWS = {
     "reinflow": Row("flow_mlp", 1000, ("algorithm=reinflow", "training.steps=200000"), 0.90),
     "reinflow_1": Row("flow_mlp", 1000, ("algorithm=reinflow", "algorithm.steps=1", "training.steps=200000"), 0.85),
     "dppo": Row("diffusion_mlp", 2000, ("algorithm=dppo", "training.steps=300000"), 0.90),
+    "resip": Row("flow_mlp", 1000, ("algorithm=resip", "algorithm.steps=4", "training.steps=1000000"), 0.90),
+    "demo_reset": Row(None, 0, ("algorithm=demo_reset", "training.steps=1000000"), 0.80),
 }
 NEW = {"hopper": ("gym/Hopper-v5", 300_000, 2500.0), "halfcheetah": ("gym/HalfCheetah-v5", 1_000_000, 2000.0)}
 """Rows of PPO without a base: task, steps, and the least return."""
@@ -99,20 +104,22 @@ def row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
             f"first_seed={1000 * seed}",
         )  # fmt: skip
         (cache / f"peg_{seed}.done").touch()
-    base = cache / f"{made.clone}_{seed}"
-    command(
-        "train", f"dataset={store}", f"policy={made.clone}", f"training.steps={made.updates}", *CLONE, f"seed={seed}",
-        f"output={base}",
-    )  # fmt: skip
+    begin = [f"algorithm.demonstrations={store}"]
+    if made.clone is not None:
+        base = cache / f"{made.clone}_{seed}"
+        command(
+            "train", f"dataset={store}", f"policy={made.clone}", f"training.steps={made.updates}", *CLONE,
+            f"seed={seed}", f"output={base}",
+        )  # fmt: skip
+        begin = [f"policy={base}", "training.execute=4"]
     run = cache / f"{name}_{seed}"
-    command(
-        "finetune", f"policy={base}", "task=peg", *made.tune, "training.execute=4", f"seed={seed}", f"output={run}",
-    )  # fmt: skip
+    command("finetune", "task=peg", *begin, *made.tune, f"seed={seed}", f"output={run}")
     found = json.loads((run / "evaluation" / "results.json").read_text())
     training = json.loads((run / "metrics.json").read_text())["training"]
     return {
         "success": found["success_rate"], "interval": found["success_interval"],
-        "base": found["comparison"]["success_rate"], "p": found["comparison"]["p_value"], "bar": made.bar,
+        "base": found["comparison"]["success_rate"] if made.clone else None, "bar": made.bar,
+        "p": found["comparison"]["p_value"] if made.clone else None,
         "steps": training["steps"], "seconds": training["seconds"],
     }  # fmt: skip
 

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 
 from robot_rl.datasets import Contract, Feature
 from robot_rl.policies.chunk_runner import ChunkRunner, StarvedError, UnknownRequestError
+from robot_rl.policies.correction import Correction
 
 A = 2
 CONTRACT = Contract("test", 10.0, {}, {"target": Feature("target", (A,), kind="action")})
@@ -24,6 +25,8 @@ class Horizons:
     action_horizon: int = 4
     action_offset: int = 0
     prefix_max_length: int = 0
+    execute: int | None = None
+    correction: Correction | None = None
     contract: Contract = CONTRACT
 
 

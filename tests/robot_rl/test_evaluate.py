@@ -29,6 +29,7 @@ class Walker:
     """Goes to the goal; a lazy one only from the left half."""
 
     obs_horizon, action_horizon, action_offset, prefix_max_length = 1, 4, 0, 0
+    execute = correction = None
 
     def __init__(self, contract, lazy=False):
         self.contract, self.lazy = contract, lazy

@@ -61,6 +61,7 @@ def test_leaves_a_run_like_any_other(base: Path, tmp_path: Path) -> None:
     assert rows[2]["first_ratio_error"] <= 1e-5
     before, after = load_policy(base), load_policy(run)
     assert after.config["process"]["steps"] == 4
+    assert after.execute == 2  # as it was trained: of chunks of four the half
     assert before.contract == after.contract
     torch.testing.assert_close(before.encoder.normalizer.center, after.encoder.normalizer.center, rtol=0, atol=0)
     results = read_results(run)
@@ -118,12 +119,14 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, iterations: int) -> None:
     monkeypatch.setattr(Learner, "iterate", iterate)
 
 
-@pytest.mark.parametrize("algorithm", ["reinflow", pytest.param("ppo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "algorithm", ["reinflow", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ppo", "resip"))]
+)
 def test_stopped_and_resumed_is_bit_equal_to_uninterrupted(
     algorithm: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    base = request.getfixturevalue("base") if algorithm == "reinflow" else None
+    base = request.getfixturevalue("base") if algorithm != "ppo" else None
     options = ["training.rollout_steps=10", "training.steps=240"]  # rollouts end within chunks and episodes
     _finetune(base, tmp_path / "whole", *options, algorithm=algorithm)
     with monkeypatch.context() as patch:

@@ -20,6 +20,7 @@ class Chaser:
     """Chunks that go straight to the goal; action j of a chunk carries a trace of j and of the episode's draws."""
 
     obs_horizon, action_horizon, action_offset, prefix_max_length = 2, 4, 0, 0
+    execute = correction = None
 
     def __init__(self, contract):
         self.contract = contract

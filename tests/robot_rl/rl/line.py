@@ -1,7 +1,7 @@
 """A point on a line, many at once: a task whose best policy is known."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,9 @@ class Line:
     def get_states(self) -> np.ndarray:
         return np.stack([self.x, self.steps], axis=1)
 
-    def set_states(self, states: np.ndarray) -> dict[str, np.ndarray]:
-        self.x, self.steps = states[:, 0].copy(), states[:, 1].astype(np.int64)
+    def set_states(self, states: np.ndarray, indices: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+        rows = np.arange(self.num_envs) if indices is None else np.asarray(indices)
+        self.x[rows], self.steps[rows] = states[:, 0], states[:, 1].astype(np.int64)
         return self.observe()
 
     def observe(self) -> dict[str, np.ndarray]:

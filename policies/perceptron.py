@@ -1,0 +1,26 @@
+"""A plain multilayer perceptron of the context: the mean of a Gaussian, where nothing has to be denoised."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from robot_rl.policies.denoiser import Denoiser, Shapes
+
+
+class Perceptron(Denoiser):
+    """Linear layers with ReLU between them, which read neither the chunk nor the time.
+
+    Args:
+        width, depth: of the hidden layers.
+    """
+
+    def __init__(self, shapes: Shapes, *, width: int = 256, depth: int = 2) -> None:
+        super().__init__(shapes)
+        sizes = [shapes.obs_horizon * shapes.context_dim, *[width] * depth]
+        hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
+        self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], shapes.horizon * shapes.action_dim))
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
+        return self.layers(context.flatten(1)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
