@@ -203,7 +203,7 @@ def _frame_problem(
     if offset // packed.chunk_rows != (offset + size - 1) // packed.chunk_rows:
         return f"{size} bytes at {offset} cross a chunk of {packed.chunk_rows} bytes"
     try:
-        (data,) = packed.read_bytes(np.array([offset]), np.array([size]))
+        (data,) = packed.pieces(np.array([offset]), np.array([size]))
         if (found := zlib.crc32(data)) != stored:
             return f"the frame does not match its checksum ({found:08x}, stored is {stored:08x})"
         decode(encoding, data, frame)

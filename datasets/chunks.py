@@ -19,7 +19,7 @@ import resource
 import weakref
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
@@ -33,6 +33,7 @@ ROW_CHUNK_BYTES = 4 << 20
 FRAME_CHUNK_BYTES = 64 << 20
 MAPPED_BYTES = 192 << 20
 MAPPED_CHUNKS = 256
+RUN_BYTES = 64 << 10
 _LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 OPEN_FILES = 4096 if _LIMIT == resource.RLIM_INFINITY else min(_LIMIT // 2, 4096)
 
@@ -122,22 +123,32 @@ class ChunkedArray:
             self._read(chunk, inside, out[done : done + rows])
             row, done = row + rows, done + rows
 
-    def read_bytes(self, starts: np.ndarray, sizes: np.ndarray) -> list[bytes]:
-        """Pieces of a one-dimensional uint8 array: encoded frames.
+    def pieces(self, starts: np.ndarray, sizes: np.ndarray) -> Iterator[memoryview]:
+        """Pieces of a one-dimensional uint8 array, one after the other: encoded frames.
 
         Args:
             starts, sizes: int [n]; piece i consists of `sizes[i]` bytes from `starts[i]` on, all within one chunk.
+                Pieces that follow each other are read by one call.
         """
         chunks, inside = np.divmod(starts, self.chunk_rows)
-        pieces, current = [], -1
+        runs: list[tuple[int, int, list[int]]] = []
+        current, begin, end = -1, 0, 0
         for chunk, offset, size in zip(chunks.tolist(), inside.tolist(), np.asarray(sizes).tolist(), strict=True):
-            if chunk != current:
-                file, current = self._file(chunk), chunk
-            piece = os.pread(file.descriptor, size, offset)
-            if len(piece) != size:
-                raise self._short(chunk, chunk * self.chunk_rows + offset, chunk * self.chunk_rows + offset + size)
-            pieces.append(piece)
-        return pieces
+            if chunk == current and offset == end and end - begin < RUN_BYTES:
+                runs[-1][2].append(size)
+            else:
+                runs.append((chunk, offset, [size]))
+                current, begin = chunk, offset
+            end = offset + size
+        for chunk, begin, lengths in runs:
+            total = sum(lengths)
+            data = memoryview(os.pread(self._file(chunk).descriptor, total, begin))
+            if len(data) != total:
+                raise self._short(chunk, chunk * self.chunk_rows + begin, chunk * self.chunk_rows + begin + total)
+            start = 0
+            for length in lengths:
+                yield data[start : start + length]
+                start += length
 
     def gather(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Rows by number, in any order and with repetitions.

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import imagecodecs
 import numpy as np
@@ -49,7 +49,7 @@ def encode(encoding: str, frame: np.ndarray) -> bytes:
     raise _unknown(encoding)
 
 
-def decode(encoding: str, data: bytes, out: np.ndarray) -> None:
+def decode(encoding: str, data: bytes | memoryview, out: np.ndarray) -> None:
     """Decode one frame into `out`, contiguous, of the feature's shape and dtype (one slot of a batch).
 
     Raises:
@@ -63,7 +63,7 @@ def decode(encoding: str, data: bytes, out: np.ndarray) -> None:
         elif encoding == "png":
             imagecodecs.png_decode(data, out=_grey(out))
         elif encoding == "lz4":
-            size = len(imagecodecs.lz4_decode(data, out=out.reshape(-1).view(np.uint8).data))
+            size = len(imagecodecs.lz4_decode(data, out=out.data.cast("B")))
             if size != out.nbytes:
                 raise ValueError(f"{size} bytes decoded, {out.nbytes} expected")
         else:
@@ -97,18 +97,20 @@ class FrameReader:
 
     def read(self, rows: np.ndarray) -> list[bytes]:
         """The encoded frames of rows [n]."""
-        return self.packed.read_bytes(self.offset.gather(rows), self.size.gather(rows))
+        return [bytes(piece) for piece in self._pieces(rows)]
 
     def decode(self, rows: np.ndarray, out: Sequence[np.ndarray] | np.ndarray) -> None:
         """Decode the frames of rows [n] into `out`: [n, H, W, C], or n arrays [H, W, C] anywhere in a batch."""
-        pieces = self.read(rows)
-        for row, data, frame in zip(np.asarray(rows).tolist(), pieces, out, strict=True):
+        for row, data, frame in zip(np.asarray(rows).tolist(), self._pieces(rows), out, strict=True):
             try:
                 decode(self.encoding, data, frame)
             except StoreError as error:
                 raise StoreDamaged(
                     f"{self.packed.folder}: row {row}: {error}. Run `robot-rl data check`, which names its episode."
                 ) from error
+
+    def _pieces(self, rows: np.ndarray) -> Iterator[memoryview]:
+        return self.packed.pieces(self.offset.gather(rows), self.size.gather(rows))
 
 
 def resolve(encoding: str | Mapping[str, str], contract: Contract) -> dict[str, str]:

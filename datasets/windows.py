@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from robot_rl.datasets.contract import Contract, ContractError, satisfies
-from robot_rl.datasets.permutation import permute
+from robot_rl.datasets.order import Order
 from robot_rl.datasets.prefetch import BATCHES_AHEAD, Prefetch
 from robot_rl.datasets.recycled import RecycledMemory
 from robot_rl.datasets.statistics import Statistics, combine
@@ -123,6 +123,7 @@ class Windows:
         self._shares = _fractions(sizes if shares is None else shares)
         self._labels = labels
         self._shuffle = shuffle
+        self._order = Order(sizes, self._shares, seed, shuffle)
         self._workers = workers
         self._pin_memory = pin_memory
         self._memory = RecycledMemory(len(self.contract.cameras) * (BATCHES_AHEAD * workers + 2))
@@ -181,47 +182,25 @@ class Windows:
         self.position = int(state["position"])
 
     def _endless_batch(self, position: int) -> Batch:
-        samples = self._own_part(np.arange(position, position + self.batch_size, dtype=np.int64))
-        return self._read(self._draw(samples), len(samples))
+        return self._read(*self._order.draw(*self._own_part(position, position + self.batch_size)))
 
     def _ordered_batch(self, start: int) -> Batch:
-        samples = self._own_part(np.arange(start, min(start + self.batch_size, self.num_windows), dtype=np.int64))
-        picks, first = [], 0
-        for source in self._sources:
-            slots = np.flatnonzero((samples >= first) & (samples < first + source.num_windows))
-            picks.append((slots, samples[slots] - first))
-            first += source.num_windows
-        return self._read(picks, len(samples))
+        samples = np.arange(*self._own_part(start, min(start + self.batch_size, self.num_windows)), dtype=np.int64)
+        ends = np.cumsum([source.num_windows for source in self._sources])
+        sources = np.searchsorted(ends, samples, side="right")
+        return self._read(sources, samples - np.concatenate([[0], ends])[sources])
 
-    def _own_part(self, samples: np.ndarray) -> np.ndarray:
+    def _own_part(self, start: int, stop: int) -> tuple[int, int]:
+        """This shard's part of a batch; the first ones get what is left over."""
         rank, count = self._shard
-        return np.array_split(samples, count)[rank]
+        size, over = divmod(stop - start, count)
+        first = start + rank * size + min(rank, over)
+        return first, first + size + (rank < over)
 
-    def _draw(self, samples: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each source the slots of the batch that it fills, and its windows there."""
-        picks = []
-        slots, numbers, left = np.arange(len(samples)), samples, 1.0
-        for index, (source, share) in enumerate(zip(self._sources, self._shares, strict=True)):
-            # A source has given floor(n * share + 1/2) of the first n samples left to it and those after it: its exact
-            # share at any time, known for any sample without the ones before.
-            last = index == len(self._sources) - 1
-            before = numbers if last else _rounded(numbers, share / left)
-            mine = np.ones(len(numbers), bool) if last else _rounded(numbers + 1, share / left) > before
-            picks.append((slots[mine], self._shuffled(index, source, before[mine])))
-            slots, numbers, left = slots[~mine], (numbers - before)[~mine], left - share
-        return picks
-
-    def _shuffled(self, index: int, source: _Source, numbers: np.ndarray) -> np.ndarray:
-        epochs, cursors = np.divmod(numbers, source.num_windows)
-        if self._shuffle:
-            for epoch in np.unique(epochs):
-                now = epochs == epoch
-                cursors[now] = permute(cursors[now], source.num_windows, (self.seed, index, int(epoch)))
-        return cursors
-
-    def _read(self, picks: list[tuple[np.ndarray, np.ndarray]], size: int) -> Batch:
+    def _read(self, sources: np.ndarray, windows: np.ndarray) -> Batch:
         import torch
 
+        size = len(windows)
         pinned = self._pin_memory and torch.cuda.is_available()
 
         def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -243,10 +222,11 @@ class Windows:
             "weight": empty((size,), torch.float32),
             **{name: empty((size,), torch.int64) for name in ("episode", "step", "source")},
         }
-        for number, (source, (slots, windows)) in enumerate(zip(self._sources, picks, strict=True)):
+        batch["source"].numpy()[:] = sources
+        for number, source in enumerate(self._sources):
+            slots = np.flatnonzero(sources == number)
             if len(slots):
-                batch["source"].numpy()[slots] = number
-                self._fill(batch, source, slots, windows)
+                self._fill(batch, source, slots, windows[slots])
         return batch
 
     def _fill(self, batch: Batch, source: _Source, slots: np.ndarray, windows: np.ndarray) -> None:
@@ -262,8 +242,9 @@ class Windows:
         chunk = first + np.clip(acted, 0, last)
         batch["action_valid"].numpy()[slots] = (acted >= 0) & (acted <= last) & (source.weight(episodes, chunk) > 0)
         # Smallest rows first: arrays are mapped in the order of their first use, as long as there is room.
-        for name in self.contract.cameras:
-            source.read_frames(name, rows, batch["observation"][name].numpy(), slots)
+        images = {name: batch["observation"][name].numpy() for name in self.contract.cameras}
+        if images:
+            source.read_frames(images, rows, slots)
         for name, feature in self.contract.observation.items():
             if not feature.is_frame:
                 batch["observation"][name].numpy()[slots] = source.store.array(f"data/{name}").gather(rows)
@@ -341,17 +322,20 @@ class _Source:
         intervened = self.store.array("data/intervened").gather(rows)[..., None]
         return np.where(intervened | np.isnan(intended), executed, intended)
 
-    def read_frames(self, camera: str, rows: np.ndarray, target: np.ndarray, slots: np.ndarray) -> None:
-        """Decode the frames of `rows` [n, To] into `target[slots]` [B, To, *shape], each different one once."""
+    def read_frames(self, targets: Mapping[str, np.ndarray], rows: np.ndarray, slots: np.ndarray) -> None:
+        """Decode each camera's frames of `rows` [n, To] into `target[slots]` [B, To, *shape], different ones once."""
         unique, chosen, copies = np.unique(rows, return_index=True, return_inverse=True)
-        flat = target.reshape(-1, *target.shape[2:])
-        places = (slots[:, None] * target.shape[1] + np.arange(target.shape[1])).reshape(-1)
+        places = (slots[:, None] * rows.shape[1] + np.arange(rows.shape[1])).reshape(-1)
         first = places[chosen]
-        self.store.frames(camera).decode(unique, [flat[place] for place in first.tolist()])
         origins = first[copies.reshape(-1)]
         again = origins != places
-        for place, origin in zip(places[again].tolist(), origins[again].tolist(), strict=True):
-            flat[place] = flat[origin]
+        decoded = first.tolist()
+        repeated = list(zip(places[again].tolist(), origins[again].tolist(), strict=True))
+        for camera, target in targets.items():
+            flat = target.reshape(-1, *target.shape[2:])
+            self.store.frames(camera).decode(unique, [flat[place] for place in decoded])
+            for place, origin in repeated:
+                flat[place] = flat[origin]
 
 
 def estimated(contract: Contract, feature: str) -> Contract:
@@ -402,7 +386,3 @@ def _fractions(shares: Sequence[float]) -> list[float]:
         raise ValueError(f"shares: expected positive numbers, got {list(shares)}")
     total = float(sum(shares))
     return [float(share) / total for share in shares]
-
-
-def _rounded(numbers: np.ndarray, share: float) -> np.ndarray:
-    return np.floor(numbers * share + 0.5).astype(np.int64)

@@ -1,0 +1,73 @@
+"""Which window comes when: a stream that is known at any point without the samples before it.
+
+Sample n belongs to a store and to a window of it, both a pure function of n and the seed. Each run of samples holds
+every store's exact share to within one sample, and every epoch of a store is a permutation of its windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from robot_rl.datasets.permutation import permute
+
+_BLOCK = 4096
+_KEPT = 4  # blocks
+
+
+class Order:
+    """The endless stream over the windows of some stores. Safe from several threads.
+
+    Args:
+        sizes: windows of each store.
+        shares: of each store among the samples; positive, with the sum 1.
+        seed: selects the order.
+        shuffle: without, every epoch goes through a store from its first window to its last.
+    """
+
+    def __init__(self, sizes: Sequence[int], shares: Sequence[float], seed: int, shuffle: bool) -> None:
+        self._sizes, self._shares, self._seed, self._shuffle = tuple(sizes), tuple(shares), seed, shuffle
+        # Some 250 calls of NumPy find a sample, or as well a few thousand.
+        self._blocks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def draw(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Store and window, int64 [stop - start] each, of the samples start..stop-1."""
+        first = start // _BLOCK
+        blocks = [self._block(number) for number in range(first, (stop - 1) // _BLOCK + 1)]
+        inside = slice(start - first * _BLOCK, stop - first * _BLOCK)
+        stores, windows = (np.concatenate(parts)[inside] for parts in zip(*blocks, strict=True))
+        return stores, windows
+
+    def _block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        found = self._blocks.get(number)
+        if found is None:
+            found = self._find(np.arange(number * _BLOCK, (number + 1) * _BLOCK, dtype=np.int64))
+            self._blocks = dict([*self._blocks.items(), (number, found)][-_KEPT:])
+        return found
+
+    def _find(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        stores, windows = np.empty_like(samples), np.empty_like(samples)
+        slots, numbers, left = np.arange(len(samples)), samples, 1.0
+        for store, share in enumerate(self._shares):
+            # A store has given floor(n * share + 1/2) of the first n samples left to it and those after it: its exact
+            # share at any time, known for any sample without the ones before.
+            last = store == len(self._shares) - 1
+            before = numbers if last else _rounded(numbers, share / left)
+            mine = np.ones(len(numbers), bool) if last else _rounded(numbers + 1, share / left) > before
+            stores[slots[mine]] = store
+            windows[slots[mine]] = self._shuffled(store, before[mine])
+            slots, numbers, left = slots[~mine], (numbers - before)[~mine], left - share
+        return stores, windows
+
+    def _shuffled(self, store: int, numbers: np.ndarray) -> np.ndarray:
+        epochs, cursors = np.divmod(numbers, self._sizes[store])
+        if self._shuffle:
+            for epoch in np.unique(epochs):
+                now = epochs == epoch
+                cursors[now] = permute(cursors[now], self._sizes[store], (self._seed, store, int(epoch)))
+        return cursors
+
+
+def _rounded(numbers: np.ndarray, share: float) -> np.ndarray:
+    return np.floor(numbers * share + 0.5).astype(np.int64)
