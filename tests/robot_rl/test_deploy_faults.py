@@ -143,7 +143,7 @@ class Run:
         self.wait(lambda: self.deployment.state == "running" and len(self.watch.commands) > 100)
 
     def wait(self, condition):
-        assert self.graph.spin(until=condition, timeout=60.0), "\n".join(self.lines[-30:])
+        assert self.graph.spin(until=condition, timeout=120.0), "\n".join(self.lines[-30:])
 
     def camera_topic(self, camera):
         contract = Contract.from_dict(json.loads((self.folder / "policy" / "contract.json").read_text()))
