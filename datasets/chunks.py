@@ -123,7 +123,7 @@ class ChunkedArray:
             self._read(chunk, inside, out[done : done + rows])
             row, done = row + rows, done + rows
 
-    def pieces(self, starts: np.ndarray, sizes: np.ndarray) -> Iterator[memoryview]:
+    def pieces(self, starts: np.ndarray, sizes: np.ndarray) -> Iterator[bytes]:
         """Pieces of a one-dimensional uint8 array, one after the other: encoded frames.
 
         Args:
@@ -142,7 +142,7 @@ class ChunkedArray:
             end = offset + size
         for chunk, begin, lengths in runs:
             total = sum(lengths)
-            data = memoryview(os.pread(self._file(chunk).descriptor, total, begin))
+            data = os.pread(self._file(chunk).descriptor, total, begin)
             if len(data) != total:
                 raise self._short(chunk, chunk * self.chunk_rows + begin, chunk * self.chunk_rows + begin + total)
             start = 0

@@ -49,7 +49,7 @@ def encode(encoding: str, frame: np.ndarray) -> bytes:
     raise _unknown(encoding)
 
 
-def decode(encoding: str, data: bytes | memoryview, out: np.ndarray) -> None:
+def decode(encoding: str, data: bytes, out: np.ndarray) -> None:
     """Decode one frame into `out`, contiguous, of the feature's shape and dtype (one slot of a batch).
 
     Raises:
@@ -97,7 +97,7 @@ class FrameReader:
 
     def read(self, rows: np.ndarray) -> list[bytes]:
         """The encoded frames of rows [n]."""
-        return [bytes(piece) for piece in self._pieces(rows)]
+        return list(self._pieces(rows))
 
     def decode(self, rows: np.ndarray, out: Sequence[np.ndarray] | np.ndarray) -> None:
         """Decode the frames of rows [n] into `out`: [n, H, W, C], or n arrays [H, W, C] anywhere in a batch."""
@@ -109,7 +109,7 @@ class FrameReader:
                     f"{self.packed.folder}: row {row}: {error}. Run `robot-rl data check`, which names its episode."
                 ) from error
 
-    def _pieces(self, rows: np.ndarray) -> Iterator[memoryview]:
+    def _pieces(self, rows: np.ndarray) -> Iterator[bytes]:
         return self.packed.pieces(self.offset.gather(rows), self.size.gather(rows))
 
 
