@@ -35,6 +35,7 @@ from robot_rl.policies.flow_matching import TIME_UNIT, FlowMatching
 from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.onnx_policy import CONTRACT, DENOISER, ENCODER, EXPORT, FORMAT, MISSING_EXTRA, PARTS, VERSION
 from robot_rl.policies.policy import Policy
+from robot_rl.policies.shortcut import Shortcut
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -62,7 +63,8 @@ def export_policy(policy: Policy, folder: str | Path) -> Path:
     }
     encoder = _NamedInputs(policy.encoder, list(observation))
     _write(encoder, observation, {**dict.fromkeys(observation, "batch"), "context": "batch"}, folder / ENCODER)
-    _write_denoiser(policy.denoiser, torch.zeros(3), policy.encoder(observation), folder)
+    context = policy.process.told(policy.encoder(observation), policy.process.steps)
+    _write_denoiser(policy.denoiser, torch.zeros(3), context, folder)
     for name in (ENCODER, PARTS, DENOISER):
         onnx.checker.check_model(folder / name)
 
@@ -201,6 +203,8 @@ def _process(policy: Policy) -> dict[str, Any]:
         described |= {"query": process.query.tolist(), "std": process.std.tolist()}
     elif isinstance(process, FlowMatching):
         described["time_unit"] = TIME_UNIT
+        if isinstance(process, Shortcut):
+            described["levels"] = process.levels
     else:
         raise PolicyError(f"process {described['name']!r}: `OnnxPolicy` cannot sample it; write its steps there first")
     return described

@@ -113,7 +113,7 @@ class OnnxPolicy:
         held = None if prefix is None else _Held(self, prefix, batch, n)
         context = context if n == 1 else np.repeat(context, n, axis=0)
         name, steps = self._process["name"], steps or int(self._process["steps"])
-        if name == "flow_matching":
+        if name in ("flow_matching", "shortcut"):
             x = self._flow(context, noise, steps, held)
         elif name == "gaussian":
             x = self._gaussian(context, noise, held)
@@ -127,6 +127,11 @@ class OnnxPolicy:
         return chunk.reshape(shape)
 
     def _flow(self, context: np.ndarray, noise: np.ndarray, steps: int, held: _Held | None) -> np.ndarray:
+        if levels := self._process.get("levels"):  # a shortcut model is told the size of its steps, 1 / 2^k
+            if steps & (steps - 1) or steps.bit_length() > levels:
+                raise PolicyError(f"steps: expected a power of 2 from 1 to {2 ** (levels - 1)}, got {steps}")
+            size = np.eye(levels, dtype=np.float32)[steps.bit_length() - 1]
+            context = np.concatenate([context, np.broadcast_to(size, (*context.shape[:2], levels))], axis=2)
         times = np.arange(steps) / steps
         denoiser = _Denoiser(self, self._process["time_unit"] * times, context, held)
         if held is None:

@@ -13,6 +13,7 @@ execute: null               # actions executed of each chunk, unless it is said 
 process:                    # one of
   {name: flow_matching, steps: 10, time_sampling: uniform | beta, alpha: 1.5,
    chain_std: 0.1, chain_std_min: 0.05, learned_noise: false}
+  {name: shortcut, steps: 1, finest: 128, share: 0.25, chain_std: 0.1, chain_std_min: 0.05, learned_noise: false}
   {name: ddpm, train_steps: 100, steps: 100, schedule: squaredcos_cap_v2 | linear | scaled_linear,
    prediction: epsilon | sample, clip_sample: true, chain_std_min: 0.1}
   {name: ddim, train_steps: 100, steps: 10, schedule: …, prediction: …, clip_sample: true, eta: 0.0,
@@ -66,6 +67,7 @@ from robot_rl.policies.perceptron import Perceptron
 from robot_rl.policies.prefix import Prefix, check_prefix_length
 from robot_rl.policies.process import Process
 from robot_rl.policies.resnet import ResNet18
+from robot_rl.policies.shortcut import Shortcut
 from robot_rl.policies.staged import Staged
 from robot_rl.policies.transformer import Transformer
 from robot_rl.policies.unet1d import UNet1D
@@ -75,7 +77,9 @@ class LowDim:
     """No image backbone: the features of kind `state`, concatenated."""
 
 
-PROCESSES: dict[str, type] = {"flow_matching": FlowMatching, "ddpm": DDPM, "ddim": DDIM, "gaussian": Gaussian}
+PROCESSES: dict[str, type[Process]] = {
+    "flow_matching": FlowMatching, "shortcut": Shortcut, "ddpm": DDPM, "ddim": DDIM, "gaussian": Gaussian,
+}  # fmt: skip
 DENOISERS: dict[str, type] = {
     "mlp": MLP, "unet1d": UNet1D, "transformer": Transformer, "perceptron": Perceptron, "staged": Staged,
 }  # fmt: skip
@@ -137,8 +141,9 @@ class Policy(nn.Module):
         )  # fmt: skip
         self.action_normalizer = Normalizer(contract.action_dim)
         shapes = Shapes(
-            self.action_horizon, contract.action_dim, self.encoder.horizon, self.encoder.features, self.action_offset,
-            prefix=self.prefix_probability > 0,
+            self.action_horizon, contract.action_dim, self.encoder.horizon,
+            self.encoder.features + PROCESSES[config["process"]["name"]].context_features(config["process"]),
+            self.action_offset, prefix=self.prefix_probability > 0,
         )  # fmt: skip
         self.denoiser: Denoiser = construct("denoiser", config["denoiser"], DENOISERS, shapes)
         self.process: Process = construct("process", config["process"], PROCESSES, shapes)

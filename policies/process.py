@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,15 @@ class Process(nn.Module, ABC):
 
     deterministic: ClassVar[bool]
     """Whether `sample` depends on nothing but its noise."""
+
+    @classmethod
+    def context_features(cls, config: Mapping[str, Any]) -> int:
+        """Features that a process of this configuration adds to the context which its network sees."""
+        return 0
+
+    def told(self, context: Tensor, steps: int) -> Tensor:
+        """The context [B, To, C] with these features, for sampling in so many steps."""
+        return context
 
     def __init__(self, shapes: Shapes, steps: int) -> None:
         super().__init__()

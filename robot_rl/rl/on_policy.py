@@ -94,10 +94,9 @@ class ActorCritic(nn.Module):
     def __init__(self, method: Method, settings: Settings) -> None:
         super().__init__()
         policy = method.policy
-        shapes = policy.denoiser.shapes
         self.policy = policy
         self.critic = Critic(
-            shapes.obs_horizon * shapes.context_dim, settings.critic_width, settings.critic_depth
+            policy.encoder.horizon * policy.encoder.features, settings.critic_width, settings.critic_depth
         ).to(policy.device)  # fmt: skip
 
 

@@ -19,7 +19,7 @@ class PPO(Method):
     def __init__(self, policy: Policy, *, std: float | None = None) -> None:
         if not isinstance(policy.process, Gaussian):
             name = policy.config["process"]["name"]
-            other = {"flow_matching": "reinflow"}.get(name, "dppo")
+            other = {"flow_matching": "reinflow", "shortcut": "reinflow"}.get(name, "dppo")
             raise PolicyError(f"ppo trains Gaussian policies, this one is {name}; use algorithm={other}")
         if std is not None and not std > 0:
             raise PolicyError(f"algorithm.std: expected a number above 0, got {std}")

@@ -18,7 +18,7 @@ from robot_rl.rl.method import Method, mean_executed
 
 class ReinFlow(Method):
     """Args:
-    policy: with a flow; it is given the noise network if it has none.
+    policy: with a flow, or a shortcut model; it is given the noise network if it has none.
     steps: Euler steps, in training and afterwards.
     std_min, std_max: bounds of the deviation, normalised. Much above 0.25 the noise ruins the policy before it learns.
     hold: share of the training for which the upper bound is held before it falls along half a cosine,
@@ -30,7 +30,7 @@ class ReinFlow(Method):
         fall: float = 0.3,
     ) -> None:  # fmt: skip
         process = policy.config["process"]
-        if process["name"] != "flow_matching":
+        if not isinstance(policy.process, FlowMatching):
             raise PolicyError(
                 f"reinflow trains flow policies, this one is {process['name']}; use "
                 f"algorithm={'ppo' if process['name'] == 'gaussian' else 'dppo'}"

@@ -11,8 +11,11 @@ from robot_rl.sim.spec import SpecError, decided
 if TYPE_CHECKING:
     from robot_rl.sim.lean.world import LeanWorld
 
-TASKS = {"peg": "Peg", "push_t": "PushT", "avoid": "Avoid"}
-"""Names of the tasks, each a module of this folder, and the class in it."""
+TASKS = {
+    "peg": "peg.Peg", "push_t": "push_t.PushT", "avoid": "avoid.Avoid", "drawer_open": "drawer.DrawerOpen",
+    "drawer_close": "drawer.DrawerClose",
+}  # fmt: skip
+"""Names of the tasks; of each the module of this folder and the class in it."""
 
 DEFAULTS: dict[str, Any] = {"horizon": None, "observation": None, "cameras": {}, "render_quality": "fast"}
 """What `resolve` fills in. A horizon of None is the task's own."""
@@ -20,7 +23,8 @@ DEFAULTS: dict[str, Any] = {"horizon": None, "observation": None, "cameras": {},
 
 def task_class(name: str) -> type[LeanWorld]:
     """The class of a task."""
-    found: type[LeanWorld] = getattr(import_module(f"robot_rl.sim.lean.{name}"), TASKS[name])
+    module, kind = TASKS[name].split(".")
+    found: type[LeanWorld] = getattr(import_module(f"robot_rl.sim.lean.{module}"), kind)
     return found
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class LeanWorld(ABC):
     """N copies of a task, a `robot_rl.sim.world_env.World`. Rows of arrays are copies.
 
-    A subclass names its scene, `<module>.xml` beside it, and fills in the abstract methods. Nothing but the arrays of
+    Its scene is `<module>.xml` beside the subclass, which and fills in the abstract methods. Nothing but the arrays of
     `physics`, `memory` and `steps` may decide the future: they are the state.
 
     Args:
@@ -47,7 +47,8 @@ class LeanWorld(ABC):
         name = str(spec["task"])
         self.num = num
         self.task: dict[str, Any] = {"name": name}
-        model = mujoco.MjModel.from_xml_path(str(Path(__file__).parent / f"{name}.xml"))
+        scene = type(self).__module__.rsplit(".", 1)[-1]
+        model = mujoco.MjModel.from_xml_path(str(Path(__file__).parent / f"{scene}.xml"))
         self.physics = Physics(model, num)
         self.period, self.horizon = 1.0 / self.RATE_HZ, int(spec["horizon"])
         self._substeps = round(self.period / model.opt.timestep)

@@ -16,6 +16,7 @@ IMAGES = {"flow_image", "diffusion_cnn_image"}
 PRESETS = [
     "flow_mlp",
     "flow_unet",
+    "shortcut_mlp",
     "gaussian",
     "drone_mlp",
     "drone_flow",
