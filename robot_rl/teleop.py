@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from robot_rl.arm_driver import driver_parameters
 from robot_rl.camera_devices import camera_parameters, recorded_sizes
+from robot_rl.flight_teleop import check_flight, flight_session_parameters, is_vehicle, observed_flight
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from robot_rl.hardware.ros2.graph import Graph
 
 MAPPING = (
-    "frame", "yaw", "camera", "linear_gain", "angular_gain", "linear_speed", "angular_speed", "joint_speed",
+    "yaw", "camera", "linear_gain", "angular_gain", "linear_speed", "angular_speed", "joint_speed",
     "dead_band", "smoothing", "slow", "gripper",
 )  # fmt: skip
 SESSION = ("episodes", "until_success", "countdown", "auto", "time_limit", "operator", "text", "timeout")
@@ -64,10 +65,14 @@ def run(plain: Mapping[str, Any]) -> int:
     """Hold a session by the keys of `configs/teleop.yaml`. Returns the exit status."""
     from robot_rl.hardware.ros2.graph import open_graph
 
-    camera_parameters(plain)  # mistakes are told before anything is written
-    driver_parameters(plain)
+    plain = {**plain, "flies": is_vehicle(str(plain["robot"]))}
+    if plain["flies"]:  # mistakes are told before anything is written
+        check_flight(plain)
+    else:
+        camera_parameters(plain)
+        driver_parameters(plain)
+        plain["cameras"] = recorded_sizes(plain)
     _check_scenes(plain)
-    plain = {**plain, "cameras": recorded_sizes(plain)}
     folder = Path(plain["output"])
     if plain["check"]:
         parameters = {"robot": str(plain["robot"]), "device": str(plain["device"]), **_dotted(plain["settings"])}
@@ -89,6 +94,8 @@ def node_parameters(plain: Mapping[str, Any], folder: Path, contract: str) -> di
     """ROS parameters of each node beside the device's, in the order in which they are started."""
     from robot_rl.deployment import LOCKSTEP_WAIT
 
+    if plain["flies"]:
+        return flight_session_parameters(plain, folder, contract)
     lockstep = bool(plain["twin"]) and not plain["real_time"]
     shared = {"robot": str(plain["robot"]), "policy": contract, "use_sim_time": lockstep}
     nodes: dict[str, dict[str, Any]] = {}
@@ -121,10 +128,11 @@ def teleop_parameters(plain: Mapping[str, Any], contract: str, recorded: int, se
     """ROS parameters of the `teleop` node."""
     handback = plain["handback"] if plain["handback"] is not None else HANDBACK if plain["policy"] else 0.0
     return {
-        "robot": str(plain["robot"]), "policy": contract, "device": str(plain["device"]), "twin": bool(plain["twin"]),
-        "acts": bool(plain["policy"]), "task": plain["task"] or ("lift" if plain["twin"] else ""),
+        "robot": str(plain["robot"]), "policy": contract, "device": str(plain["device"]),
+        "twin": bool(plain["twin"]) and not plain["flies"], "acts": bool(plain["policy"]),
+        "task": plain["task"] or ("lift" if plain["twin"] and not plain["flies"] else ""),
         "use_sim_time": bool(plain["twin"]) and not plain["real_time"], "recorded": recorded, "seed": seed,
-        "handback": float(handback),
+        "handback": float(handback), "frame": plain["frame"] or "",
         **{key: plain[key] for key in (*MAPPING, *SESSION)}, **_dotted(plain["settings"]),
     }  # fmt: skip
 
@@ -199,7 +207,7 @@ def _write_contract(folder: Path, plain: Mapping[str, Any]) -> Path:
     from robot_rl.datasets import EpisodeStore
     from robot_rl.datasets.contract import equal
 
-    contract = observed(plain).contract
+    contract = observed_flight(plain) if plain["flies"] else observed(plain).contract
     store = folder / "episodes.zarr"
     if store.exists():
         equal(EpisodeStore.open(store).contract, contract)
@@ -223,16 +231,18 @@ def _hold(graph: Graph, folder: Path, plain: Mapping[str, Any], contract: str) -
             for name, parameters in node_parameters(plain, folder, contract).items()
         ]
         rate_hz = 1.0 / node.period
-        deployment = Deployment(
-            graph, processes, rate_hz, bool(plain["twin"]), not plain["real_time"], bool(plain["record"])
-        )
+        sets_scene = bool(plain["twin"]) and not plain["flies"]
+        deployment = Deployment(graph, processes, rate_hz, sets_scene, not plain["real_time"], bool(plain["record"]))
         stack.callback(_end, node, deployment, folder)
         try:
             print(f"Starting {', '.join(process.name for process in processes)}; their logs are in {folder / 'logs'}")
             deployment.start()
             _listen(stack, graph, node)
             node.listens = True
-            node.home()
+            if plain["flies"]:
+                _ring("h takes off, v lands")
+            else:
+                node.home()
             _follow(node, deployment)
         except Stopped:
             return 130 if plain["episodes"] else 0
@@ -257,7 +267,9 @@ def _listen(stack: ExitStack, graph: Graph, node: TeleopNode) -> None:
             node.hear(word)
 
     graph.timer(0.02, listen, "wall")
-    print("Enter record  y success  n failure  x discard  z redo  t reset  h home  c clear  SPACE EMERGENCY STOP")
+    print(
+        "Enter record  y success  n failure  x discard  z redo  t reset  h home  v land  c clear  SPACE EMERGENCY STOP"
+    )
 
 
 def _follow(node: TeleopNode, deployment: Deployment) -> None:
@@ -267,7 +279,7 @@ def _follow(node: TeleopNode, deployment: Deployment) -> None:
     done: list[float] = []
 
     def over() -> bool:
-        if node.session.phase != "done":
+        if node.session.phase != "done" or node.flying:
             done.clear()
             return False
         done.append(time.monotonic())
@@ -302,11 +314,11 @@ def _end(node: TeleopNode, deployment: Deployment, folder: Path) -> None:
 
 def _check(graph: Graph, seconds: float) -> int:
     """Show what the device says until Ctrl-C."""
-    from robot_rl.hardware.recording.bag_import import arm_for
+    from robot_rl.hardware.recording.bag_import import robot_for
     from robot_rl.hardware.teleop.devices import make_device
     from robot_rl.hardware.teleop.live_values import describe
 
-    robot = arm_for(str(graph.parameter("robot", "panda", "name of a robot, or path of its file").value), None)
+    robot = robot_for(str(graph.parameter("robot", "panda", "name of a robot, or path of its file").value), None)
     name = str(graph.parameter("device", "keyboard", "to be checked").value)
     with make_device(name, graph, robot) as device:
         print(f"{name}: move it, press its buttons; Ctrl-C ends. x forward, y left, z up, right-handed.")

@@ -75,11 +75,12 @@ class FlightNode(Reception):
 
     Args:
         shared_clock: with PX4, on simulated time.
+        device_steps: see `Reception`.
     """
 
-    def __init__(self, robot: VehicleFile, shared_clock: bool = False) -> None:
+    def __init__(self, robot: VehicleFile, shared_clock: bool = False, device_steps: bool = False) -> None:
         self.robot, self.supervisor = robot, FlightSupervisor(robot.contract, robot.plan)
-        super().__init__(self.supervisor, robot.contract, robot.name)
+        super().__init__(self.supervisor, robot.contract, robot.name, device_steps)
         self.decoder = TelemetryDecoder(shared_clock)
         self._accepted = ""
 
@@ -263,10 +264,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         wait = _setting(
             graph, "wait_for_proposal", 0.0, "of every control period, for the twin's simulated time [wall s]"
         )
+        steps = _setting(graph, "wait_for_device", False, "wait for a device, too: a scripted pilot is no person")
         try:
             robot = VehicleFile.load(name)
             robot = robot.with_controller(level) if level else robot
-            node = FlightNode(robot.for_policy(policy_contract(policy)) if policy else robot, wait > 0)
+            node = FlightNode(robot.for_policy(policy_contract(policy)) if policy else robot, wait > 0, steps)
         except (RobotFileError, ContractError, SupervisorError, ValueError, OSError) as error:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)

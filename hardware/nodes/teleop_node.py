@@ -7,6 +7,10 @@ the device or holds `takeover`, also while a policy acts, which then loses it; t
 `release`. When the device is lost, its lease ends and the arm holds; after any loss the device has to come to rest
 before it may move the robot again.
 
+A vehicle is flown by velocity: it takes off and flies to its home place by the word `home`, hovers while the device is
+at rest, holds its position while it is lost, and lands by `land`. It never takes off by itself: the way to the start,
+before and after an episode, is flown only by a vehicle that flies.
+
 Words come from the device and on `teleop/command` (std_msgs/msg/String); see `teleop.device` and `teleop.session`.
 Published:
 
@@ -20,7 +24,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +33,8 @@ import numpy as np
 from robot_rl.datasets import ContractError
 from robot_rl.hardware import bindings
 from robot_rl.hardware.nodes.garbage import startup_spared
-from robot_rl.hardware.recording.bag_import import arm_for
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
+from robot_rl.hardware.recording.bag_import import robot_for
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Client, Graph, Received, open_graph
@@ -48,6 +53,7 @@ from robot_rl.hardware.safety.supervisor_messages import (
 )
 from robot_rl.hardware.teleop.device import WORDS, Device, DeviceError, Reading
 from robot_rl.hardware.teleop.devices import DEVICES, make_device
+from robot_rl.hardware.teleop.flight_mapping import CONTROLLER, FlightMapping
 from robot_rl.hardware.teleop.mapping import Mapping, MappingError, Settings
 from robot_rl.hardware.teleop.session import Order, RecordingSession
 
@@ -56,10 +62,14 @@ STATUS, COMMAND = "teleop/status", "teleop/command"
 RESET_PATIENCE = 30.0
 """After which a reset that does not succeed is given up [wall s]."""
 
+FLIGHT_PATIENCE = 600.0
+"""The same for the way home of a vehicle and for landing, whose own limits of time are the Supervisor's [wall s]."""
+
 _LOOK = 0.01
 """Between two looks at the device for motions that begin or end [s]: the next control period may be far."""
 
 _POLL = 0.02
+_FLIES = ("ready", "running", "intervening")
 _STRING = "std_msgs/msg/String"
 _SETTLED = 0.2  # s; after a reset every stream has sent something anew, after a request the status has come
 
@@ -84,18 +94,19 @@ class TeleopNode:
     """
 
     def __init__(
-        self, graph: Graph, robot: RobotFile, device: Device, mapping: Mapping, session: RecordingSession,
+        self, graph: Graph, robot: RobotFile | VehicleFile, device: Device, mapping: Mapping | FlightMapping,
+        session: RecordingSession,
         timeout: float = 0.3, handback: float = 0.0, twin: bool = False, acts: bool = False,
         cue: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self.session, self.device = session, device
         self._graph, self._robot, self._mapping = graph, robot, mapping
         self._timeout, self._handback, self._twin, self._say = timeout, handback, twin, cue or (lambda _: None)
-        self._acts = acts
+        self._acts, self._flies = acts, isinstance(robot, VehicleFile)
         self.period = 1.0 / robot.contract.rate_hz
         self.listens = True
         self._source = Source(graph, device.name, "device", robot.contract)
-        self._joints: np.ndarray | None = None
+        self._where: np.ndarray | None = None
         self._opening: float | None = None
         self._gripper_target: float | None = None
         self._newest_lease = 0
@@ -111,7 +122,7 @@ class TeleopNode:
         self._status = graph.publisher(STATUS, DIAGNOSTICS, LATCHED)
         self._recorder = graph.publisher("recorder/command", _STRING)
         self._stop = graph.publisher(STOP_REQUEST, BOOL)
-        for feature in ("joint_position", "gripper_opening"):
+        for feature in (mapping.feature, "gripper_opening"):
             if feature in robot.streams:
                 stream = robot.streams[feature]
                 graph.subscribe(stream.topic, stream.type, partial(self._observe, feature), stream.qos)
@@ -126,6 +137,11 @@ class TeleopNode:
     def state(self) -> str:
         """Of the Supervisor; empty while it is not heard."""
         return self._source.state
+
+    @property
+    def flying(self) -> bool:
+        """Whether the robot is a vehicle that has not landed yet."""
+        return self._flies and self.state not in ("idle", "stopped")
 
     def tick(self) -> None:
         """A control period begins."""
@@ -151,7 +167,7 @@ class TeleopNode:
             if self._moved:
                 self._last_moved = now
                 self._ask()
-            if self._source.lease is not None and self._joints is not None:
+            if self._source.lease is not None and self._where is not None:
                 self._move(reading, now)
             elif not self._moved:
                 self._source.release()  # asked for, but not granted before the person let go
@@ -173,8 +189,10 @@ class TeleopNode:
             self._graph.log.warning("no word %r; there are %s", word, ", ".join(sorted(WORDS)))
         elif not self.listens and word != "stop":
             self._cue(f"{word}: not ready yet")
+        elif word == "land" and not self._flies:
+            self._cue("land: only a vehicle lands")
         elif word == "gripper":
-            self._toggles = 1 - self._toggles
+            self._toggles = 0 if self._flies else 1 - self._toggles
         elif word == "release":
             self._source.release("given back")
             self._leased = False
@@ -208,9 +226,9 @@ class TeleopNode:
 
     def _watch_lease(self, now: float) -> None:
         leased = self._source.lease is not None
-        if leased and not self._leased and self._joints is not None:
+        if leased and not self._leased and self._where is not None:
             opening = self._opening or 0.0
-            self._mapping.begin(self._joints, opening if self._gripper_target is None else self._gripper_target)
+            self._mapping.begin(self._where, opening if self._gripper_target is None else self._gripper_target)
             self._last_moved, self._stepped = now, now - self.period
             self._problem = ""
             self.session.disturbed()
@@ -227,12 +245,12 @@ class TeleopNode:
             self._source.acquire()
 
     def _move(self, reading: Reading, now: float) -> None:
-        assert self._joints is not None
+        assert self._where is not None
         if self._toggles:
             self._mapping.toggle_gripper()
         self._toggles = 0
         passed, self._stepped = min(now - self._stepped, 2 * self.period), now
-        action = self._mapping.step(reading, self._joints, self._opening or 0.0, passed)
+        action = self._mapping.step(reading, self._where, self._opening or 0.0, passed)
         self._source.propose(action, now)
         if self._handback and now - self._last_moved > self._handback:
             self._source.release("given back")
@@ -249,8 +267,8 @@ class TeleopNode:
             return "let go of the device first"
         if self.session.phase in ("resetting", "countdown") or self._chore is not None:
             return "wait until the robot is at the start"
-        if self._joints is None:
-            return f"nothing came on {self._robot.streams['joint_position'].topic} yet"
+        if self._where is None:
+            return f"nothing came on {self._robot.streams[self._mapping.feature].topic} yet"
         return self._source.reason
 
     def _obey(self, orders: Sequence[Order]) -> None:
@@ -269,7 +287,12 @@ class TeleopNode:
                 case _:
                     self._source.release(f"asked to {order.kind}")
                     self._leased, self._awaits_rest, self._toggles = False, True, 0
-                    self._begin(self._go_home(order.text if order.kind == "reset" and self._twin else None))
+                    if order.kind == "land":
+                        self._begin(self._land())
+                    elif self._flies:
+                        self._begin(self._fly_home(order.kind == "home"))
+                    else:
+                        self._begin(self._go_home(order.text if order.kind == "reset" and self._twin else None))
 
     def _tell_policy(self, word: str) -> None:
         def answered(answer: Any) -> None:
@@ -315,16 +338,54 @@ class TeleopNode:
         yield self._after(_SETTLED)
         yield lambda: self.state == "ready"
 
-    def _request(self, name: str) -> Iterator[Callable[[], bool]]:
-        """Call a Trigger service until it does what it is asked; the arm may have to come to rest first."""
-        while True:
+    def _fly_home(self, takes_off: bool) -> Iterator[Callable[[], bool]]:
+        """To the home place; from the ground only where that was asked for."""
+        if not takes_off and self.state not in _FLIES:
+            self._give_way(f"it is {self.state}: `home` takes off, and flies to the start")
+            return
+        begun = self.state
+        # A vehicle that lands meanwhile does not take off again.
+        if not (yield from self._request("supervisor/home", lambda: (self.state == "idle") == (begun == "idle"))):
+            self._give_way(f"it does not fly home: it is {self.state} ({self._source.reason})")
+            return
+        self._give_up = time.monotonic() + FLIGHT_PATIENCE
+        yield self._after(_SETTLED)
+        yield lambda: self.state not in ("", "homing")
+        if self.state not in _FLIES:
+            self._give_way(f"it did not get to the home place: it is {self.state} ({self._source.reason})")
+
+    def _land(self) -> Iterator[Callable[[], bool]]:
+        """Down, and released."""
+        on_the_way = ("", "homing", "stopped", "idle")
+        if not (yield from self._request("supervisor/disengage", lambda: self.state not in on_the_way)):
+            self._cue(f"land: it is {self.state} ({self._source.reason})")
+            return
+        self._cue("landing")
+        self._give_up = time.monotonic() + FLIGHT_PATIENCE
+        yield self._after(_SETTLED)
+        yield lambda: self.state in ("idle", "stopped")
+        self._cue("landed" if self.state == "idle" else f"stopped: {self._source.reason}")
+
+    def _give_way(self, why: str) -> None:
+        self._obey(self.session.lost(self._graph.now(), why))
+
+    def _request(self, name: str, may: Callable[[], bool] = lambda: True) -> Generator[Callable[[], bool], None, bool]:
+        """Call a Trigger service until it does what it is asked; the arm may have to come to rest first.
+
+        Returns whether it did: a call that no longer makes sense (`may`) is not made.
+        """
+        while may():
             answers: list[Any] = []
             self._client(name, TRIGGER).call(messages.make(f"{TRIGGER}_Request"), answers.append, 3.0)
             yield lambda answers=answers: bool(answers)  # type: ignore[misc]
             if answers[0] is not None and answers[0].success:
-                return
-            self._problem = f"{name}: {answers[0].message if answers[0] is not None else 'no answer'}"
+                return True
+            problem = f"{name}: {answers[0].message if answers[0] is not None else 'no answer'}"
+            if self._flies and problem != self._problem:
+                self._cue(problem)  # what speaks against a take-off the pilot has to know at once
+            self._problem = problem
             yield self._after(0.1)
+        return False
 
     def _set_seed(self, seed: int) -> Iterator[Callable[[], bool]]:
         service = "rcl_interfaces/srv/SetParameters"
@@ -348,8 +409,8 @@ class TeleopNode:
             value = bindings.decode(self._robot.streams[feature], received.message)
         except bindings.BindingError:
             return
-        if feature == "joint_position":
-            self._joints = value
+        if feature == self._mapping.feature:
+            self._where = value
         else:
             self._opening = float(value[0])
 
@@ -374,10 +435,13 @@ def make_node(graph: Graph, cue: Callable[[str], None] | None = None) -> TeleopN
     contract = _setting(
         graph, "policy", "", "whose features are observed: a run, checkpoint, export, store or contract; empty: all"
     )
-    robot = arm_for(name, contract or None)
+    robot = robot_for(name, contract or None)
+    if isinstance(robot, VehicleFile) and not contract:
+        robot = robot.with_controller(CONTROLLER)
     chosen = _setting(graph, "device", "keyboard", f"one of {', '.join(DEVICES)}")
     settings = Settings(
-        frame=_setting(graph, "frame", "base", "of the device's axes: base, tool or camera"),
+        frame=_setting(graph, "frame", "", "of the device's axes: base, tool or camera; of a vehicle heading or base")
+        or ("heading" if isinstance(robot, VehicleFile) else "base"),
         yaw=_setting(graph, "yaw", 0.0, "with base: how the person is turned against the robot [rad]"),
         camera=tuple(_setting(graph, "camera", [1.0, 0.0, 0.0, 0.0], "with camera: its orientation, w x y z")),
         linear_gain=_setting(graph, "linear_gain", 1.0, "of motion"),
@@ -392,9 +456,13 @@ def make_node(graph: Graph, cue: Callable[[str], None] | None = None) -> TeleopN
         lead_angle=_setting(graph, "lead_angle", 0.6, "of the target ahead of the arm [rad]"),
         gripper=_setting(graph, "gripper", "toggle", "its button toggles, or closes while it is held (hold)"),
     )
-    kinematics = robot.kinematics() if robot.model else None
-    opening = robot.gripper.opening if robot.gripper else 0.0
-    mapping = Mapping(robot.contract, kinematics, settings, opening)
+    mapping: Mapping | FlightMapping
+    if isinstance(robot, VehicleFile):
+        mapping = FlightMapping(robot.contract, settings)
+    else:
+        kinematics = robot.kinematics() if robot.model else None
+        opening = robot.gripper.opening if robot.gripper else 0.0
+        mapping = Mapping(robot.contract, kinematics, settings, opening)
     twin = _setting(graph, "twin", False, "the robot is a twin, whose scene is reset")
     seed = _setting(graph, "seed", 0, "of the twin's first scene")
     session = RecordingSession(

@@ -40,10 +40,10 @@ HELD = frozenset({"clutch", "takeover", "slow", "gripper"})
 gripper (each press toggles it, or it is closed meanwhile)."""
 
 WORDS = frozenset({
-    "gripper", "record", "success", "failure", "discard", "redo", "reset", "home", "release", "stop", "clear",
+    "gripper", "record", "success", "failure", "discard", "redo", "reset", "home", "land", "release", "stop", "clear",
 })  # fmt: skip
 """Words of `events()`. `gripper` opens or closes, `release` gives the robot back to the policy, `stop` is the emergency
-stop, `clear` undoes it; the others are those of a recording session."""
+stop, `clear` undoes it; a vehicle takes off by `home` and lands by `land`; the others are of a recording session."""
 
 
 class DeviceError(RuntimeError):

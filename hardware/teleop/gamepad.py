@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph
 from robot_rl.hardware.teleop.control_map import ControlMap, directions, pressed
@@ -132,9 +133,10 @@ class Gamepad(Opened):
         return True
 
 
-def make(graph: Graph, robot: RobotFile) -> Gamepad:
+def make(graph: Graph, robot: RobotFile | VehicleFile) -> Gamepad:
     """With the parameters `gamepad.mapping` and `gamepad.path`."""
-    mapping = graph.parameter("gamepad.mapping", "gamepad", "mapping file, by name or path", read_only=True).value
+    default = "flight" if isinstance(robot, VehicleFile) else "gamepad"
+    mapping = graph.parameter("gamepad.mapping", default, "mapping file, by name or path", read_only=True).value
     path = graph.parameter("gamepad.path", "", "/dev/input/event…; empty: the first joystick", read_only=True).value
     return Gamepad(ControlMap.load(mapping), path)
 

@@ -4,6 +4,7 @@
     i k  nose down, up     j l  turn left, right u o  roll left, right
     g    gripper           capital letters: slow
     Enter record   y success   n failure   x discard   z redo   t reset   h home   b give back   c clear   Space STOP
+    v land, of a vehicle, which takes off by h
 
 A terminal tells that a key was pressed, never that it was let go: while it is held, the terminal repeats it. So a press
 moves the robot for `tap` seconds, and one that comes again within `repeat` seconds holds the motion until none has come
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph
 from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, DeviceError, Opened, Reading
@@ -33,12 +35,16 @@ AXES = {
 
 KEYS = {
     "g": "gripper", "\n": "record", "\r": "record", "y": "success", "n": "failure", "x": "discard", "z": "redo",
-    "t": "reset", "h": "home", "b": "release", "c": "clear", " ": "stop",
+    "t": "reset", "h": "home", "v": "land", "b": "release", "c": "clear", " ": "stop",
 }  # fmt: skip
 
 HELP = (
     "w/s forward/back  a/d left/right  q/e up/down  i/k j/l u/o rotate  g gripper  CAPITALS slow\n"
     "Enter record  y success  n failure  x discard  z redo  t reset  h home  b give back  c clear  SPACE EMERGENCY STOP"
+)
+FLIGHT_HELP = (
+    "w/s forward/back  a/d left/right  q/e up/down  j/l turn  CAPITALS slow  h TAKE OFF, go home  v LAND\n"
+    "Enter record  y success  n failure  x discard  z redo  b let it hold  c clear  SPACE EMERGENCY LANDING"
 )
 
 _ESCAPES = {
@@ -155,7 +161,7 @@ def _split(text: str) -> list[str]:
     return keys
 
 
-def make(graph: Graph, robot: RobotFile) -> Keyboard:
+def make(graph: Graph, robot: RobotFile | VehicleFile) -> Keyboard:
     """With the parameters `keyboard.speed`, `.tap`, `.repeat` and `.gap`."""
     chosen = {
         name: graph.parameter(f"keyboard.{name}", default, text, read_only=True).value
@@ -166,6 +172,6 @@ def make(graph: Graph, robot: RobotFile) -> Keyboard:
             ("gap", 0.15, "without a repetition, after which the key counts as let go [s]"),
         )
     }
-    for line in HELP.splitlines():
+    for line in (FLIGHT_HELP if isinstance(robot, VehicleFile) else HELP).splitlines():
         graph.log.info("%s", line)
     return Keyboard(**chosen)

@@ -12,6 +12,8 @@ Frames, each turning the device's FLU (x away from the person, y left, z up) int
 - `base`: the person looks along the base's x; `yaw` turns the person, pi: sits opposite the robot;
 - `camera`: the person looks at the picture of a camera with the orientation `camera` (FLU: x into the picture);
 - `tool`: x along the fingers, y from finger to finger, z across; turns with the hand.
+
+`heading` is of vehicles, see `flight_mapping`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from robot_rl.sim.rotation import (
     vector_from_matrix,
 )
 
-Frame = Literal["base", "tool", "camera"]
+Frame = Literal["base", "tool", "camera", "heading"]
 
 TOOL = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 """The device's axes in the end-effector's frame, whose z points out of the hand and whose x from finger to finger."""
@@ -117,12 +119,17 @@ class Mapping:
         max_opening: of the gripper [m].
 
     Raises:
-        MappingError: the contract has another action.
+        MappingError: the contract has another action, or the frame is of vehicles.
     """
+
+    feature = "joint_position"
+    """What it has to know of the arm."""
 
     def __init__(
         self, contract: Contract, kinematics: Kinematics | None, settings: Settings, max_opening: float = 0.0
     ) -> None:
+        if settings.frame == "heading":
+            raise MappingError("frame: heading is of a vehicle; expected base, tool or camera")
         arm = set(contract.action) - {"gripper_opening"}
         if arm not in ({"joint_position"}, {"ee_pose"}):
             raise MappingError(f"{contract.name}: expected the action joint_position or ee_pose, got {sorted(arm)}")
@@ -274,12 +281,7 @@ class Mapping:
         return Pose(target.position + shift, matrix_from_vector(turn) @ target.rotation)
 
     def _deflection(self, reading: Reading) -> np.ndarray:
-        """Twist of a reading as a part of full deflection, without its dead band, [6]."""
-        if reading.twist is None:
-            return np.zeros(6)
-        part = reading.twist / np.repeat([LINEAR_SPEED, ANGULAR_SPEED], 3)
-        band = self.settings.dead_band
-        return np.sign(part) * np.maximum(np.abs(part) - band, 0.0) / (1.0 - band)
+        return deflection(reading, self.settings.dead_band)
 
     def _view_from(self, pose: Pose) -> np.ndarray:
         return pose.rotation @ TOOL if self.settings.frame == "tool" else self._view
@@ -293,6 +295,14 @@ class Mapping:
         elif held and not self._pressed:
             self.toggle_gripper()
         self._pressed = held
+
+
+def deflection(reading: Reading, dead_band: float) -> np.ndarray:
+    """Twist of a reading as a part of full deflection, without its dead band, [6]."""
+    if reading.twist is None:
+        return np.zeros(6)
+    part = reading.twist / np.repeat([LINEAR_SPEED, ANGULAR_SPEED], 3)
+    return np.sign(part) * np.maximum(np.abs(part) - dead_band, 0.0) / (1.0 - dead_band)
 
 
 def _view(settings: Settings) -> np.ndarray:

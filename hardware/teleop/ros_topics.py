@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph, Received
 from robot_rl.hardware.ros2.qos import SENSOR
@@ -112,19 +113,20 @@ class Pose(RosTopic):
             self._newest = Reading(self._newest.stamp, pose=self._newest.pose, buttons=buttons)
 
 
-def make_joy(graph: Graph, robot: RobotFile) -> Joy:
+def make_joy(graph: Graph, robot: RobotFile | VehicleFile) -> Joy:
     """With the parameters `joy.topic` and `joy.mapping`."""
-    mapping = ControlMap.load(_setting(graph, "joy.mapping", "joy", "mapping file, by name or path"))
+    default = "joy_flight" if isinstance(robot, VehicleFile) else "joy"
+    mapping = ControlMap.load(_setting(graph, "joy.mapping", default, "mapping file, by name or path"))
     return Joy(graph, mapping, _setting(graph, "joy.topic", "/joy", "of the joystick"))
 
 
-def make_twist(graph: Graph, robot: RobotFile) -> Twist:
+def make_twist(graph: Graph, robot: RobotFile | VehicleFile) -> Twist:
     """With the parameters `twist.topic` and `twist.frame_id`."""
     topic = _setting(graph, "twist.topic", "/twist", "of the velocity")
     return Twist(graph, topic, _setting(graph, "twist.frame_id", "", "that is taken; empty: any"))
 
 
-def make_pose(graph: Graph, robot: RobotFile) -> Pose:
+def make_pose(graph: Graph, robot: RobotFile | VehicleFile) -> Pose:
     """With the parameters `pose.topic`, `pose.clutch` and `pose.frame_id`."""
     return Pose(
         graph, _setting(graph, "pose.topic", "/hand_pose", "of the hand"),

@@ -18,12 +18,14 @@ import numpy as np
 from robot_rl.datasets import Contract
 from robot_rl.datasets.contract import Feature
 from robot_rl.hardware import bindings
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph, Received
 from robot_rl.hardware.ros2.qos import LATCHED
 from robot_rl.hardware.safety.supervisor_messages import pairs
 from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, DeviceError, Opened, Reading
 from robot_rl.hardware.teleop.progress import Progress
+from robot_rl.hardware.teleop.scripted_flight import ScriptedFlight, make_flight
 from robot_rl.sim.expert.scene import Goal, Scene, rotation_of
 from robot_rl.sim.rotation import vector_from_matrix
 
@@ -197,8 +199,10 @@ def sees(robot: RobotFile, objects: Sequence[str]) -> RobotFile:
     return whole.for_policy(Contract(whole.name, whole.contract.rate_hz, {**own, **poses}, action, controller))
 
 
-def make(graph: Graph, robot: RobotFile) -> Scripted:
+def make(graph: Graph, robot: RobotFile | VehicleFile) -> Scripted | ScriptedFlight:
     """With the parameters `scripted.task`, `.objects`, `.words`, `.patience`, `.correction` and `.time_limit`."""
+    if isinstance(robot, VehicleFile):
+        return make_flight(graph, robot)
 
     def setting(name: str, default: Any, text: str) -> Any:
         return graph.parameter(f"scripted.{name}", default, text, read_only=True).value

@@ -10,7 +10,7 @@
 
 `redo` discards the episode and begins the same one again: the same seed, so the same scene. A verdict that comes after
 the episode was closed corrects that one. Orders are for the node: `record <word>` goes to the recorder; `reset`,
-`home`, `stop` and `clear` to robot and twin; a cue is for the person's ears and eyes.
+`home`, `land`, `stop` and `clear` to robot and twin; a cue is for the person's ears and eyes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _VERDICTS = {"success": "success", "failure": "failure", "discard": "discard", "
 
 
 class Order(NamedTuple):
-    """What the node has to do: `record`, `reset`, `home`, `stop`, `clear` or `cue`, with a text."""
+    """What the node has to do: `record`, `reset`, `home`, `land`, `stop`, `clear` or `cue`, with a text."""
 
-    kind: Literal["record", "reset", "home", "stop", "clear", "cue"]
+    kind: Literal["record", "reset", "home", "land", "stop", "clear", "cue"]
     text: str = ""
 
 
@@ -102,6 +102,11 @@ class RecordingSession:
                 self.phase = "idle"
             self._clean = False
             return [Order(word), *orders]  # type: ignore[arg-type]
+        if word == "land":  # a flight that is recorded ends with a verdict, also on the ground
+            if self.phase in ("countdown", "resetting"):
+                self.phase = "idle"
+            self._clean = False
+            return [Order("land")]
         if word == "record" and self.phase == "idle":
             return self._begin(now)
         if word == "reset" and self.phase in ("idle", "countdown"):

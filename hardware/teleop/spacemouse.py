@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph
 from robot_rl.hardware.teleop.control_map import pressed
@@ -155,7 +156,7 @@ class SpaceMouse(Opened):
         return True
 
 
-def make(graph: Graph, robot: RobotFile) -> SpaceMouse:
+def make(graph: Graph, robot: RobotFile | VehicleFile) -> SpaceMouse:
     """With the parameter `spacemouse.buttons`."""
     text = "what each button does, from the first on"
     return SpaceMouse(graph.parameter("spacemouse.buttons", ["gripper", "takeover"], text, read_only=True).value)

@@ -1,0 +1,214 @@
+"""A vehicle flown by hand: teleop node, the flight's Supervisor and the twin on one graph within the test."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from robot_rl.hardware.nodes.px4_node import FlightBinding, FlightNode
+from robot_rl.hardware.nodes.px4_twin_node import Px4TwinNode
+from robot_rl.hardware.nodes.teleop_node import TeleopNode
+from robot_rl.hardware.px4 import px4_messages
+from robot_rl.hardware.px4.px4_twin import Px4Twin
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
+from robot_rl.hardware.safety.supervisor_messages import pairs
+from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, Opened, Reading
+from robot_rl.hardware.teleop.flight_mapping import FlightMapping
+from robot_rl.hardware.teleop.mapping import Settings
+from robot_rl.hardware.teleop.session import RecordingSession
+from robot_rl.sim.drone.vehicle_model import load_vehicle
+
+PX4 = VehicleFile.load("px4").with_controller("px4_velocity")
+REST = np.zeros(6)
+FORWARD = np.array([LINEAR_SPEED, 0, 0, 0, 0, 0])
+TURN = np.array([0, 0, 0, 0, 0, ANGULAR_SPEED])
+
+px4_messages.register()
+
+
+class Stick(Opened):
+    name = "stick"
+
+    def __init__(self):
+        self.twist, self.lost, self.words = REST, False, []
+
+    def read(self, now):
+        return None if self.lost else Reading(now, twist=self.twist)
+
+    def events(self):
+        words, self.words = self.words, []
+        return words
+
+
+class Rig:
+    def __init__(self, graph):
+        self.graph, self.stick = graph, Stick()
+        graph.endpoints = self.endpoints
+        graph.client = lambda name, _: SimpleNamespace(
+            ready=True,
+            call=lambda request, done, timeout=5.0: graph.call_soon(lambda: done(graph.services[name](request))),
+        )
+        self.twin = Px4Twin(load_vehicle(PX4.vehicle))
+        Px4TwinNode(graph, self.twin, PX4, real_time=True)
+        self.supervisor = FlightBinding(graph, FlightNode(PX4))
+        settings = Settings(frame="heading", linear_speed=1.0, angular_speed=1.0)
+        self.session = RecordingSession(countdown=0.2)
+        self.node = TeleopNode(graph, PX4, self.stick, FlightMapping(PX4.contract, settings), self.session)
+
+    @staticmethod
+    def endpoints():
+        topics = px4_messages.table()
+        return [
+            SimpleNamespace(topic=topics[base].name, is_publisher=offered, node="twin")
+            for bases, offered in ((px4_messages.OUTPUTS, True), (px4_messages.INPUTS, False))
+            for base in bases
+        ]
+
+    def say(self, word):
+        self.stick.words.append(word)
+
+    def wait(self, condition, seconds=30.0):
+        for _ in range(round(seconds / 0.02)):
+            if condition():
+                return
+            self.graph.step(0.02)
+        raise AssertionError(f"{self.status} {self.twin.true}")
+
+    def take_off(self):
+        self.graph.step(1.5)
+        self.say("home")
+        self.wait(lambda: self.state == "ready" and self.status["busy"] == "False")
+
+    @property
+    def state(self):
+        return pairs(self.graph.published["supervisor/status"][-1].status[0])["state"]
+
+    @property
+    def status(self):
+        return pairs(self.graph.published["teleop/status"][-1].status[0])
+
+    @property
+    def cues(self):
+        return [pairs(message.status[0])["cue"] for message in self.graph.published["teleop/status"]]
+
+    @property
+    def marks(self):
+        return [message.data.split()[0] for message in self.graph.published.get("recorder/command", [])]
+
+
+@pytest.fixture
+def rig(local_graph):
+    return Rig(local_graph())
+
+
+def test_a_pilot_takes_off_flies_hovers_and_lands(rig):
+    rig.graph.step(1.5)
+    rig.stick.twist = FORWARD
+    rig.graph.step(1.0)
+    assert (rig.state, rig.twin.armed) == ("idle", False)  # a stick is no take-off
+    rig.say("record")
+    rig.graph.step(0.5)
+    assert (rig.state, rig.status["phase"], rig.marks) == ("idle", "idle", [])
+    assert "takes off" in rig.status["cue"]
+    rig.stick.twist = REST
+    rig.take_off()
+    start = rig.twin.true.position.copy()
+
+    rig.stick.twist = FORWARD
+    rig.graph.step(2.0)
+    assert rig.state == "intervening"
+    assert 0.6 < rig.twin.true.velocity[0] < 1.2
+    rig.stick.twist = REST
+    rig.graph.step(1.5)
+    assert rig.state == "intervening"
+    hover = rig.twin.true.position.copy()
+    rig.graph.step(1.0)
+    np.testing.assert_allclose(rig.twin.true.position, hover, atol=0.15)
+    assert hover[0] > start[0] + 1.0
+
+    # A quarter turn to the left: forward is north now.
+    rig.stick.twist = TURN
+    rig.wait(lambda: rig.twin.true.yaw > np.pi / 2 - 0.1)
+    rig.stick.twist = REST
+    rig.graph.step(1.0)
+    before = rig.twin.true.position.copy()
+    rig.stick.twist = FORWARD
+    rig.graph.step(1.5)
+    way = rig.twin.true.position - before
+    assert way[1] > 0.5
+    assert abs(way[0]) < 0.3
+
+    rig.stick.twist = REST
+    rig.say("land")
+    rig.wait(lambda: rig.status["cue"] == "landed")
+    assert rig.twin.landed
+    assert not rig.twin.armed
+    assert rig.state == "idle"
+
+
+@pytest.mark.slow
+def test_a_lost_device_leaves_the_vehicle_where_it_is_until_it_has_been_at_rest(rig):
+    rig.take_off()
+    rig.stick.twist = FORWARD
+    rig.graph.step(1.5)
+    rig.stick.lost = True
+    rig.graph.step(2.0)
+    assert rig.state == "ready"
+    assert "lost" in rig.status["cue"]
+    hover = rig.twin.true.position.copy()
+    rig.stick.lost = False  # and still pushed
+    rig.graph.step(1.0)
+    assert rig.state == "ready"
+    np.testing.assert_allclose(rig.twin.true.position, hover, atol=0.3)
+    assert np.linalg.norm(rig.twin.true.velocity) < 0.2
+    rig.stick.twist = REST
+    rig.graph.step(0.1)
+    rig.stick.twist = FORWARD
+    rig.graph.step(0.5)
+    assert rig.state == "intervening"
+    # The emergency stop lands, and stays until it is cleared on the ground.
+    rig.say("stop")
+    rig.wait(lambda: not rig.twin.armed)
+    assert rig.twin.landed
+    assert rig.state == "stopped"
+    rig.stick.twist = REST
+    rig.graph.step(0.5)
+    rig.say("clear")
+    rig.graph.step(0.5)
+    assert rig.state == "idle"
+
+
+@pytest.mark.slow
+def test_after_an_episode_it_flies_back_but_never_takes_off_by_itself(rig):
+    rig.take_off()
+    rig.say("record")
+    rig.wait(lambda: rig.status["phase"] == "recording")
+    rig.stick.twist = FORWARD
+    rig.graph.step(1.5)
+    rig.stick.twist = REST
+    rig.say("success")
+    rig.wait(lambda: rig.status["phase"] == "idle")
+    np.testing.assert_allclose(rig.twin.true.position, PX4.plan.home, atol=0.35)
+    assert rig.marks == ["start", "success"]
+    rig.say("record")
+    rig.wait(lambda: rig.status["phase"] == "recording")
+    rig.say("land")
+    rig.graph.step(1.0)
+    rig.say("success")  # while it goes down
+    rig.wait(lambda: not rig.twin.armed)
+    rig.graph.step(3.0)
+    assert not rig.twin.armed
+    assert rig.twin.landed
+    assert rig.marks[2:] == ["start", "success"]
+    assert (rig.state, rig.status["phase"]) == ("idle", "idle")
+
+
+def test_what_speaks_against_a_take_off_is_told(rig):
+    rig.graph.step(1.5)
+    rig.twin.faults = frozenset({"no_odometry"})
+    rig.graph.parameters["faults"].value = "no_odometry"
+    rig.graph.step(1.0)
+    rig.say("home")
+    rig.graph.step(0.5)
+    assert any("no fresh vehicle_odometry" in cue for cue in rig.cues)
+    assert rig.state == "idle"

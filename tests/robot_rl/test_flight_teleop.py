@@ -1,0 +1,65 @@
+"""A pilot who flies the twin of a vehicle: through real processes over DDS, on simulated time; and what is refused."""
+
+import numpy as np
+import pytest
+
+from robot_rl import teleop
+from robot_rl.cli import compose
+from robot_rl.datasets import EpisodeStore
+from robot_rl.flight_teleop import FlightSessionError
+from robot_rl.hardware.recording.bag import Bag
+from robot_rl.hardware.robot_file import RobotFileError
+
+
+def session(folder, *overrides):
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(compose("teleop", ["robot=px4", f"output={folder}", *overrides]), resolve=True)
+    config.pop("hydra", None)
+    return teleop.run(config)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_flight_by_hand_is_recorded_and_hovers_while_the_device_is_lost(ros_domain, tmp_path, capfd):
+    pytest.importorskip("cyclonedds")
+    overrides = ["twin=true", "real_time=false", "device=scripted", "episodes=1", "countdown=0.2", "operator=Ada"]
+    assert session(tmp_path, *overrides, "linear_speed=1.0", "settings={scripted.lost: 1.0}") == 0
+    said = capfd.readouterr().out
+    assert said.index(">>> recording") < said.index(">>> the device is lost") < said.index(">>> landed")
+    assert "idle: landed: asked to land" in (tmp_path / "logs" / "px4.log").read_text()
+    store = EpisodeStore.open(tmp_path / "episodes.zarr")
+    assert (store.facts(0)["source"], store.facts(0)["operator"]) == ("teleop", "Ada")
+    assert store.contract.controller == "px4_velocity"
+    episode = store[0]
+    position, velocity = episode.observation["position"], episode.observation["velocity"]
+    # The nose points east when the twin begins.
+    np.testing.assert_allclose(position[-1] - position[0], [2.0, 0.0, 0.0], atol=0.3)
+    assert 0.6 < np.linalg.norm(velocity, axis=1).max() < 1.3
+    # The rows end where nobody acts any more; the black box goes on.
+    (folder,) = (tmp_path / "bags").iterdir()
+    bag = Bag(folder)
+    heard = [bag.decode(item).pose.pose.position for item in bag.read() if item.topic == "/odometry"]
+    places = np.array([[place.x, place.y, place.z] for place in heard])
+    last = np.linalg.norm(places[:, :2] - places[-1, :2], axis=1)
+    assert last[np.abs(places[:, 0] - places[-1, 0]) < 0.3].max() < 0.3
+    assert places[-1, 2] < 0.2  # it stands
+    hovers = np.count_nonzero((places[:, 2] > 1.0) & (last < 0.3))
+    assert hovers > 50  # of about 100 a second
+    assert np.abs(episode.action[:, :3]).max() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "said"),
+    [
+        (["policy=runs/figure8"], FlightSessionError, "policy: "),
+        (["randomization=wide", "twin=true"], FlightSessionError, "randomization: "),
+        (["observation=[joint_position]"], FlightSessionError, "there are position, velocity"),
+        (["robot=px5"], RobotFileError, "px5"),
+        (["real_time=false", "twin=true"], teleop.TeleopError, "only device=scripted"),
+    ],
+)
+def test_what_a_vehicle_cannot_do_is_said_before_anything_is_written(tmp_path, overrides, error, said):
+    with pytest.raises(error, match=said):
+        session(tmp_path / "run", *overrides)
+    assert not (tmp_path / "run").exists()
