@@ -188,9 +188,13 @@ def finish(
 @compiled
 def observe(
     rules: np.ndarray, memory: np.ndarray, drawn: np.ndarray, table: np.ndarray, gates: np.ndarray, poles: np.ndarray,
-    odometry: np.ndarray, sensors: np.ndarray, wind: np.ndarray, observation: np.ndarray,
+    goals: np.ndarray, odometry: np.ndarray, sensors: np.ndarray, wind: np.ndarray, observation: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill `observation`, float32 [N, O], with all features of `DroneWorld`, in their order."""
+    """Fill `observation`, float32 [N, O], with all features of `DroneWorld`, in their order.
+
+    Args:
+        goals: where a corridor leads, [N, 1, 3], or none, [N, 0, 3].
+    """
     lanes = odometry.shape[2]
     for drone in range(memory.shape[0]):
         block, lane = drone // lanes, drone % lanes
@@ -226,6 +230,10 @@ def observe(
             for pole in range(poles.shape[0]):
                 out[place], out[place + 1] = poles[pole, 0] - seen[0], poles[pole, 1] - seen[1]
                 place += 2
+        for goal in range(goals.shape[1]):
+            for axis in range(3):
+                out[place + axis] = goals[drone, goal, axis] - seen[axis]
+            place += 3
         width = observation.shape[1] - place - 5
         for column in range(width):
             out[place + column] = own[ACTION + column]

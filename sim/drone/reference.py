@@ -43,10 +43,10 @@ def reference(
 def course_trajectory(task: Mapping[str, Any], course: Course) -> Trajectory:
     """Minimum snap from the start through all gates to the finish, straight on both sides of each gate."""
     config = task["reference"]
-    points = [np.asarray(task["start_at"], float)]
+    points = [course.start]
     for center, normal in zip(course.centers, course.normals, strict=True):
         points += [center - config["straight"] * normal, center, center + config["straight"] * normal]
-    points.append(np.asarray(task["finish_at"], float))
+    points.append(course.finish)
     waypoints = np.array(points)
     trajectory = min_snap(waypoints, allocate_times(waypoints, config["speed"], config["acceleration"]))
     return keep_limits(trajectory, config["speed"], config["acceleration"])

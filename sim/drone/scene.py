@@ -1,4 +1,4 @@
-"""What cameras see of a flight: ground, gates, poles and the vehicle, as a MuJoCo scene that is set and never stepped.
+"""What cameras see of a flight: ground, gates, poles or corridor, and the vehicle: a MuJoCo scene, never stepped.
 
 Cameras: `onboard` looks along the body's x axis, tilted up by `TILT` (a fast drone leans forward); `agentview`, as the
 view from outside is called in every task, chases the drone from behind and above, without leaning.
@@ -27,6 +27,8 @@ TILT = math.radians(10)
 CHASE = np.array([-1.5, 0.0, 0.6])
 """Place of the chase camera from the drone, along its heading [m]."""
 POLE_HEIGHT = 3.0
+WALL_HEIGHT = 0.3
+"""Of a corridor's walls, which only mark it: above them it is left, too [m]."""
 NOMINAL: dict[str, Any] = {"light": 0.7, "tiles": 1.0, "gates": [0.85, 0.35, 0.1], "ground": [0.45, 0.5, 0.45]}
 """Brightness of the light, tiles of the ground in a metre, and colours."""
 _ALONG_X = np.array([0.5, 0.5, -0.5, -0.5])
@@ -44,6 +46,7 @@ class DroneScene:
         self._model = mujoco.MjModel.from_xml_string(_xml(course, arm))
         self._data = mujoco.MjData(self._model)
         self._gates = 0 if course is None else len(course.centers)
+        self._start = None if course is None or not course.width else course.start
         self._renderers: dict[str, Renderer] = {}
 
     def feature(self, camera: str, height: int, width: int) -> Feature:
@@ -73,6 +76,8 @@ class DroneScene:
         data.mocap_pos[0], data.mocap_quat[0] = odometry[:3], odometry[6:10]
         data.mocap_pos[1 : 1 + self._gates] = gates[:, :3]
         data.mocap_quat[1 : 1 + self._gates] = _turns(gates[:, 3])
+        if self._start is not None:
+            self._lay_corridor(gates)
         w, z = odometry[6], odometry[9]
         data.mocap_pos[1 + self._gates] = odometry[:3]
         data.mocap_quat[1 + self._gates] = _turns(np.array([2 * math.atan2(z, w)]))[0]
@@ -88,6 +93,18 @@ class DroneScene:
             # The camera on board does not see the vehicle itself, group 2.
             self._renderers[camera] = Renderer(model, "fast", (1,) if camera == "onboard" else (1, 2))
         return self._renderers[camera].render(data, camera, out)
+
+    def _lay_corridor(self, gates: np.ndarray) -> None:
+        """Stretch a piece of stripe and walls along the ground from each arch to the next."""
+        assert self._start is not None
+        points = np.concatenate([self._start[None, :2], gates[:, :2]])
+        way = np.diff(points, axis=0)
+        pieces = slice(2 + self._gates, None)
+        self._data.mocap_pos[pieces, :2] = (points[:-1] + points[1:]) / 2
+        self._data.mocap_quat[pieces] = _turns(np.arctan2(way[:, 1], way[:, 0]))
+        long = self._model.geom("stripe0").id
+        half = np.hypot(way[:, 0], way[:, 1]) / 2
+        self._model.geom_size[long : long + 3 * len(way), 0] = np.repeat(half, 3)
 
 
 def check(camera: str) -> None:
@@ -127,6 +144,9 @@ def _xml(course: Course | None, arm: Sequence[float]) -> str:
             'rgba="0.2 0.3 0.8 1"/>'
             for x, y in course.poles
         )
+    pieces = (
+        "" if course is None or not course.width else "".join(_piece(course, i) for i in range(len(course.centers)))
+    )
     turn = np.empty(4)
     mujoco.mju_mulQuat(turn, np.array([math.cos(TILT / 2), 0, -math.sin(TILT / 2), 0]), _ALONG_X)
     look = np.empty(4)
@@ -160,5 +180,17 @@ def _xml(course: Course | None, arm: Sequence[float]) -> str:
       <camera name="agentview" fovy="{FIELD_OF_VIEW}" pos="{" ".join(map(str, CHASE))}"
         quat="{" ".join(map(str, look))}"/>
     </body>
+    {pieces}
   </worldbody>
 </mujoco>"""
+
+
+def _piece(course: Course, index: int) -> str:
+    """Stripe and walls of one piece of a corridor. Their length, along x, is set for each episode."""
+    half = 0.5
+    walls = "".join(
+        f'<geom type="box" pos="0 {y} {WALL_HEIGHT / 2}" size="{half} 0.02 {WALL_HEIGHT / 2}" rgba="0.2 0.3 0.8 1"/>'
+        for y in (-course.width / 2, course.width / 2)
+    )
+    stripe = f'<geom name="stripe{index}" type="box" pos="0 0 0.005" size="{half} 0.08 0.005" material="gates"/>'
+    return f'<body mocap="true">{stripe}{walls}</body>'

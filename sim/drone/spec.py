@@ -18,12 +18,13 @@ DEFAULTS: dict[str, Any] = {
     "robot": None,
     "controller": "ctbr",
     "observation": None,
-    "rate_hz": 50,
+    "rate_hz": None,
     "horizon": None,
     "randomization": None,
     "cameras": {},
 }
-"""What `resolve` fills in. A robot or a horizon of None is the task's own."""
+"""What `resolve` fills in. A robot, horizon or rate of None is the task's own; the rate else `RATE_HZ`."""
+RATE_HZ = 50
 
 
 def available(group: str) -> list[str]:
@@ -48,6 +49,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     task = load("task", resolved["task"])
     for key in ("robot", "horizon"):
         resolved[key] = task[key] if resolved[key] is None else resolved[key]
+    resolved["rate_hz"] = task.get("rate_hz", RATE_HZ) if resolved["rate_hz"] is None else resolved["rate_hz"]
     if resolved["controller"] not in CONTROLLERS:
         raise SpecError(f"controller: expected one of {', '.join(CONTROLLERS)}; got {resolved['controller']!r}")
     if not (isinstance(resolved["horizon"], int) and resolved["horizon"] > 0):

@@ -38,7 +38,7 @@ class DroneWorld:
         contract: of one drone.
         table: reference of each drone, float32 [N, T, COLUMNS].
         records: what was drawn for each.
-        gates: centre and yaw of each, [N, G, 4].
+        gates: centre and yaw of each, [N, G, 4]. goals: where a corridor leads, [N, 1, 3]; [N, 0, 3] without one.
         rules: what `episode` knows of task and vehicle.
         parts: columns of `look`, by feature of the contract. cameras: height and width of its pictures.
     """
@@ -60,6 +60,8 @@ class DroneWorld:
         self._ahead = [round(time / self.period) for time in AHEAD_S]
         self.course = make_course(self.task)
         self.gates = np.zeros((num, 0 if self.course is None else len(self.course.centers), 4))
+        corridor = self.course is not None and self.course.width > 0
+        self.goals = np.zeros((num, int(corridor), 3))
         self._poles = np.zeros((0, 2)) if self.course is None else self.course.poles
         self._table_steps = min(self.horizon, 20_000) + self._ahead[-1] + 1
         self.table = np.zeros((num, self._table_steps, COLUMNS), np.float32)
@@ -108,10 +110,11 @@ class DroneWorld:
             if given is not None and set(given) != set(drawn):
                 raise SpecError("the record of a randomisation belongs to another configuration")
             self.records[row] = record
-            course = make_course(self.task, record.get("gates"))
+            generator = np.random.default_rng([seed, 0])
+            course = make_course(self.task, record.get("gates"), generator)
             if course is not None:
                 self.gates[row, :, :3], self.gates[row, :, 3] = course.centers, course.yaws
-            generator = np.random.default_rng([seed, 0])
+                self.goals[row] = course.finish
             self.table[row] = reference(self.task, self._table_steps, self.period, generator, course)
             spread = self.task["start"]
             for name in starts:
@@ -196,8 +199,8 @@ class DroneWorld:
         """All features as they are now, float32 [N, O]; `parts` says which columns one of the contract has."""
         seen = np.empty((self.num, self._width), np.float32)
         episode.observe(
-            self.rules, self._memory, self._drawn, self.table, self.gates, self._poles, self._odometry, self._sensors,
-            self._wind, seen,
+            self.rules, self._memory, self._drawn, self.table, self.gates, self._poles, self.goals, self._odometry,
+            self._sensors, self._wind, seen,
         )  # fmt: skip
         return seen
 
@@ -293,8 +296,10 @@ class DroneWorld:
         if self.course is not None:
             pose = {**offset, "representation": "position_quaternion"}
             features += [Feature(name, (7,), **pose) for name in ("next_gate", "gate_after")]
-            poles = (self.course.poles.size,)
-            features.append(Feature("poles", poles, **offset))
+            if self.course.poles.size:
+                features.append(Feature("poles", (self.course.poles.size,), **offset))
+            if self.goals.shape[1]:
+                features.append(Feature("goal", (3,), names=xyz, **offset))
         features += [
             Feature("last_action", (len(self.rest_action(0)),)),
             Feature("vehicle_factors", (2,), names=("mass", "thrust"), role="privileged"),

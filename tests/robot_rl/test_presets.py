@@ -55,6 +55,18 @@ def test_preset_is_named_complete_and_builds(name: str) -> None:
     assert Policy(preset["policy"], contract).action_horizon == preset["policy"]["action_horizon"]
 
 
+def test_the_visual_policy_of_a_drone_fits_its_corridor() -> None:
+    from robot_rl.sim.drone.world import DroneWorld
+    from robot_rl.sim.spec import resolve
+
+    preset = _preset("drone_vision")
+    world = DroneWorld(resolve({"task": "drone/corridor", "cameras": {"onboard": [48, 64]}}), 1)
+    contract = world.contract.select(preset["policy"]["observation"])
+    assert contract.rate_hz == 20
+    assert not {feature.name for feature in contract.observation.values() if feature.role == "privileged"}
+    assert Policy(preset["policy"], contract).obs_horizon == 3
+
+
 def test_diffusion_presets_have_the_published_values() -> None:
     # Chi et al. 2023: 66 M parameters in the low-dimensional U-Net, 9 M in the low-dimensional transformer.
     cnn, transformer = _preset("diffusion_cnn"), _preset("diffusion_transformer")

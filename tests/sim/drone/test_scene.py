@@ -101,3 +101,31 @@ def test_the_vehicle_is_seen_from_behind_and_not_from_on_board(env):
         red.append(int((picture[..., 0] > 4.0 * np.maximum(picture[..., 1], 8)).sum()))
     assert red[0] == 0
     assert red[1] > 10
+
+
+def test_the_stripe_and_the_walls_of_a_corridor_lie_under_the_way_through_its_arches():
+    env = sim.make({"task": "drone/corridor", "cameras": {"onboard": [HEIGHT, WIDTH]}})
+    for seed in range(3):
+        env.reset(seed=seed)
+        arches = env.world.gates[0]
+        odometry = np.zeros((1, 13))
+        odometry[0, :3] = env.world.table[0, 0, :3]
+        # Looks down to where the first piece is, below the frame of the first arch.
+        odometry[0, 6:10] = math.cos(0.3), 0.0, math.sin(0.3), 0.0
+        env.world.batch.write("odometry", odometry)
+        picture = env.observe()["onboard"]
+        pose, first = camera_pose(odometry[0]), np.array([*arches[0, :2], 0.0])
+        ahead = first - odometry[0, :3] * [1, 1, 0]
+        side = np.array([-ahead[1], ahead[0], 0]) / np.linalg.norm(ahead)
+        for part in (0.5, 0.6, 0.7):
+            point = odometry[0, :3] * [1, 1, 0] + part * ahead
+            column, row = pixel(pose, point).astype(int)
+            assert orange(picture)[row, column], (seed, part)
+            for off in (-0.25, 0.25):
+                column, row = pixel(pose, point + off * side).astype(int)
+                assert not orange(picture)[row, column], (seed, part, off)
+            for off in (-0.5, 0.5):
+                column, row = pixel(pose, point + off * side + [0, 0, 0.15]).astype(int)
+                if 0 <= column < WIDTH and 0 <= row < HEIGHT:
+                    seen = picture[row, column].astype(int)
+                    assert seen[2] - seen[0] > 30, (seed, part, off, seen)
