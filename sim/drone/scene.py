@@ -29,8 +29,12 @@ CHASE = np.array([-1.5, 0.0, 0.6])
 POLE_HEIGHT = 3.0
 WALL_HEIGHT = 0.3
 """Of a corridor's walls, which only mark it: above them it is left, too [m]."""
-NOMINAL: dict[str, Any] = {"light": 0.7, "tiles": 1.0, "gates": [0.85, 0.35, 0.1], "ground": [0.45, 0.5, 0.45]}
-"""Brightness of the light, tiles of the ground in a metre, and colours."""
+NOMINAL: dict[str, Any] = {
+    "light": 0.7, "tiles": 1.0, "gates": [0.85, 0.35, 0.1], "ground": [0.45, 0.5, 0.45], "exposure": 0.0,
+}  # fmt: skip
+"""Brightness of the light, tiles of the ground in a metre, colours; how long the camera on board gathers light [s]."""
+SHARP = 8
+"""Sharp pictures of which one with an exposure is the mean."""
 _ALONG_X = np.array([0.5, 0.5, -0.5, -0.5])
 """Quaternion of a camera (which looks along -z, y up) that looks along x, z up."""
 
@@ -73,18 +77,30 @@ class DroneScene:
         """
         check(camera)
         model, data = self._model, self._data
-        data.mocap_pos[0], data.mocap_quat[0] = odometry[:3], odometry[6:10]
         data.mocap_pos[1 : 1 + self._gates] = gates[:, :3]
         data.mocap_quat[1 : 1 + self._gates] = _turns(gates[:, 3])
         if self._start is not None:
             self._lay_corridor(gates)
-        w, z = odometry[6], odometry[9]
-        data.mocap_pos[1 + self._gates] = odometry[:3]
-        data.mocap_quat[1 + self._gates] = _turns(np.array([2 * math.atan2(z, w)]))[0]
         model.light_diffuse[:] = seen["light"]
         for name in ("gates", "ground"):
             model.mat_rgba[model.material(name).id, :3] = seen[name]
         model.mat_texrepeat[model.material("ground").id] = seen["tiles"] / 2
+        exposure = seen["exposure"] if camera == "onboard" else 0.0
+        if not exposure:
+            return self._shoot(camera, odometry, out)
+        gathered = np.zeros(out.shape)
+        for moment in range(SHARP):
+            gathered += self._shoot(camera, earlier(odometry, exposure * moment / (SHARP - 1)), out)
+        out[:] = np.rint(gathered / SHARP)
+        return out
+
+    def _shoot(self, camera: str, odometry: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Fill `out` with what is seen of a drone at a place, as everything else stands. Returns it."""
+        model, data = self._model, self._data
+        data.mocap_pos[0], data.mocap_quat[0] = odometry[:3], odometry[6:10]
+        w, z = odometry[6], odometry[9]
+        data.mocap_pos[1 + self._gates] = odometry[:3]
+        data.mocap_quat[1 + self._gates] = _turns(np.array([2 * math.atan2(z, w)]))[0]
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
         if camera not in self._renderers:
@@ -111,6 +127,14 @@ def check(camera: str) -> None:
     """Raise `SpecError` where there is no such camera."""
     if camera not in CAMERAS:
         raise SpecError(f"no camera {camera!r} of a drone; there are: {', '.join(CAMERAS)}")
+
+
+def earlier(odometry: np.ndarray, time: float) -> np.ndarray:
+    """Odometry [13] a short time before, at the same velocity and rates."""
+    before = np.array(odometry, float)
+    before[:3] -= time * before[3:6]
+    mujoco.mju_quatIntegrate(before[6:10], before[10:13], -time)
+    return before
 
 
 def camera_pose(odometry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

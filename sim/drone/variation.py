@@ -25,7 +25,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "odometry": ("position", "velocity", "attitude", "rates", "delay", "drop"),
     "command": ("delay", "jitter", "drop"),
     "gates": ("position", "yaw"),
-    "appearance": ("light", "tiles", "colour"),
+    "appearance": ("light", "tiles", "colour", "exposure"),
 }
 """Entries with options. A number stands for itself, a pair [low, high] is drawn from; biases, gates, colours are ±."""
 LONGEST_OBSERVATION_DELAY = 8
@@ -95,6 +95,8 @@ def draw(config: Mapping[str, Any], gates: int, generator: np.random.Generator) 
         most = _interval("colour", given.get("colour", 0.0))[1]
         for name in ("gates", "ground"):
             seen[name] = np.clip(NOMINAL[name] + generator.uniform(-most, most, 3), 0.0, 1.0).tolist()
+        if "exposure" in given:
+            seen["exposure"] = float(generator.uniform(*_interval("exposure", given["exposure"])))
         record["appearance"] = seen
     return record
 

@@ -5,7 +5,7 @@ import pytest
 
 from robot_rl import sim
 from robot_rl.sim.drone.expert import act
-from robot_rl.sim.drone.scene import FIELD_OF_VIEW, NOMINAL, camera_pose
+from robot_rl.sim.drone.scene import FIELD_OF_VIEW, NOMINAL, camera_pose, earlier
 
 HEIGHT, WIDTH = 120, 160
 pytestmark = pytest.mark.render
@@ -129,3 +129,34 @@ def test_the_stripe_and_the_walls_of_a_corridor_lie_under_the_way_through_its_ar
                 if 0 <= column < WIDTH and 0 <= row < HEIGHT:
                     seen = picture[row, column].astype(int)
                     assert seen[2] - seen[0] > 30, (seed, part, off, seen)
+
+
+def test_a_picture_with_an_exposure_is_smeared_along_the_motion(env):
+    x, y, z, yaw = env.world.gates[0, 0]
+    odometry, gates = np.zeros(13), env.world.gates[0]
+    odometry[:3] = x - 1.2 * math.cos(yaw), y - 1.2 * math.sin(yaw), z
+    odometry[6], odometry[9] = math.cos(yaw / 2), math.sin(yaw / 2)
+
+    def shoot(exposure: float, flown: np.ndarray) -> np.ndarray:
+        out = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+        return env.world._scene.image("onboard", flown, gates, NOMINAL | {"exposure": exposure}, out).astype(int)
+
+    sharp = shoot(0.0, odometry)
+    np.testing.assert_array_equal(shoot(0.02, odometry), sharp)
+    turning = odometry.copy()
+    turning[12] = 5.0
+    np.testing.assert_array_equal(shoot(0.0, turning), sharp)
+    smeared, before = shoot(0.02, turning), shoot(0.0, earlier(turning, 0.02))
+    # A turn by 0.1 rad moves the middle of the picture by about 8 of 160 pixels.
+    assert np.abs(before - sharp).mean() > 5
+    for picture in (sharp, before):
+        assert 0 < np.abs(smeared - picture).mean() < np.abs(before - sharp).mean()
+    edges = [np.abs(np.diff(picture, axis=1)).max(axis=(1, 2)).mean() for picture in (sharp, smeared)]
+    assert edges[1] < 0.6 * edges[0]
+    np.testing.assert_allclose(earlier(turning, 0.02)[9] / earlier(turning, 0.02)[6], math.tan((yaw - 0.1) / 2))
+
+
+def test_an_exposure_is_drawn_with_the_appearance():
+    spec = {"task": "drone/corridor", "randomization": {"appearance": {"exposure": [0.005, 0.015]}}}
+    _, info = sim.make(spec).reset(seed=1)
+    assert 0.005 <= info["randomization"]["appearance"]["exposure"] <= 0.015
