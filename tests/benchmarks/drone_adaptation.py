@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--demonstrations", type=int, default=100)
     parser.add_argument("--flights", type=int, default=96, help="of each policy, labelled by the expert")
     parser.add_argument("--steps", type=int, default=4000, help="of each training")
+    parser.add_argument("--train", nargs="*", default=[], help="further keys of `train` for the policies")
     parser.add_argument("--episodes", type=int, default=100, help="of each evaluation")
     options = parser.parse_args()
     folder: Path = options.output
@@ -105,6 +106,7 @@ def _row(
     training = [
         f"policy={options.policy}", f"policy.observation=[{','.join(observed)}]", f"policy.obs_horizon={horizon}",
         "labels=intended", "include_failures=true", f"training.steps={options.steps}", "threads=1",
+        *options.train,
     ]  # fmt: skip
     if variant == "adaptive":
         training.append(f"policy.estimator={estimator}")

@@ -1,11 +1,11 @@
 """How long a policy takes for one chunk, from raw observations to actions: eager torch against the exported runtime.
 
-    python tests/benchmarks/inference.py [--policies flow_mlp transformer_7m flow_unet] [--rounds 300]
+    python tests/benchmarks/inference.py [--policies flow_mlp transformer_7m flow_unet] [--rounds 300] [--runs RUN ...]
 
 Both run on one thread, in turns of a few chunks, on the same noise; 10 flow steps, 2 observations, 16 actions, batch
-1, random parameters. The peer is eager torch in inference mode, the way policies are usually deployed. On a busy
-machine look at the processor time. The last line is JSON. Bars: flow_mlp at most 1 ms (median, onnxruntime);
-transformer_7m at least 2.5 times faster than eager torch.
+1, random parameters; or what was trained, with `--runs`. The peer is eager torch in inference mode, the way policies
+are usually deployed. On a busy machine look at the processor time. The last line is JSON. Bars: flow_mlp at most 1 ms
+(median, onnxruntime); transformer_7m at least 2.5 times faster than eager torch; a drone's state policies at most 2 ms.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import platform
 import tempfile
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ import torch
 
 from robot_rl.datasets import Contract, Feature
 from robot_rl.datasets.statistics import Statistics, merge, summarise
-from robot_rl.policies import OnnxPolicy, build_policy, export_policy
+from robot_rl.policies import OnnxPolicy, Policy, build_policy, export_policy, load_policy
 
 DENOISERS: dict[str, dict[str, Any]] = {
     "flow_mlp": {"name": "mlp"},
@@ -38,14 +39,15 @@ TURN = 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", nargs="*", type=Path, default=[], help="run or checkpoint folders, instead")
     parser.add_argument("--policies", nargs="+", choices=DENOISERS, default=["flow_mlp", "transformer_7m"])
     parser.add_argument("--rounds", type=int, default=300, help="chunks of flow_mlp; larger networks take a tenth")
     options = parser.parse_args()
     torch.set_num_threads(1)
     result = {}
-    for name in options.policies:
-        rounds = options.rounds if name == "flow_mlp" else max(options.rounds // 10, 5)
-        result[name] = values = measure(DENOISERS[name], rounds)
+    for name in [str(run) for run in options.runs] or options.policies:
+        rounds = options.rounds if name not in DENOISERS or name == "flow_mlp" else max(options.rounds // 10, 5)
+        result[name] = values = measure(untrained(DENOISERS[name]) if name in DENOISERS else load_policy(name), rounds)
         print(
             f"{name:15} {values['parameters'] / 1e6:5.2f} M parameters: onnxruntime {values['onnxruntime_ms']:.2f} ms "
             f"(9 of 10 within {values['onnxruntime_p90_ms']:.2f}; {values['onnxruntime_processor_ms']:.2f} ms of "
@@ -57,11 +59,15 @@ def main() -> None:
     print(json.dumps({"benchmark": "inference", "result": result, "machine": machine, "versions": versions}))
 
 
-def measure(denoiser: dict[str, Any], rounds: int) -> dict[str, float]:
-    """Milliseconds a chunk of both runtimes, taken in turns."""
+def untrained(denoiser: dict[str, Any]) -> Policy:
+    """A flow policy of the demo's observations and actions."""
     torch.manual_seed(0)
-    contract, statistics = lift()
-    policy = build_policy({"denoiser": denoiser}, contract, statistics).eval()
+    return build_policy({"denoiser": denoiser}, *lift()).eval()
+
+
+def measure(policy: Policy, rounds: int) -> dict[str, float]:
+    """Milliseconds a chunk of both runtimes, taken in turns."""
+    contract = policy.contract
     generator = np.random.default_rng(0)
     observation = {
         name: generator.normal(0, 0.3, (1, policy.obs_horizon, *feature.shape)).astype(np.float32)
