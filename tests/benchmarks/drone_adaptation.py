@@ -126,7 +126,7 @@ def _row(
     results = json.loads(found.read_text())
     return {
         "success": results["success_rate"], "interval": results["success_interval"],
-        "position_rmse": results["position_rmse"],
+        "position_rmse": results["metrics"]["position_rmse"],
     }  # fmt: skip
 
 
