@@ -36,6 +36,7 @@ from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.onnx_policy import CONTRACT, DENOISER, ENCODER, EXPORT, FORMAT, MISSING_EXTRA, PARTS, VERSION
 from robot_rl.policies.policy import Policy
 from robot_rl.policies.shortcut import Shortcut
+from robot_rl.policies.tanh_gaussian import TanhGaussian
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -205,7 +206,7 @@ def _process(policy: Policy) -> dict[str, Any]:
         described["time_unit"] = TIME_UNIT
         if isinstance(process, Shortcut):
             described["levels"] = process.levels
-    else:
+    elif not isinstance(process, TanhGaussian):
         raise PolicyError(f"process {described['name']!r}: `OnnxPolicy` cannot sample it; write its steps there first")
     return described
 

@@ -117,6 +117,9 @@ class OnnxPolicy:
             x = self._flow(context, noise, steps, held)
         elif name == "gaussian":
             x = self._gaussian(context, noise, held)
+        elif name == "tanh_gaussian":
+            x = np.tanh(_Denoiser(self, [0.0], context, held).output(np.zeros_like(noise), 0))
+            x = x if held is None else x + held.correction(x)
         else:
             x = self._diffusion(context, noise, steps, held, generator or np.random.default_rng())
         chunk = x * self._spread + self._center

@@ -19,11 +19,12 @@ process:                    # one of
   {name: ddim, train_steps: 100, steps: 10, schedule: …, prediction: …, clip_sample: true, eta: 0.0,
    chain_eta: 1.0, chain_std_min: 0.1}
   {name: gaussian, std_min: 0.01, temperature: 0.0}
+  {name: tanh_gaussian, log_std_min: -5.0, log_std_max: 2.0, std_width: 64}
 denoiser:                   # one of
   {name: mlp, width: 256, depth: 3, time_features: 64, conditioning: concat | film, dropout: 0.0}
   {name: unet1d, widths: [256, 512, 1024], kernel: 5, groups: 8, time_features: 256, scale: true}
   {name: transformer, width: 256, layers: 8, heads: 4, dropout: 0.3, causal: true}
-  {name: perceptron, width: 256, depth: 2}                  # reads the observation alone: for gaussian
+  {name: perceptron, width: 256, depth: 2}                  # reads the observation alone: for the Gaussians
   {name: staged, denoiser: {name: mlp, …}, boundary: 0.0}   # as fine-tuning by DPPO leaves it
 encoder:                    # one of
   {name: low_dim}
@@ -69,6 +70,7 @@ from robot_rl.policies.process import Process
 from robot_rl.policies.resnet import ResNet18
 from robot_rl.policies.shortcut import Shortcut
 from robot_rl.policies.staged import Staged
+from robot_rl.policies.tanh_gaussian import TanhGaussian
 from robot_rl.policies.transformer import Transformer
 from robot_rl.policies.unet1d import UNet1D
 
@@ -79,6 +81,7 @@ class LowDim:
 
 PROCESSES: dict[str, type[Process]] = {
     "flow_matching": FlowMatching, "shortcut": Shortcut, "ddpm": DDPM, "ddim": DDIM, "gaussian": Gaussian,
+    "tanh_gaussian": TanhGaussian,
 }  # fmt: skip
 DENOISERS: dict[str, type] = {
     "mlp": MLP, "unet1d": UNet1D, "transformer": Transformer, "perceptron": Perceptron, "staged": Staged,

@@ -6,6 +6,7 @@ metrics.csv         success and return with and without exploration, losses, div
 metrics.json        results, under `training`, and those of the evaluation
 checkpoints/last    the newest policy, and all that an exact resume needs
 checkpoints/best    the policy that did best in the evaluations of the training
+replay.zarr         with an off-policy algorithm: every training episode, as any other episode store
 evaluation/         the best policy and the one it began with on the same seeds, as of `robot-rl evaluate compare=…`
 ```
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +35,11 @@ from robot_rl.policies import Policy, save_policy
 from robot_rl.policies.checkpoint import MODEL, checkpoint_folder
 from robot_rl.processes import find_device
 from robot_rl.provenance import provenance
+from robot_rl.recordings import Recordings
 from robot_rl.rl.learner import Learner
-from robot_rl.rl.methods import build_method, fresh_policy
+from robot_rl.rl.methods import OFF_POLICY, build_method, build_off_policy, fresh_policy
+from robot_rl.rl.off_policy import OffPolicySettings
+from robot_rl.rl.off_policy_learner import STORE, OffPolicyLearner
 from robot_rl.rl.on_policy import FinetuneError, Settings
 from robot_rl.rollout import FIRST_VALIDATION_SEED, run_episodes, without_unseen_cameras
 
@@ -46,7 +51,7 @@ FIRST_TRAINING_SEED = 10_000_000
 COLUMNS = (
     "success_rate", "mean_return", "train_success_rate", "train_return", "actor_loss", "critic_loss", "entropy",
     "clipped", "kl", "first_ratio_error", "explained_variance", "reward_scale", "learning_rate", "epochs", "updates",
-    "decisions", "evaluation_steps", "steps_per_second",
+    "decisions", "mean_value", "temperature", "replay_steps", "evaluation_steps", "steps_per_second",
 )  # fmt: skip
 
 
@@ -56,12 +61,13 @@ def main(config: DictConfig) -> int:
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     plain.pop("hydra", None)
-    settings = Settings.read(plain["training"])
+    kind = OffPolicySettings if plain["name"] in OFF_POLICY else Settings
+    settings: Settings | OffPolicySettings = kind.read(plain["training"])
     for key, least in (("seed", 0), ("threads", 1), ("episodes", 1)):
         if plain[key] < least:
             raise FinetuneError(f"{key}={plain[key]}: expected at least {least}")
     torch.set_num_threads(plain["threads"])
-    base = _load_base(plain)
+    base, demonstrations = _load_base(plain), _load_demonstrations(plain)
     changes = {key: plain[key] for key in ("task", "robot", "controller", "randomization")} | (
         plain["environment"] or {}
     )
@@ -69,16 +75,18 @@ def main(config: DictConfig) -> int:
     began_with = "new" if base is None else base.name.replace("/", "-")
     task = str(spec["task"]).replace("/", "-")
     folder = Path(plain["output"] or f"runs/finetune/{plain['name']}-{began_with}-{task}-seed{plain['seed']}")
+    began_with_data = _describe(base, demonstrations)
     with run_folder.claimed(folder):
-        stage = run_folder.judge(folder, plain, _describe(base), plain["resume"], plain["overwrite"])
+        stage = run_folder.judge(folder, plain, began_with_data, plain["resume"], plain["overwrite"])
         if stage == "finished" and (folder / "evaluation" / "results.json").exists():
             print(f"{folder} holds this training, finished. For another one choose output= or overwrite=true.")
             return 0
         with _environments(spec, base, settings, plain["processes"]) as environments:
-            run = _Run(folder, plain, settings, base, spec, environments)
+            run = _Run(folder, plain, settings, base, demonstrations, spec, environments)
             if stage == "begin":
                 run_folder.begin(folder, plain)
-            status = run.go(resume=stage != "begin")
+            with run.learner if isinstance(run.learner, OffPolicyLearner) else nullcontext():
+                status = run.go(resume=stage != "begin")
         if status == 0:
             _compare(folder, base, changes, plain, run.learner.execute)
         return status
@@ -88,10 +96,11 @@ class _Run:
     """One command's work in the run folder."""
 
     def __init__(
-        self, folder: Path, plain: dict[str, Any], settings: Settings, base: Candidate | None, spec: dict[str, Any],
-        environments: Any,
+        self, folder: Path, plain: dict[str, Any], settings: Settings | OffPolicySettings, base: Candidate | None,
+        demonstrations: Recordings | None, spec: dict[str, Any], environments: Any,
     ) -> None:  # fmt: skip
         self.folder, self.plain, self.settings, self.base = folder, plain, settings, base
+        self.demonstrations = demonstrations
         self.spec: dict[str, Any] = spec
         self.made_by = provenance(("robot_rl", "torch", "numpy", "mujoco"))
         torch.manual_seed(plain["seed"])
@@ -101,13 +110,20 @@ class _Run:
         else:
             assert isinstance(base.policy, Policy)
             policy = base.policy
-        method = build_method(plain["name"], plain["algorithm"], policy)
-        seed = FIRST_TRAINING_SEED * (1 + plain["seed"])
-        self.learner = Learner(
-            method, environments, settings, plain["seed"], seed, scale_observations=base is None
-        )  # fmt: skip
-        result = self.learner.method.result
-        result.config = {**result.config, "execute": self.learner.execute}
+        name, seed = plain["name"], FIRST_TRAINING_SEED * (1 + plain["seed"])
+        self.learner: Learner | OffPolicyLearner
+        if isinstance(settings, OffPolicySettings):
+            execute = settings.execute or max(1, policy.action_horizon // 2)
+            self.learner = OffPolicyLearner(
+                build_off_policy(name, plain["algorithm"], policy, execute), environments, settings, folder / STORE,
+                plain["seed"], seed, demonstrations, str(spec["task"]), new=base is None,
+            )  # fmt: skip
+        else:
+            method = build_method(name, plain["algorithm"], policy)
+            self.learner = Learner(
+                method, environments, settings, plain["seed"], seed, scale_observations=base is None
+            )  # fmt: skip
+        self.learner.policy.config = {**self.learner.policy.config, "execute": self.learner.execute}
         self.results: dict[str, Any] = {"seconds": 0.0, "best": None, "evaluation_steps": 0, "success_rate": None}
 
     def go(self, resume: bool) -> int:
@@ -134,8 +150,9 @@ class _Run:
         began, stop = time.perf_counter(), False
         bar = tqdm(total=settings.steps, initial=learner.steps, desc="finetune", unit="step", disable=None)
         try:
-            if learner.iterations == 0:
+            if learner.steps == 0:
                 log.add(0, self._evaluate())
+                self._save_last()
             while not learner.finished and not stop:
                 started, before = time.perf_counter(), learner.steps
                 row = learner.iterate()
@@ -160,11 +177,11 @@ class _Run:
 
     def _evaluate(self) -> dict[str, float]:
         """Success and return without exploration; replaces `checkpoints/best` if there was none better."""
-        policy = self.learner.method.result
+        policy = self.learner.policy
         seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + self.settings.evaluate_episodes)
         outcomes = run_episodes(
-            policy, self.spec, seeds, num_envs=self.settings.num_envs, processes=self.plain["processes"],
-            execute=self.learner.execute, progress=False,
+            policy, self.spec, seeds, num_envs=max(self.settings.num_envs, min(10, len(seeds))),
+            processes=self.plain["processes"], execute=self.learner.execute, progress=False,
         )  # fmt: skip
         row = {
             "success_rate": sum(outcome.success for outcome in outcomes) / len(outcomes),
@@ -179,7 +196,7 @@ class _Run:
         return {**row, "evaluation_steps": self.results["evaluation_steps"]}
 
     def _save_last(self) -> None:
-        state = {"results": self.results, "recordings": _describe(self.base)}
+        state = {"results": self.results, "recordings": _describe(self.base, self.demonstrations)}
 
         def write(folder: Path) -> None:
             self._write_policy(folder)
@@ -192,19 +209,21 @@ class _Run:
             **self.made_by,
             "preset": self.plain["name"],
             "training": {
-                "step": self.learner.steps, "execute": self.learner.execute, **self.plain["training"],
+                **self.plain["training"], "step": self.learner.steps, "execute": self.learner.execute,
                 "algorithm": self.plain["algorithm"],
             },
             "seed": self.plain["seed"],
             "base": None if self.base is None else {"path": str(self.base.path), **self.base.provenance},
             "environment": self.spec,
         }  # fmt: skip
-        save_policy(self.learner.method.result, folder, made_by)
+        if self.demonstrations is not None:
+            made_by["recordings"] = self.demonstrations.describe()
+        save_policy(self.learner.policy, folder, made_by)
         if self.base is not None and self.base.trained_on is not None:
             self.base.trained_on.write(folder)
 
     def _introduce(self, resume: bool) -> None:
-        size = sum(value.numel() for value in self.learner.method.result.parameters())
+        size = sum(value.numel() for value in self.learner.policy.parameters())
         origin = "a new policy" if self.base is None else str(self.base.path)
         print(
             f"{self.folder}: {self.plain['name']} of {origin}, {size / 1e6:.2f} M parameters, on {self.spec['task']} "
@@ -220,7 +239,7 @@ class _Run:
             "evaluation_steps": self.results["evaluation_steps"],
             "seconds": round(seconds, 3),
             "best": best,
-            "parameters": sum(value.numel() for value in self.learner.method.result.parameters()),
+            "parameters": sum(value.numel() for value in self.learner.policy.parameters()),
             "steps_per_second": self.learner.steps / seconds,
         }
         write_results(self.folder, {"training": results})
@@ -263,6 +282,20 @@ def _load_base(plain: Mapping[str, Any]) -> Candidate | None:
     return base
 
 
+def _load_demonstrations(plain: Mapping[str, Any]) -> Recordings | None:
+    """The successful episodes of `dataset=`.
+
+    Raises:
+        FinetuneError: the algorithm would not look at them.
+    """
+    paths = plain["dataset"]
+    if paths is None:
+        return None
+    if plain["name"] not in OFF_POLICY:
+        raise FinetuneError(f"dataset= is of no use to {plain['name']}, which learns from its own experience alone")
+    return Recordings([paths] if isinstance(paths, str) else paths, held_out=0.0)
+
+
 def _environment(base: Candidate | None, changes: Mapping[str, Any]) -> dict[str, Any]:
     from robot_rl.sim.spec import resolve
 
@@ -273,16 +306,19 @@ def _environment(base: Candidate | None, changes: Mapping[str, Any]) -> dict[str
     return resolve({key: value for key, value in changes.items() if value is not None})
 
 
-def _environments(spec: Mapping[str, Any], base: Candidate | None, settings: Settings, processes: int | None) -> Any:
+def _environments(
+    spec: Mapping[str, Any], base: Candidate | None, settings: Settings | OffPolicySettings, processes: int | None
+) -> Any:  # fmt: skip
     from robot_rl import sim
 
     seen = spec if base is None else without_unseen_cameras(spec, base.policy)
     return sim.make_vector(seen, settings.num_envs, processes)
 
 
-def _describe(base: Candidate | None) -> list[dict[str, Any]]:
+def _describe(base: Candidate | None, demonstrations: Recordings | None) -> list[dict[str, Any]]:
     """What a resumed run has to begin with again."""
+    recorded = [] if demonstrations is None else demonstrations.describe()
     if base is None:
-        return []
+        return recorded
     content = (checkpoint_folder(base.path) / MODEL).read_bytes()
-    return [{"path": str(base.path), "sha256": hashlib.sha256(content).hexdigest()}]
+    return [{"path": str(base.path), "sha256": hashlib.sha256(content).hexdigest()}, *recorded]

@@ -27,7 +27,7 @@ FREE = (
 
 _OURS = {
     "config.yaml", "metrics.json", "metrics.csv", "tensorboard", "checkpoints", "evaluation", "offline", "report.html",
-    "plots", "videos", "onnx",
+    "plots", "videos", "onnx", "replay.zarr",
 }  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def judge(
         ResumeError: the folder holds something else, or a training of other settings or data: all differences.
     """
     present = folder.iterdir() if folder.exists() else ()
-    # Episode stores may lie beside the training; they are never touched.
+    # Episode stores may lie beside the training; none but its own replay is ever touched.
     entries = {path.name for path in present if not path.name.startswith(".") and path.suffix != ".zarr"}
     if not entries or overwrite:
         if other := entries - _OURS:

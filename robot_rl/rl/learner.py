@@ -19,6 +19,7 @@ import torch
 from robot_rl import checkpoint
 from robot_rl.checkpoint import ResumeError
 from robot_rl.optimizer import set_learning_rate, warmup_cosine
+from robot_rl.policies import Policy
 from robot_rl.policies.chunk_runner import ChunkRunner
 from robot_rl.rl.collector import Collector, Episode, Rollout
 from robot_rl.rl.environments import Environments
@@ -55,6 +56,11 @@ class Learner:
         states = method.policy.encoder.states
         self.moments = RunningMoments(sum(method.policy.contract.observation[name].size for name in states))
         self.episodes: list[Episode] = []
+
+    @property
+    def policy(self) -> Policy:
+        """What is evaluated, saved and deployed."""
+        return self.method.result
 
     @property
     def finished(self) -> bool:

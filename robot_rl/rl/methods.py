@@ -14,13 +14,16 @@ from robot_rl.policies.configuration import complete, construct, options
 from robot_rl.rl.demo_reset import DemoReset
 from robot_rl.rl.dppo import DPPO
 from robot_rl.rl.method import Method
+from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.ppo import PPO
 from robot_rl.rl.reinflow import ReinFlow
 from robot_rl.rl.resip import ResiP
+from robot_rl.rl.sac import SAC
 
 METHODS: dict[str, type] = {
     "ppo": PPO, "reinflow": ReinFlow, "dppo": DPPO, "resip": ResiP, "demo_reset": DemoReset,
 }  # fmt: skip
+OFF_POLICY: dict[str, type] = {"sac": SAC, "rlpd": SAC}
 
 
 def build_method(name: str, config: Mapping[str, Any], policy: Policy) -> Method:
@@ -31,6 +34,13 @@ def build_method(name: str, config: Mapping[str, Any], policy: Policy) -> Method
     """
     given = complete(f"algorithm ({name})", config, options(METHODS[name]))
     method: Method = construct("algorithm", {"name": name, **given}, METHODS, policy)
+    return method
+
+
+def build_off_policy(name: str, config: Mapping[str, Any], policy: Policy, execute: int) -> OffPolicyMethod:
+    """The same, of the off-policy ones, which see `execute` actions of each chunk."""
+    given = complete(f"algorithm ({name})", config, options(OFF_POLICY[name]))
+    method: OffPolicyMethod = construct("algorithm", {"name": name, **given}, OFF_POLICY, policy, execute)
     return method
 
 

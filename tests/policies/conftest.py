@@ -15,6 +15,7 @@ from robot_rl.policies import Policy, build_policy
 
 SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"name": "mlp", "width": 32, "depth": 2, "time_features": 16},
+    "perceptron": {"name": "perceptron", "width": 32},
     "unet1d": {"name": "unet1d", "widths": [16, 32], "groups": 4, "time_features": 16},
     "transformer": {"name": "transformer", "width": 32, "layers": 2, "heads": 2, "dropout": 0.0},
     "low_dim": {"name": "low_dim"},

@@ -62,6 +62,11 @@ def test_every_process(process: str, trained: bool, make_policy: Any, make_batch
     compare(policy, make_batch(policy), tmp_path)
 
 
+def test_a_squashed_gaussian_without_residual_blocks(make_policy: Any, make_batch: Any, tmp_path: Path) -> None:
+    policy = make_policy("tanh_gaussian", "perceptron")
+    compare(policy, make_batch(policy), tmp_path)
+
+
 def test_other_horizons(make_policy: Any, make_batch: Any, tmp_path: Path) -> None:
     policy = make_policy(denoiser="transformer", obs_horizon=3, action_offset=-2)
     compare(policy, make_batch(policy), tmp_path)

@@ -10,6 +10,7 @@ import torch
 from robot_rl import evaluate, train
 from robot_rl.checkpoint import ResumeError
 from robot_rl.cli import compose
+from robot_rl.datasets import EpisodeStore
 from robot_rl.finetune import main
 from robot_rl.metric_log import read_metrics, read_results
 from robot_rl.policies import PolicyError, load_policy, save_policy
@@ -141,6 +142,74 @@ def test_stopped_and_resumed_is_bit_equal_to_uninterrupted(
         assert all(torch.equal(whole[name], stopped[name]) for name in whole)
     assert _finetune(base, tmp_path / "stopped", *options, algorithm=algorithm) == 0
     assert "finished" in capsys.readouterr().out
+
+
+OFF_POLICY = [
+    "task=reach", "training.num_envs=2", "training.rollout_steps=16", "training.steps=128", "training.batch=16",
+    "training.start_steps=40", "training.evaluate_every=2", "training.evaluate_episodes=4", "training.save_every=1",
+    "training.critic_width=16", "network.denoiser.width=16", "episodes=4", "threads=1",
+]  # fmt: skip
+
+
+def _off_policy(output: Path, algorithm: str, *overrides: str) -> int:
+    return main(compose("finetune", [f"algorithm={algorithm}", f"output={output}", *OFF_POLICY, *overrides]))
+
+
+def test_rlpd_learns_from_demonstrations_and_keeps_all_it_does(reach_store: MakeStore, tmp_path: Path) -> None:
+    run, dataset = tmp_path / "run", reach_store()
+    assert _off_policy(run, "rlpd", f"dataset={dataset}") == 0
+    rows = _rows(run)
+    assert [row["step"] for row in rows] == [0, 32, 64, 96, 128]
+    assert "critic_loss" in rows[2]
+    assert "critic_loss" not in rows[1]  # the first 40 steps are random
+    store = EpisodeStore.open(run / "replay.zarr")
+    assert store.num_steps == rows[-1]["replay_steps"] > 0
+    assert all(episode.facts["source"] == "policy" for episode in store)
+    policy = load_policy(run)
+    assert policy.config["process"]["name"] == "tanh_gaussian"
+    assert not torch.equal(policy.encoder.normalizer.center, torch.zeros_like(policy.encoder.normalizer.center))
+    assert load_provenance(run)["recordings"][0]["path"] == str(dataset)
+    options = [f"policy={run}", f"output={tmp_path / 'again'}", "episodes=2", "videos=0"]
+    assert evaluate.main(compose("evaluate", options)) == 0
+
+
+@pytest.mark.slow
+def test_an_off_policy_training_stopped_and_resumed_is_bit_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from robot_rl.rl.off_policy_learner import OffPolicyLearner
+
+    _off_policy(tmp_path / "whole", "sac")
+    original = OffPolicyLearner.iterate
+
+    def iterate(self: OffPolicyLearner) -> dict[str, float]:
+        row = original(self)
+        if self.iterations == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OffPolicyLearner, "iterate", iterate)
+        assert _off_policy(tmp_path / "stopped", "sac") == 130
+    assert _off_policy(tmp_path / "stopped", "sac") == 0
+    assert "Going on after step 96" in capsys.readouterr().out
+    assert _rows(tmp_path / "stopped") == _rows(tmp_path / "whole")
+    for which in ("last", "best"):
+        whole, stopped = _weights(tmp_path / "whole", which), _weights(tmp_path / "stopped", which)
+        assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_errors_of_off_policy_methods_come_before_any_work(base: Path, tmp_path: Path) -> None:
+    run, dataset = tmp_path / "run", tmp_path / "reach.zarr"
+    with pytest.raises(FinetuneError, match=r"dataset= is missing: training\.demonstration_share=0\.5"):
+        _off_policy(run, "rlpd")
+    with pytest.raises(FinetuneError, match="dataset= is of no use to reinflow"):
+        _finetune(base, run, f"dataset={dataset}")
+    with pytest.raises(PolicyError, match="train tanh_gaussian policies, this one is flow_matching"):
+        _off_policy(run, "sac", f"policy={base}")
+    with pytest.raises(FinetuneError, match="polyak: expected at most 1, got 2"):
+        _off_policy(run, "sac", "training.polyak=2.0")
+    assert not run.exists() or not [path for path in run.iterdir() if path.name != ".lock"]
 
 
 def test_a_new_policy_learns_its_normaliser(tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""A Gaussian squashed by tanh, the policy of soft actor-critic (Haarnoja et al. 2018, appendix C).
+
+u ~ N(mean, std²), chunk = tanh(u), log p(chunk) = log N(u) - sum log(1 - tanh(u)²). The denoiser gives the mean; a
+small network of its own gives the deviation, and is not needed once the policy is deployed, which executes tanh(mean).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from robot_rl.policies import draw
+from robot_rl.policies.chain import Chain, gaussian_log_density
+from robot_rl.policies.configuration import PolicyError
+from robot_rl.policies.denoiser import Denoiser, Shapes
+from robot_rl.policies.inpainting import Inpainting
+from robot_rl.policies.process import Process
+
+INSIDE = 1 - 1e-4
+"""Where recorded actions at their bounds are held, so that the inverse of tanh stays finite."""
+
+
+class TanhGaussian(Process):
+    """Normalised actions lie between -1 and 1. There is no chain: a state of one would not be Gaussian.
+
+    Args:
+        log_std_min, log_std_max: between which a tanh holds the logarithm of the deviation.
+        std_width: hidden units of the network that gives the deviation.
+    """
+
+    deterministic: ClassVar[bool] = True
+
+    def __init__(
+        self, shapes: Shapes, *, log_std_min: float = -5.0, log_std_max: float = 2.0, std_width: int = 64
+    ) -> None:
+        super().__init__(shapes, steps=1)
+        if not log_std_min < log_std_max or std_width < 1:
+            raise ValueError(
+                "expected log_std_min < log_std_max and std_width >= 1, got "
+                f"{log_std_min}, {log_std_max} and {std_width}"
+            )
+        if shapes.prefix:
+            raise ValueError("tanh_gaussian is not trained with a prefix")
+        self.low, self.high = log_std_min, log_std_max
+        self.spread = nn.Sequential(
+            nn.Linear(shapes.obs_horizon * shapes.context_dim, std_width), nn.ReLU(),
+            nn.Linear(std_width, shapes.horizon * shapes.action_dim),
+        )  # fmt: skip
+        with torch.no_grad():
+            # Begin everywhere with a deviation of 1, or the next that is allowed.
+            middle = (0.0 - self.low) / (self.high - self.low) * 2 - 1
+            self.spread[-1].weight.mul_(0.01)  # type: ignore[operator,union-attr]
+            self.spread[-1].bias.fill_(math.atanh(min(max(middle, -0.99), 0.99)))  # type: ignore[operator,union-attr]
+
+    def distribution(self, denoiser: Denoiser, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation [B, H, A] of u, before tanh."""
+        mean = self._mean(denoiser, context)
+        inside = torch.tanh(self.spread(context.flatten(1))).view_as(mean)
+        return mean, (self.low + 0.5 * (self.high - self.low) * (inside + 1)).exp()
+
+    def draw(self, denoiser: Denoiser, context: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Chunks [B, H, A] and their log-densities by element, with gradients through the draw."""
+        mean, std = self.distribution(denoiser, context)
+        u = mean + std * draw.normal(tuple(mean.shape), mean.device, generator)
+        return torch.tanh(u), gaussian_log_density(u, mean, std) - log_slope(u)
+
+    def loss(
+        self,
+        denoiser: Denoiser,
+        actions: Tensor,
+        context: Tensor,
+        known: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        mean, std = self.distribution(denoiser, context)
+        u = torch.atanh(actions.clamp(-INSIDE, INSIDE))
+        return log_slope(u) - gaussian_log_density(u, mean, std)
+
+    def sample(
+        self,
+        denoiser: Denoiser,
+        context: Tensor,
+        noise: Tensor,
+        steps: int,
+        inpainting: Inpainting | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        chunk = torch.tanh(self._mean(denoiser, context))
+        if inpainting is None:
+            return chunk
+        if inpainting.guidance is not None:
+            raise PolicyError("guidance: a Gaussian policy has no denoising steps to guide")
+        return inpainting.finish(torch.lerp(chunk, inpainting.target, inpainting.weight))
+
+    def chain(
+        self, denoiser: Denoiser, context: Tensor, noise: Tensor, steps: int, generator: torch.Generator | None
+    ) -> Chain:
+        raise PolicyError(
+            "tanh_gaussian: squashed actions are no chain of Gaussians; train it by sac or rlpd, or take gaussian"
+        )
+
+    def gaussians(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        raise PolicyError("tanh_gaussian: squashed actions are no chain of Gaussians; see `distribution`")
+
+    def _mean(self, denoiser: Denoiser, context: Tensor) -> Tensor:
+        x = context.new_zeros(len(context), self.shapes.horizon, self.shapes.action_dim)
+        return denoiser(x, torch.zeros_like(x[:, 0, 0]), context).float()
+
+
+def log_slope(u: Tensor) -> Tensor:
+    """log(1 - tanh(u)²), in a form that stays finite for large |u|."""
+    return 2 * (math.log(2.0) - u - nn.functional.softplus(-2 * u))

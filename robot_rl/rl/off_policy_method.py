@@ -1,0 +1,68 @@
+"""What distinguishes the off-policy methods: how an actor is extracted from the critics, and what a state is worth.
+
+The core (`off_policy.py`) is the same for all: the replay, the critics and their targets. A method acts, says what the
+target critics make of the states that follow, and gives the loss of whatever it trains besides the critics.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from robot_rl.policies import Policy, PolicyError
+
+Values = Callable[[Tensor, Tensor], Tensor]
+"""Values [E, B] of contexts [B, F] and executed chunks [B, k · A]."""
+
+
+class OffPolicyMethod(nn.Module, ABC):
+    """A policy and what trains it. The encoder stays as it is.
+
+    Args:
+        policy: what is trained, deployed and saved.
+        execute: k, actions of a chunk that are executed, and the critics see.
+    """
+
+    def __init__(self, policy: Policy, execute: int) -> None:
+        super().__init__()
+        for key in ("estimator", "residual"):
+            if policy.config[key] is not None:
+                raise PolicyError(f"{key}: off-policy methods train policies without one")
+        if policy.action_offset != 0:
+            raise PolicyError(f"action_offset: expected 0 for an off-policy method, got {policy.action_offset}")
+        if not 1 <= execute <= policy.action_horizon:
+            raise PolicyError(f"execute: a chunk of {policy.action_horizon} actions, got {execute}")
+        self.policy, self.execute = policy, execute
+        policy.encoder.requires_grad_(False)
+
+    @abstractmethod
+    def act(self, context: Tensor, generator: torch.Generator) -> Tensor:
+        """Chunks [B, H, A] to explore with, normalised, of contexts [B, To, C]; called without gradients."""
+
+    @abstractmethod
+    def value(self, following: Tensor, targets: Values, subset: int, generator: torch.Generator) -> Tensor:
+        """What the states [B, F] are worth, [B]; called without gradients.
+
+        Args:
+            targets: the target critics.
+            subset: how many of them are asked.
+        """
+
+    @abstractmethod
+    def loss(self, context: Tensor, critics: Values, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss [] of the actor on contexts [B, F], whose gradients leave the critics alone, and what to log."""
+
+    def trained(self) -> list[nn.Parameter]:
+        """What the loss moves."""
+        return [value for value in self.parameters() if value.requires_grad]
+
+    def history(self, flat: Tensor) -> Tensor:
+        """[B, F] to the context [B, To, C]."""
+        return flat.unflatten(1, (self.policy.denoiser.shapes.obs_horizon, -1))
+
+    def executed(self, chunk: Tensor) -> Tensor:
+        """[B, H, A] to what the critics see of it, [B, k · A]."""
+        return chunk[:, : self.execute].flatten(1)

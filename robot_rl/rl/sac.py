@@ -1,0 +1,74 @@
+"""Soft actor-critic with an automatic temperature (Haarnoja et al. 2018, arXiv 1812.05905), also as RLPD uses it.
+
+RLPD (Ball et al. 2023, arXiv 2302.02948), the learner of SERL and HIL-SERL, is this method with another preset:
+LayerNorm in the critics, an ensemble, several updates a step, and half of each batch demonstrations.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from robot_rl.policies import Policy, PolicyError
+from robot_rl.policies.tanh_gaussian import TanhGaussian
+from robot_rl.rl.critic_ensemble import least_of
+from robot_rl.rl.off_policy_method import OffPolicyMethod, Values
+
+
+class SAC(OffPolicyMethod):
+    """Args:
+    temperature: alpha to begin with.
+    target_entropy: of a decision, per element of the executed chunk [nat]; alpha moves so that the policy keeps it.
+    backup_entropy: whether the entropy of what follows is part of the target. Sparse tasks are learned better without.
+    pessimistic: whether the actor climbs the least of the critics (SAC), or their mean (REDQ, RLPD).
+    """
+
+    def __init__(
+        self, policy: Policy, execute: int, *, temperature: float = 1.0, target_entropy: float = -1.0,
+        backup_entropy: bool = True, pessimistic: bool = True,
+    ) -> None:  # fmt: skip
+        if not isinstance(policy.process, TanhGaussian):
+            name = policy.config["process"]["name"]
+            raise PolicyError(
+                f"sac and rlpd train tanh_gaussian policies, this one is {name}; leave policy= out for a new one, or "
+                "clone one with policy.process.name=tanh_gaussian"
+            )
+        if not temperature > 0:
+            raise ValueError(f"expected a temperature above 0, got {temperature}")
+        super().__init__(policy, execute)
+        self.process = policy.process
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature), device=policy.device))
+        self.target_entropy = target_entropy * execute * policy.contract.action_dim
+        self.backup_entropy, self.pessimistic = backup_entropy, pessimistic
+
+    @property
+    def temperature(self) -> Tensor:
+        """alpha, []."""
+        return self.log_temperature.exp()
+
+    def act(self, context: Tensor, generator: torch.Generator) -> Tensor:
+        return self.process.draw(self.policy.denoiser, context, generator)[0]
+
+    def value(self, following: Tensor, targets: Values, subset: int, generator: torch.Generator) -> Tensor:
+        """min Q(s', a') - alpha log pi(a'|s'), a' ~ pi (eq. 3 there)."""
+        chunk, log_prob = self._draw(following, generator)
+        value = least_of(targets(following, chunk), subset, generator)
+        return value - self.temperature * log_prob if self.backup_entropy else value
+
+    def loss(self, context: Tensor, critics: Values, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """alpha log pi(a|s) - Q(s, a) (eq. 7), and the temperature's loss (eq. 18)."""
+        chunk, log_prob = self._draw(context, generator)
+        values = critics(context, chunk)
+        value = values.amin(dim=0) if self.pessimistic else values.mean(dim=0)
+        actor = (self.temperature.detach() * log_prob - value).mean()
+        entropy = -log_prob.detach().mean()
+        temperature = self.temperature * (entropy - self.target_entropy)
+        logged = {"actor_loss": actor.detach(), "entropy": entropy, "temperature": self.temperature.detach()}
+        return actor + temperature, logged
+
+    def _draw(self, flat: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Executed chunks [B, k · A] and their log-probability [B]."""
+        chunk, density = self.process.draw(self.policy.denoiser, self.history(flat), generator)
+        return self.executed(chunk), self.executed(density).sum(dim=1)

@@ -1,0 +1,222 @@
+"""The core and its learner: targets, settings, what is kept, and a task whose best policy is known."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from robot_rl.checkpoint import ResumeError
+from robot_rl.datasets import EpisodeStore
+from robot_rl.recordings import Recordings
+from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater
+from robot_rl.rl.off_policy_learner import OffPolicyLearner
+from robot_rl.rl.on_policy import FinetuneError
+from robot_rl.rl.replay import Batch
+from robot_rl.rl.sac import SAC
+from tests.robot_rl.rl.line import HORIZON, Line
+from tests.robot_rl.rl.stored import squashed_policy, store_episodes
+
+PLAIN: dict[str, Any] = {
+    "steps": 400, "num_envs": 2, "rollout_steps": 10, "execute": 1, "discount": 0.9, "learning_rate": 1e-3,
+    "critic_learning_rate": 1e-3, "gradient_clip": None, "critic_width": 16, "critic_depth": 1, "save_every": 1,
+    "evaluate_every": 1, "evaluate_episodes": 1, "start_steps": 30, "update_ratio": 1, "batch": 16,
+    "demonstration_share": 0.0, "return_chunks": 1, "critics": 2, "critic_subset": 2, "layer_norm": True,
+    "polyak": 0.005, "scale_observations": False,
+}  # fmt: skip
+
+
+def settings(**changes: Any) -> OffPolicySettings:
+    return OffPolicySettings.read({**PLAIN, **changes})
+
+
+def learner(path: Path, horizon: int = 1, width: int = 32, recorded: Any = None, **changes: Any) -> OffPolicyLearner:
+    torch.manual_seed(0)
+    chosen = settings(execute=horizon, **changes)
+    method = SAC(squashed_policy(horizon, width=width), horizon, temperature=0.1)
+    return OffPolicyLearner(
+        method, Line(chosen.num_envs), chosen, path, seed=0, first_seed=100, demonstrations=recorded, new=True
+    )
+
+
+def test_returns_bootstrap_by_the_discount_of_each_transition() -> None:
+    method = SAC(squashed_policy(), 1, backup_entropy=False)
+    updater = Updater(Critics(method, settings()), settings())
+    critics = updater.critics.target
+    with torch.no_grad():
+        for value in critics.parameters():
+            value.zero_()
+        critics.biases[-1].copy_(torch.tensor([7.0, 9.0])[:, None, None])
+    zeros, one = torch.zeros(3, 1), torch.ones(3)
+    batch = Batch(zeros, zeros, one, torch.tensor([0.9, 0.0, 0.81]), zeros)
+    returns = updater.returns(batch, torch.Generator().manual_seed(0))
+    assert returns.tolist() == pytest.approx([1 + 0.9 * 7, 1.0, 1 + 0.81 * 7])
+
+
+def test_an_update_of_the_critics_moves_nothing_else_and_the_targets_by_their_share() -> None:
+    torch.manual_seed(0)
+    method = SAC(squashed_policy(), 1)
+    critics = Critics(method, settings())
+    updater = Updater(critics, settings())
+    actor = [value.clone() for value in method.parameters()]
+    target = [value.clone() for value in critics.target.parameters()]
+    batch = Batch(torch.randn(8, 1), torch.rand(8, 1), torch.randn(8), torch.full((8,), 0.9), torch.randn(8, 1))
+    updater.update_critics(batch, torch.Generator().manual_seed(0))
+    assert all(torch.equal(old, new) for old, new in zip(actor, method.parameters(), strict=True))
+    for old, new, live in zip(target, critics.target.parameters(), critics.live.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.995 * old + 0.005 * live)
+    live = [value.clone() for value in critics.live.parameters()]
+    updater.update_actor(batch.context, torch.Generator().manual_seed(0))
+    assert all(torch.equal(old, new) for old, new in zip(live, critics.live.parameters(), strict=True))
+    moved = [not torch.equal(old, new) for old, new in zip(actor, method.trained(), strict=False)]
+    assert all(moved)
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    method = SAC(squashed_policy(), 1)
+    updater = Updater(Critics(method, settings()), settings())
+    nothing = torch.full((4,), float("nan"))
+    updater.update_critics(
+        Batch(torch.zeros(4, 1), torch.zeros(4, 1), nothing, nothing, torch.zeros(4, 1)), torch.Generator()
+    )
+    with pytest.raises(FinetuneError, match="a loss is not finite"):
+        updater.take_log()
+
+
+def test_impossible_settings_are_named_all_at_once() -> None:
+    with pytest.raises(FinetuneError) as raised:
+        OffPolicySettings.read({**PLAIN, "critics": 2, "critic_subset": 3, "polyak": 2, "clip": 0.1, "batch": None})
+    text = str(raised.value)
+    assert all(word in text for word in ("critic_subset: expected no more than critics", "polyak: expected at most 1"))
+    assert all(word in text for word in ("clip: no such key", "batch: missing"))
+
+
+def test_demonstrations_have_to_be_there_where_they_are_wanted_and_only_there(tmp_path: Path) -> None:
+    with pytest.raises(FinetuneError, match="dataset= is missing"):
+        learner(tmp_path / "own.zarr", demonstration_share=0.5)
+    store_episodes(tmp_path / "demo.zarr", [4, 5], [True, True])
+    recorded = Recordings([tmp_path / "demo.zarr"], held_out=0.0)
+    with pytest.raises(FinetuneError, match="leaves nothing to learn from it"):
+        learner(tmp_path / "own.zarr", recorded=recorded)
+    assert not (tmp_path / "own.zarr").exists()
+
+
+def test_all_that_was_done_lies_in_the_store_and_every_step_is_counted(tmp_path: Path) -> None:
+    """Actions, rewards and ends are those of the environment; open episodes make up the difference."""
+    with learner(tmp_path / "own.zarr", horizon=3) as training:
+        for _ in range(6):
+            training.iterate()
+        assert training.steps == 6 * 10 * 2
+        store = EpisodeStore.open(tmp_path / "own.zarr")
+        assert store.num_steps + training.explorer.steps == training.steps
+        assert training.updates == training.steps - 30
+    for episode in store:
+        place, action = episode.observation["place"][:, 0], episode.action[:, 0]
+        np.testing.assert_allclose(np.diff(place), action, atol=1e-5)
+        np.testing.assert_allclose(episode.reward, -(place[:-1] ** 2 + action**2), rtol=1e-4, atol=1e-5)
+        assert episode.terminated[-1] == (abs(place[-1]) > 4)
+        assert episode.truncated[-1] == (not episode.terminated[-1])
+        assert episode.terminated[-1] or episode.length == HORIZON
+        assert np.abs(action).max() <= 1
+    assert store.facts(0)["seed"] in (100, 101)
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_goes_on_bit_by_bit(horizon: int, tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    with learner(tmp_path / "a.zarr", horizon) as whole:
+        for _ in range(8):
+            expected = whole.iterate()
+    with learner(tmp_path / "b.zarr", horizon) as first:
+        for _ in range(4):
+            first.iterate()
+        first.save(tmp_path / "saved", {"note": 1})
+    with learner(tmp_path / "b.zarr", horizon) as second:
+        assert second.load(tmp_path / "saved")["note"] == 1
+        for _ in range(4):
+            row = second.iterate()
+    assert row == expected
+    for name, value in whole.critics.state_dict().items():
+        assert torch.equal(value, second.critics.state_dict()[name]), name
+    ours, theirs = (EpisodeStore.open(tmp_path / name) for name in ("a.zarr", "b.zarr"))
+    assert len(ours) == len(theirs) > 0
+    assert all(np.array_equal(a.action, b.action) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_what_was_collected_before_a_kill_is_read_back_and_its_updates_are_made_up_for(tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    with learner(tmp_path / "own.zarr") as killed:
+        for _ in range(4):
+            killed.iterate()
+        killed.save(tmp_path / "saved", {})
+        for _ in range(4):
+            killed.iterate()
+        assert killed._own is not None
+        before = killed._own.at(torch.arange(len(killed._own)))
+        steps = EpisodeStore.open(tmp_path / "own.zarr").num_steps
+    with learner(tmp_path / "own.zarr") as resumed:
+        resumed.load(tmp_path / "saved")
+        assert resumed.steps == steps
+        assert resumed._own is not None
+        after = resumed._own.at(torch.arange(len(resumed._own)))
+        for name in ("context", "chunk", "reward", "discount", "following"):
+            assert torch.equal(getattr(before, name), getattr(after, name))
+        resumed.iterate()
+        assert resumed.updates == resumed.steps - 30
+        store = resumed.writer.store
+        seeds = [store.facts(number)["seed"] for number in range(len(store))]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_a_resume_refuses_a_store_that_lost_episodes(tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    with learner(tmp_path / "own.zarr") as first:
+        for _ in range(4):
+            first.iterate()
+        first.save(tmp_path / "saved", {})
+    with learner(tmp_path / "other.zarr") as other, pytest.raises(ResumeError, match="holds 0 episodes, "):
+        other.load(tmp_path / "saved")
+
+
+def test_a_new_policys_normaliser_is_that_of_the_demonstrations(tmp_path: Path) -> None:
+    store_episodes(tmp_path / "demo.zarr", [20, 20], [True, True])
+    recorded = Recordings([tmp_path / "demo.zarr"], held_out=0.0)
+    changes = {"recorded": recorded, "demonstration_share": 0.5, "scale_observations": True}
+    with learner(tmp_path / "own.zarr", **changes) as training:
+        for _ in range(3):
+            training.iterate()
+        statistics = recorded.statistics()["place"]
+        normalizer = training.policy.encoder.normalizer
+        middle, half = (statistics.max + statistics.min) / 2, (statistics.max - statistics.min) / 2
+        assert normalizer.center.tolist() == pytest.approx(middle.tolist(), abs=1e-5)
+        assert normalizer.spread.tolist() == pytest.approx(half.tolist(), abs=1e-5)
+        assert training._demonstrations is not None
+        assert training._demonstrations.at(torch.arange(40)).context.abs().max() <= 1 + 1e-5
+
+
+@pytest.mark.slow
+def test_finds_the_best_policy_of_the_line(tmp_path: Path) -> None:
+    """Linear feedback by the Riccati equation; doing nothing and going straight to 0 both miss it by far."""
+    gamma, weight = 0.9, 1.0
+    for _ in range(100):
+        weight = 1 + gamma * weight / (1 + gamma * weight)
+    gain = gamma * weight / (1 + gamma * weight)
+    place = torch.linspace(-1.2, 1.2, 25)[:, None]
+    best = -gain * place
+    changes = {"num_envs": 4, "batch": 64, "critic_width": 32, "critic_depth": 2, "start_steps": 100, "steps": 900}
+    rates = {"learning_rate": 3e-3, "critic_learning_rate": 3e-3}
+    with learner(tmp_path / "own.zarr", **changes, **rates) as training:
+        before = _pushes(training, place)
+        while not training.finished:
+            training.iterate()
+        after = _pushes(training, place)
+    error = (after - best).abs().mean().item()
+    assert (before - best).abs().mean().item() > 0.25
+    assert (-place - best).abs().mean().item() > 0.2
+    assert error < 0.15
+
+
+def _pushes(training: OffPolicyLearner, place: torch.Tensor) -> torch.Tensor:
+    policy = training.policy
+    return policy.sample(policy.encode({"place": place[:, None]}))[:, 0, 0]
