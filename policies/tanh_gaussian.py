@@ -45,15 +45,13 @@ class TanhGaussian(Process):
         if shapes.prefix:
             raise ValueError("tanh_gaussian is not trained with a prefix")
         self.low, self.high = log_std_min, log_std_max
-        self.spread = nn.Sequential(
-            nn.Linear(shapes.obs_horizon * shapes.context_dim, std_width), nn.ReLU(),
-            nn.Linear(std_width, shapes.horizon * shapes.action_dim),
-        )  # fmt: skip
+        last = nn.Linear(std_width, shapes.horizon * shapes.action_dim)
         with torch.no_grad():
             # Begin everywhere with a deviation of 1, or the next that is allowed.
-            middle = (0.0 - self.low) / (self.high - self.low) * 2 - 1
-            self.spread[-1].weight.mul_(0.01)  # type: ignore[operator,union-attr]
-            self.spread[-1].bias.fill_(math.atanh(min(max(middle, -0.99), 0.99)))  # type: ignore[operator,union-attr]
+            middle = -(self.high + self.low) / (self.high - self.low)
+            last.weight.mul_(0.01)
+            last.bias.fill_(math.atanh(min(max(middle, -0.99), 0.99)))
+        self.spread = nn.Sequential(nn.Linear(shapes.obs_horizon * shapes.context_dim, std_width), nn.ReLU(), last)
 
     def distribution(self, denoiser: Denoiser, context: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation [B, H, A] of u, before tanh."""

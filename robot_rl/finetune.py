@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +61,10 @@ def main(config: DictConfig) -> int:
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     plain.pop("hydra", None)
-    kind = OffPolicySettings if plain["name"] in OFF_POLICY else Settings
-    settings: Settings | OffPolicySettings = kind.read(plain["training"])
+    given = plain["training"]
+    settings: Settings | OffPolicySettings = (
+        OffPolicySettings.read(given) if plain["name"] in OFF_POLICY else Settings.read(given)
+    )
     for key, least in (("seed", 0), ("threads", 1), ("episodes", 1)):
         if plain[key] < least:
             raise FinetuneError(f"{key}={plain[key]}: expected at least {least}")
@@ -85,7 +87,10 @@ def main(config: DictConfig) -> int:
             run = _Run(folder, plain, settings, base, demonstrations, spec, environments)
             if stage == "begin":
                 run_folder.begin(folder, plain)
-            with run.learner if isinstance(run.learner, OffPolicyLearner) else nullcontext():
+            opened: AbstractContextManager[Any] = nullcontext()
+            if isinstance(run.learner, OffPolicyLearner):
+                opened = run.learner
+            with opened:
                 status = run.go(resume=stage != "begin")
         if status == 0:
             _compare(folder, base, changes, plain, run.learner.execute)

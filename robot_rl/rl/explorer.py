@@ -81,7 +81,8 @@ class Explorer:
             self.runner.deliver(request.id, chunk.cpu().numpy())
         action = self.runner.next_action()
         observation, reward, terminated, truncated, info = self.environments.step(action)
-        over, finished = terminated | truncated, []
+        over = terminated | truncated
+        finished: list[tuple[int, Episode]] = []
         for env, episode in enumerate(self._open):
             episode.action.append(action[env])
             episode.reward.append(float(reward[env]))

@@ -38,7 +38,7 @@ class SAC(OffPolicyMethod):
         if not temperature > 0:
             raise ValueError(f"expected a temperature above 0, got {temperature}")
         super().__init__(policy, execute)
-        self.process = policy.process
+        self.process: TanhGaussian = policy.process
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature), device=policy.device))
         self.target_entropy = target_entropy * execute * policy.contract.action_dim
         self.backup_entropy, self.pessimistic = backup_entropy, pessimistic

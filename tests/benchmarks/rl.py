@@ -9,7 +9,8 @@ core a seed, one of dppo longer. `--noise` decides how good the expert is, and w
 printed.
 
 `--speed` trains PPO on Hopper-v5 in 16 environments, rollouts of 128 steps, 10 epochs of minibatches of 64, on one
-thread, in turns with stable-baselines3 of the same sizes (two layers of 64 units, ours with residual blocks):
+thread, in turns with stable-baselines3 of the same sizes (two layers of 64 units, ours with residual blocks); and SAC,
+250 control steps a round with an update of 256 transitions each (two layers of 256 units, two critics):
 
     python -m venv peer && peer/bin/pip install stable-baselines3==2.9.0 "gymnasium[mujoco]"
 
@@ -27,13 +28,15 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 SCRIPT = Path(__file__).absolute()
-PEER = SCRIPT.parent / "peers" / "sb3_ppo.py"
+PEERS = SCRIPT.parent / "peers"
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,19 @@ ROWS = {
     "resip": Row("flow_mlp", 1000, ("algorithm=resip", "algorithm.steps=4", "training.steps=500000"), 0.90),
     "demo_reset": Row(None, 0, ("algorithm=demo_reset", "training.steps=1000000"), 0.80),
 }
-NEW = {"hopper": ("gym/Hopper-v5", 300_000, 2500.0), "halfcheetah": ("gym/HalfCheetah-v5", 1_000_000, 2000.0)}
-"""Rows of PPO without a base: task, steps, and the least return."""
+NEW = {
+    "hopper": ("ppo", "gym/Hopper-v5", 300_000, 2500.0),
+    "halfcheetah": ("ppo", "gym/HalfCheetah-v5", 1_000_000, 2000.0),
+    "sac": ("sac", "gym/Hopper-v5", 300_000, 2500.0),
+}
+"""Rows without a base: algorithm, task, steps, and the least return."""
+DEMONSTRATED = {"rlpd": (20, 0.5, 0.95), "rlpd_alone": (20, 0.0, 0.20)}
+"""Rows of RLPD on the peg: demonstrations, their share of each batch, and the least success (alone: the most)."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", choices=[*ROWS, *NEW], default=[])
+    parser.add_argument("--rows", nargs="*", choices=[*ROWS, *DEMONSTRATED, *NEW], default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--noise", type=float, default=0.34, help="of the expert")
     parser.add_argument("--demonstrations", type=int, default=100)
@@ -71,20 +80,21 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--peer", type=Path, help="Python of an environment with stable-baselines3")
     parser.add_argument("--rounds", type=int, default=5, help="of --speed, an iteration of each side a round")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=["ppo", "sac"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        serve()
+        serve(options.measure)
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     results: dict[str, Any] = {"machine": {"cpu": platform.processor(), "cores": os.cpu_count()}}
     for name in options.rows:
         for seed in options.seeds:
-            found = new(name, seed, options) if name in NEW else row(name, seed, options)
+            measure = new if name in NEW else demonstrated if name in DEMONSTRATED else row
+            found = measure(name, seed, options)
             results[f"{name} {seed}"] = found
             print(f"{name} {seed}: {found}", flush=True)
     if options.speed:
-        results["speed"] = speed(options.peer, options.rounds)
+        results["speed"] = {name: speed(name, options.peer, options.rounds) for name in ("ppo", "sac")}
     results["versions"] = {name: version(name) for name in ("torch", "mujoco", "gymnasium")}
     print(json.dumps(results))
 
@@ -124,11 +134,33 @@ def row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def demonstrated(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """RLPD of a new policy, with demonstrations or, for comparison, with their normaliser alone."""
+    number, share, bar = DEMONSTRATED[name]
+    cache = options.cache / f"noise{options.noise:g}_{number}_successes"
+    store = cache / f"peg_{seed}.zarr"
+    command(
+        "collect", "task=peg", f"noise={options.noise}", f"episodes={number}", "until_success=true",
+        f"first_seed={1000 * seed}", f"output={store}",
+    )  # fmt: skip
+    begin = [f"dataset={store}"] if share else ["training.demonstration_share=0"]
+    run = cache / f"{name}_{seed}"
+    command("finetune", "task=peg", "algorithm=rlpd", *begin, f"seed={seed}", f"output={run}")
+    found = json.loads((run / "evaluation" / "results.json").read_text())
+    training = json.loads((run / "metrics.json").read_text())["training"]
+    return {
+        "success": found["success_rate"], "interval": found["success_interval"], "bar": bar,
+        "steps": training["steps"], "best": training["best"], "seconds": training["seconds"],
+    }  # fmt: skip
+
+
 def new(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """PPO from nothing; the mean return of the best checkpoint on the seeds of an evaluation."""
-    task, steps, bar = NEW[name]
+    """PPO or SAC from nothing; the mean return of the best checkpoint on the seeds of an evaluation."""
+    algorithm, task, steps, bar = NEW[name]
     run = options.cache / f"{name}_{seed}"
-    command("finetune", "algorithm=ppo", f"task={task}", f"training.steps={steps}", f"seed={seed}", f"output={run}")
+    command(
+        "finetune", f"algorithm={algorithm}", f"task={task}", f"training.steps={steps}", f"seed={seed}", f"output={run}"
+    )
     with (run / "evaluation" / "episodes.csv").open(newline="") as file:
         returns = [float(episode["return"]) for episode in csv.DictReader(file)]
     training = json.loads((run / "metrics.json").read_text())["training"]
@@ -138,13 +170,13 @@ def new(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def speed(peer: Path | None, rounds: int) -> dict[str, Any]:
+def speed(algorithm: str, peer: Path | None, rounds: int) -> dict[str, Any]:
     """Control steps and updates per second of whole iterations, the median over turns taken one after the other."""
-    commands = {"robot_rl": [sys.executable, str(SCRIPT), "--measure"]}
+    commands = {"robot_rl": [sys.executable, str(SCRIPT), "--measure", algorithm]}
     if peer is None:
         print("stable-baselines3 was not measured: --peer names the Python of an environment that holds it, see --help")
     else:
-        commands["stable-baselines3"] = [str(peer.absolute()), str(PEER)]
+        commands["stable-baselines3"] = [str(peer.absolute()), str(PEERS / f"sb3_{algorithm}.py")]
     started = {
         name: subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for name, line in commands.items()
@@ -163,14 +195,14 @@ def speed(peer: Path | None, rounds: int) -> dict[str, Any]:
         name: {unit: statistics.median(t[unit] for t in rows) for unit in rows[0]} for name, rows in turns.items()
     }
     for name, row_ in figures.items():
-        print(name, ", ".join(f"{unit} {value:.0f}" for unit, value in row_.items()))
+        print(algorithm, name, ", ".join(f"{unit} {value:.0f}" for unit, value in row_.items()))
     if peer is not None:
         pairs = list(zip(turns["robot_rl"], turns["stable-baselines3"], strict=True))
         figures["ratio"] = {unit: statistics.median(a[unit] / b[unit] for a, b in pairs) for unit in pairs[0][0]}
     return figures
 
 
-def serve() -> None:
+def serve(algorithm: str) -> None:
     """One iteration for each line of the standard input; prints what it made in a second, of clock and of CPU."""
     import torch
     from omegaconf import OmegaConf
@@ -178,24 +210,39 @@ def serve() -> None:
     from robot_rl import sim
     from robot_rl.cli import compose
     from robot_rl.rl.learner import Learner
-    from robot_rl.rl.methods import build_method, fresh_policy
+    from robot_rl.rl.methods import build_method, build_off_policy, fresh_policy
+    from robot_rl.rl.off_policy import OffPolicySettings
+    from robot_rl.rl.off_policy_learner import STORE, OffPolicyLearner
     from robot_rl.rl.on_policy import Settings
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    plain: Any = OmegaConf.to_container(compose("finetune", ["algorithm=ppo", "task=gym/Hopper-v5"]), resolve=True)
-    settings = Settings.read(plain["training"])
+    composed = compose("finetune", [f"algorithm={algorithm}", "task=gym/Hopper-v5"])
+    plain: Any = OmegaConf.to_container(composed, resolve=True)
+    kind = OffPolicySettings if algorithm == "sac" else Settings
+    settings: Any = kind.read(plain["training"])
     environments: Any = sim.make_vector("gym/Hopper-v5", settings.num_envs, 0)
-    method = build_method("ppo", plain["algorithm"], fresh_policy(plain["network"], environments.contract))
-    learner = Learner(method, environments, settings, seed=0, scale_observations=True)
-    learner.iterate()
-    for _ in sys.stdin:
-        began, busy = time.perf_counter(), time.process_time()
-        updates = learner.iterate()["updates"]
-        elapsed, busy = time.perf_counter() - began, time.process_time() - busy
-        steps = settings.iteration_steps
-        made = {"steps_per_second": steps / elapsed, "updates_per_second": updates / elapsed}
-        print(json.dumps({**made, "steps_per_cpu_second": steps / busy}), flush=True)
+    policy, options = fresh_policy(plain["network"], environments.contract), plain["algorithm"]
+    with ExitStack() as stack:
+        if algorithm == "sac":
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            method = build_off_policy(algorithm, options, policy, 1)
+            learner: Any = stack.enter_context(
+                OffPolicyLearner(method, environments, settings, folder / STORE, seed=0, new=True)
+            )
+            while learner.updates == 0:
+                learner.iterate()
+        else:
+            built = build_method(algorithm, options, policy)
+            learner = Learner(built, environments, settings, seed=0, scale_observations=True)
+            learner.iterate()
+        for _ in sys.stdin:
+            began, busy, before = time.perf_counter(), time.process_time(), learner.steps
+            updates = learner.iterate()["updates"]
+            elapsed, busy = time.perf_counter() - began, time.process_time() - busy
+            steps = learner.steps - before
+            made = {"steps_per_second": steps / elapsed, "updates_per_second": updates / elapsed}
+            print(json.dumps({**made, "steps_per_cpu_second": steps / busy}), flush=True)
 
 
 if __name__ == "__main__":
