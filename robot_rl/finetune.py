@@ -121,7 +121,7 @@ class _Run:
             execute = settings.execute or max(1, policy.action_horizon // 2)
             self.learner = OffPolicyLearner(
                 build_off_policy(name, plain["algorithm"], policy, execute), environments, settings, folder / STORE,
-                plain["seed"], seed, demonstrations, str(spec["task"]), new=base is None,
+                plain["seed"], seed, demonstrations, spec, new=base is None,
             )  # fmt: skip
         else:
             method = build_method(name, plain["algorithm"], policy)

@@ -41,7 +41,7 @@ class OffPolicyLearner:
         seed: of all draws; the critics' first weights come from torch's global generator.
         first_seed: of the first training episode.
         demonstrations: recorded episodes for symmetric sampling.
-        task: in the facts of the episodes.
+        environment: resolved specification of what is stepped, kept in the store.
         new: whether the policy comes from nowhere, so that its normaliser may be fitted.
 
     Raises:
@@ -51,7 +51,8 @@ class OffPolicyLearner:
 
     def __init__(
         self, method: OffPolicyMethod, environments: Environments, settings: OffPolicySettings, store: Path,
-        seed: int, first_seed: int = 0, demonstrations: Recordings | None = None, task: str = "", new: bool = False,
+        seed: int, first_seed: int = 0, demonstrations: Recordings | None = None,
+        environment: Mapping[str, Any] | None = None, new: bool = False,
     ) -> None:  # fmt: skip
         self.method, self.settings, self.seed = method, settings, seed
         self.policy = method.policy
@@ -65,18 +66,20 @@ class OffPolicyLearner:
         self._demonstrations: Replay | None = None
         self.episodes: list[Episode] = []
         satisfies(self.policy.contract, environments.contract)
-        self._environments, self._path, self._first_seed, self._task = environments, store, first_seed, task
+        self._environments, self._path, self._first_seed = environments, store, first_seed
+        self._spec = dict(environment or {})
 
     def __enter__(self) -> OffPolicyLearner:
         """Open the store for writing and begin the first episodes."""
         contract = self._environments.contract
         if not self._path.exists():
-            EpisodeStore.create(self._path, contract, {"made_by": "robot-rl finetune"})
+            EpisodeStore.create(self._path, contract, {"environment": self._spec})
         self.writer = EpisodeStore.append(self._path, contract)
         try:
+            task = str(self._spec.get("task", ""))
             self.explorer = Explorer(
-                self.policy, self._environments, self.execute, self._first_seed, self.writer, self._task
-            )
+                self.policy, self._environments, self.execute, self._first_seed, self.writer, task
+            )  # fmt: skip
         except BaseException:
             self.writer.close()
             raise

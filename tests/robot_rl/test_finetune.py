@@ -165,6 +165,7 @@ def test_rlpd_learns_from_demonstrations_and_keeps_all_it_does(reach_store: Make
     store = EpisodeStore.open(run / "replay.zarr")
     assert store.num_steps == rows[-1]["replay_steps"] > 0
     assert all(episode.facts["source"] == "policy" for episode in store)
+    assert store.provenance["environment"]["task"] == "reach"
     policy = load_policy(run)
     assert policy.config["process"]["name"] == "tanh_gaussian"
     assert not torch.equal(policy.encoder.normalizer.center, torch.zeros_like(policy.encoder.normalizer.center))
