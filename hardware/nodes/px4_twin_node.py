@@ -19,7 +19,7 @@ from typing import Any
 
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.px4 import px4_messages
-from robot_rl.hardware.px4.px4_twin import BOOT, STEP, Px4Twin
+from robot_rl.hardware.px4.px4_twin import BOOT, RETURN, STEP, Px4Twin
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFileError
 from robot_rl.hardware.ros2 import messages
@@ -118,6 +118,8 @@ class Px4TwinNode:
         faults = {name.strip() for name in str(self._faults.value).split(",") if name.strip()}
         if unknown := sorted(faults - set(Px4Twin.FAULTS)):
             self._say_once(f"faults: no {', '.join(unknown)}; there are {', '.join(Px4Twin.FAULTS)}")
+        if "failsafe" in faults - twin.faults:
+            twin.switch(RETURN, failsafe=True)
         twin.faults = faults & set(Px4Twin.FAULTS)
         twin.battery = float(self._battery.value) if self._battery.value >= 0 else None
         twin.offset[1] = self._jump.value

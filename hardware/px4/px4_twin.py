@@ -58,7 +58,8 @@ class Px4Twin:
         offset: of the position that it says, from the true one [3] m.
     """
 
-    FAULTS = ("no_odometry", "invalid", "refuse_arming", "checks_fail", "no_acks", "ignore_commands")
+    FAULTS = ("no_odometry", "invalid", "refuse_arming", "checks_fail", "no_acks", "ignore_commands", "failsafe")
+    """`failsafe` is begun by whoever sets it, by `switch`."""
 
     def __init__(
         self, vehicle: Vehicle, seed: int = 0, parameters: Mapping[str, Any] | None = None, boot: float = BOOT

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from robot_rl.deploy import node_parameters
+from robot_rl.flight_deployment import flight_parameters
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.policies.chunk_runner import Mode
 
@@ -126,6 +127,30 @@ def test_deploy_starts_what_the_program_of_the_same_name_starts(real_time: bool)
         assert declared(name) | nodes[name]["parameters"] == declared(name) | parameters
 
 
+@pytest.mark.parametrize("real_time", [True, False])
+def test_drone_starts_what_deploy_starts_for_a_vehicle(real_time: bool) -> None:
+    plain = {
+        "policy": "runs/figure8", "twin": True, "real_time": real_time, "first_seed": 0, "impairments": None,
+        "record": True, "mode": "receding_horizon", "execute": 4, "guidance": None, "delay": 0, "device": "cuda",
+        "threads": 2,
+    }  # fmt: skip
+    expected = flight_parameters(plain, Path("runs/drone"), {"task": "drone/figure8"}, Path("vehicle.yaml"), 500)
+    nodes = started(
+        "drone", "robot:=vehicle.yaml", "policy:=runs/figure8", "task:=drone/figure8", "horizon:=500", "execute:=4",
+        "device:=cuda", "threads:=2", "twin:=true", "record:=true", f"real_time:={str(real_time).lower()}",
+    )  # fmt: skip
+    assert list(nodes) == list(expected)
+    for name, parameters in expected.items():
+        assert declared(name) | nodes[name]["parameters"] == declared(name) | parameters
+    assert [name for name, node in nodes.items() if node["ends_all"]] == ["px4"]
+
+
+def test_drone_starts_neither_policy_nor_recorder_nor_twin_unasked() -> None:
+    assert list(started("drone")) == ["px4"]
+    assert list(started("drone", "record:=true")) == ["px4", "recorder"]
+    assert list(started("drone", "policy:=runs/figure8")) == ["px4", "policy"]
+
+
 def test_the_supervisor_ends_the_launch_and_the_recorder_has_time_to_finish() -> None:
     nodes = started("deploy", "policy:=runs/demo", "twin:=true")
     assert [name for name, node in nodes.items() if node["ends_all"]] == ["supervisor"]
@@ -149,6 +174,8 @@ def test_a_device_is_started_where_one_is_named() -> None:
         ("deploy", ["policy:=runs/demo", "twin:=perhaps"], "twin"),
         ("deploy", ["policy:=runs/demo", "mode:=fast"], "mode"),
         ("twin", ["real_time:=2"], "real_time"),
+        ("drone", ["controller:=ctbr"], "controller"),
+        ("drone", ["policy:=runs/figure8", "mode:=fast"], "mode"),
     ],
 )
 def test_impossible_arguments_are_refused(file: str, arguments: list[str], word: str) -> None:

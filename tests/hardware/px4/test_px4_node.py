@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -15,13 +16,31 @@ from robot_rl.hardware.safety.supervisor_messages import DIAGNOSTICS, STATUS, pa
 
 DEADLINE = 240.0
 HOVER = [0.4905, 0.0, 0.0, 0.0]
+NAN = [float("nan"), 0.0, 0.0, 0.0]
+LEAN = [0.52, 0.0, 0.5, 0.0]
+ONWARD = [0.52, 0.0, 0.0, 0.0]
+POSITION, RETURN, LAND = "2", "5", "18"
+
+POLICY = """
+import sys
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
+from robot_rl.hardware.ros2.graph import open_graph
+from robot_rl.hardware.safety.source import Source
+
+contract = VehicleFile.load("px4").contract
+with open_graph("policy", ["--ros-args", "-p", "use_sim_time:=true"]) as graph:
+    source = Source(graph, "victim", "policy", contract)
+    source.acquire()
+    graph.timer(1 / contract.rate_hz, lambda: source.propose([0.4905, 0.0, 0.0, 0.0], graph.now()))
+    graph.spin()
+"""
 
 
 class Tower:
-    """Both nodes, and a source that proposes at the control rate while `action` is set."""
+    """Both nodes, and a source that proposes at the control rate while `action`, or a function of time, is set."""
 
-    def __init__(self, folder, graph):
-        self.folder, self.graph, self.robot = folder, graph, VehicleFile.load("px4")
+    def __init__(self, folder, graph, robot="px4"):
+        self.folder, self.graph, self.robot = folder, graph, VehicleFile.load(robot)
         self.status, self.twin, self.phases, self.action, self.processes = {}, {}, [], None, []
         self.source = Source(graph, "tower", "policy", self.robot.contract)
         graph.subscribe(STATUS, DIAGNOSTICS, self._hear, LATCHED)
@@ -31,7 +50,7 @@ class Tower:
             "px4_twin_node": ["real_time:=false"],
             "px4_node": ["use_sim_time:=true", "wait_for_proposal:=1.5"],
         }.items():
-            arguments = [part for setting in settings for part in ("-p", setting)]
+            arguments = [part for setting in [f"robot:={robot}", *settings] for part in ("-p", setting)]
             with (folder / f"{node}.txt").open("w") as log:
                 command = [sys.executable, "-m", f"robot_rl.hardware.nodes.{node}", "--ros-args", *arguments]
                 self.processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
@@ -46,7 +65,8 @@ class Tower:
         if self.action is not None:
             if self.source.lease is None and self.status.get("state") in ("ready", "held"):
                 self.source.acquire()
-            self.source.propose(self.action, self.graph.now())
+            action = self.action(self.graph.now()) if callable(self.action) else self.action
+            self.source.propose(action, self.graph.now())
 
     def wait(self, condition):
         logs = "\n".join(path.read_text()[-2000:] for path in self.folder.glob("*.txt"))
@@ -59,18 +79,29 @@ class Tower:
         self.wait(lambda: answers)
         return answers[0]
 
+    def ask_home(self):
+        """Until the Supervisor says that it begins: the vehicle may not have been found, or not been heard yet."""
+        until = time.monotonic() + DEADLINE
+        while (answer := self.call("home")) is None or not answer.success:
+            assert time.monotonic() < until, (self.status, answer)
+            self.graph.spin(timeout=0.2)
+        now = self.graph.now()
+        self.wait(lambda: self.graph.now() > now + 0.1)  # a status from before is no longer on its way
+
     def take_off(self):
         self.wait(lambda: self.status and self.twin)
         until = time.monotonic() + DEADLINE
         while self.status["state"] != "ready":
             assert time.monotonic() < until, self.status
-            answer = self.call("home")
-            if answer is None or not answer.success:
-                self.graph.spin(timeout=0.2)  # the vehicle has not been found, or not heard yet
-                continue
+            self.ask_home()
             self.wait(lambda: self.status["state"] in ("ready", "idle", "stopped"))
             assert self.status["state"] != "stopped", self.status
         return self
+
+    def follow(self, action):
+        """Act, until PX4 follows."""
+        self.action = action
+        self.wait(lambda: self.source.followed)
 
     def set_twin(self, name, value):
         kinds = {str: (4, "string_value"), float: (3, "double_value"), int: (2, "integer_value")}
@@ -92,8 +123,12 @@ class Tower:
 
 @pytest.fixture
 def tower(tmp_path, ros_domain):
+    yield from towers(tmp_path, "px4")
+
+
+def towers(folder, robot):
     with open_graph("tower", ["--ros-args", "-p", "use_sim_time:=true"]) as graph:
-        made = Tower(tmp_path, graph)
+        made = Tower(folder, graph, robot)
         yield made
         for process in made.processes:
             process.kill()
@@ -140,3 +175,98 @@ def test_a_pilot_is_left_alone_and_a_dead_supervisor_is_px4s_own_matter(tower):
     assert tower.twin["failsafe"] == "True"
     tower.set_twin("nav_state", 18)  # the pilot lands
     tower.landed()
+
+
+@pytest.fixture
+def hasty(tmp_path, ros_domain):
+    """A vehicle whose Supervisor is less patient, so that a test takes less time."""
+    robot = VehicleFile.load("px4")
+    patience = replace(robot.plan.patience, stream=1.2, held=1.0)
+    replace(robot, plan=replace(robot.plan, patience=patience)).save(tmp_path / "vehicle.yaml")
+    yield from towers(tmp_path, str(tmp_path / "vehicle.yaml"))
+
+
+def down(tower, state="idle"):
+    """Landed, disarmed, and free again."""
+    tower.landed()
+    tower.wait(lambda: tower.status["state"] == state)
+    assert float(tower.twin["tilt"]) < 0.1
+    if state == "stopped":
+        assert tower.call("clear").success
+        tower.wait(lambda: tower.status["state"] == "idle")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_none_of_these_ends_in_an_uncontrolled_vehicle(hasty, tmp_path):
+    tower = hasty
+    tower.wait(lambda: tower.status and tower.twin)
+
+    # Arming is refused: it stays on the ground.
+    tower.set_twin("faults", "refuse_arming")
+    tower.ask_home()
+    tower.wait(lambda: tower.status["state"] == "idle")
+    assert "arming refused: denied" in tower.status["reason"]
+    assert tower.twin["armed"] == "False"
+    tower.set_twin("faults", "")
+
+    # A policy's process is killed.
+    tower.take_off()
+    script = tmp_path / "policy.py"
+    script.write_text(POLICY)
+    with (tmp_path / "policy.txt").open("w") as log:
+        tower.processes.append(subprocess.Popen([sys.executable, str(script)], stdout=log, stderr=subprocess.STDOUT))
+    tower.wait(lambda: tower.status["state"] == "running")
+    tower.processes[-1].kill()
+    tower.wait(lambda: tower.status["state"] != "running")
+    assert tower.status["reason"] in ("actions stopped", "heartbeat of the lease stopped")
+    down(tower)
+
+    # Actions that are no numbers are not followed.
+    tower.take_off()
+    tower.follow(HOVER)
+    tower.action = NAN
+    tower.wait(lambda: tower.status["state"] != "running")
+    tower.action = None
+    assert tower.status["reason"] == "actions stopped"
+    assert int(tower.status["rejected.non_finite"]) > 0
+    down(tower)
+
+    # A pilot takes over: nothing is sent any more.
+    tower.take_off()
+    tower.follow(HOVER)
+    tower.set_twin("nav_state", int(POSITION))
+    tower.wait(lambda: tower.status["state"] == "idle")
+    tower.action = None
+    assert tower.status["reason"] == "the pilot took over: position mode"
+    sent, now = tower.status["commands"], tower.graph.now()
+    tower.wait(lambda: tower.graph.now() > now + 1.0)
+    assert tower.status["commands"] == sent
+    assert tower.twin["nav_state"] == POSITION
+    tower.set_twin("nav_state", int(LAND))
+    down(tower)
+    tower.set_twin("nav_state", -1)
+
+    # PX4's own failsafe takes the vehicle: it is a stop, and is left to PX4.
+    tower.take_off()
+    tower.follow(HOVER)
+    tower.set_twin("faults", "failsafe")
+    tower.wait(lambda: tower.status["state"] == "stopped")
+    tower.action = None
+    assert "PX4's failsafe" in tower.status["reason"]
+    assert tower.twin["nav_state"] in (RETURN, LAND)
+    tower.set_twin("faults", "")
+    tower.set_twin("nav_state", int(LAND))  # the pilot lands
+    down(tower, "stopped")
+    tower.set_twin("nav_state", -1)
+
+    # It flies on level until it touches the fence.
+    tower.take_off()
+    tower.follow(HOVER)
+    began = tower.graph.now()
+    tower.action = lambda now: LEAN if now - began < 0.6 else ONWARD
+    tower.wait(lambda: tower.status["state"] == "stopped")
+    tower.action = None
+    assert tower.status["reason"].startswith("geofence")
+    tower.landed()
+    assert tower.twin["nav_state"] == LAND
