@@ -12,7 +12,8 @@ import pytest
 from robot_rl.datasets import Contract, Feature
 from robot_rl.datasets.statistics import merge, summarise
 from robot_rl.hardware.inference import Answer, Event, Failure, Inference, InferenceError, Ready
-from robot_rl.policies import build_policy, save_policy
+from robot_rl.policies import Policy, build_policy, load_policy, save_policy
+from robot_rl.policies.chunk_runner import ChunkRunner
 from robot_rl.policies.prediction import load, new_generator, predict
 
 OBSERVATION = {"joint_position": np.linspace(-1, 1, 6, dtype=np.float32).reshape(1, 2, 3)}
@@ -55,6 +56,28 @@ def await_event(inference: Inference, seconds: float = 60.0) -> Event:
             return events[0]
         time.sleep(0.002)
     raise AssertionError("no event came")
+
+
+def test_the_loop_is_told_how_to_correct_actions(
+    start: Callable[..., Inference], checkpoint: Path, tmp_path: Path
+) -> None:
+    """A policy with a residual: who executes its chunks adds what the policy's own process would."""
+    base = load_policy(checkpoint)
+    residual = {
+        "obs_horizon": 1, "action_horizon": 1, "clip_actions": False, "process": {"name": "gaussian"},
+        "denoiser": {"name": "perceptron", "width": 8, "depth": 1}, "normalizer": {"rotation": "keep"},
+    }  # fmt: skip
+    config = {**base.config, "execute": 7, "residual": {"scale": 0.5, "policy": residual}}
+    policy = Policy(config, base.contract).eval()
+    policy.load_state_dict(base.state_dict(), strict=False)
+    told = start(save_policy(policy, tmp_path)).policy
+    seen, action = {"joint_position": OBSERVATION["joint_position"][:, -1]}, np.ones((1, 3), np.float32)
+    assert policy.correction is not None
+    assert told.correction is not None
+    corrected = told.correction(seen, action)
+    assert np.abs(corrected - action).max() > 1e-3
+    np.testing.assert_allclose(corrected, policy.correction(seen, action), atol=1e-6)
+    assert ChunkRunner(told, 1).execute == 7
 
 
 def test_the_chunks_are_those_of_the_policy_in_this_process(start: Callable[..., Inference], checkpoint: Path) -> None:
