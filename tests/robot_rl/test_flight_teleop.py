@@ -1,14 +1,20 @@
 """A pilot who flies the twin of a vehicle: through real processes over DDS, on simulated time; and what is refused."""
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 
 from robot_rl import teleop
 from robot_rl.cli import compose
 from robot_rl.datasets import EpisodeStore
+from robot_rl.flight_deployment import FlightDeployment
 from robot_rl.flight_teleop import FlightSessionError
 from robot_rl.hardware.recording.bag import Bag
 from robot_rl.hardware.robot_file import RobotFileError
+from robot_rl.hardware.ros2.graph import open_graph
+from robot_rl.hardware.ros2.qos import SENSOR
+from robot_rl.node_process import NodeProcess
 
 
 def session(folder, *overrides):
@@ -19,9 +25,46 @@ def session(folder, *overrides):
     return teleop.run(config)
 
 
+def replayed(folder, dataset):
+    """Where the vehicle was from before a recorded flight was flown again until after it, by processes, [n, 3] m."""
+    folder.mkdir()
+    contract = folder.parent / "contract.json"
+    nodes = {
+        "px4_twin": {"real_time": False},
+        "px4": {"policy": str(contract), "use_sim_time": True, "wait_for_proposal": 1.5},
+        "replay": {"robot": "px4", "dataset": str(dataset), "use_sim_time": True},
+    }
+    twin, supervisor, replay = (
+        NodeProcess(name, parameters, folder / f"{name}.log", print) for name, parameters in nodes.items()
+    )
+    places = []
+    with ExitStack() as stack:
+        graph = stack.enter_context(open_graph("again", ["--ros-args", "-p", "use_sim_time:=true"]))
+        deployment = FlightDeployment(graph, [twin, supervisor], 50.0, False, True, False)
+        for process in (twin, supervisor, replay):
+            stack.callback(process.stop, 1.0)
+
+        def see(received):
+            place = received.message.pose.pose.position
+            places.append([place.x, place.y, place.z])
+
+        graph.subscribe("odometry", "nav_msgs/msg/Odometry", see, SENSOR)
+        deployment.start(240.0)
+        deployment.insist("supervisor/home", 240.0)
+        deployment.wait(lambda: deployment.state == "ready", 240.0, "the vehicle to be ready")
+        deployment.wait(lambda: bool(places), 60.0, "odometry")
+        del places[:-1]
+        replay.start()
+        deployment.wait(lambda: not replay.running, 240.0, "the replay to end")
+        assert "exit code 0" in replay.ended, replay.ended
+        assert "all actions are replayed" in (folder / "replay.log").read_text()
+        deployment.wait(lambda: deployment.state == "ready", 60.0, "the vehicle to be given back")
+    return np.array(places)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_flight_by_hand_is_recorded_and_hovers_while_the_device_is_lost(ros_domain, tmp_path, capfd):
+@pytest.mark.timeout(900)
+def test_a_flight_by_hand_is_recorded_hovers_while_the_device_is_lost_and_is_flown_again(ros_domain, tmp_path, capfd):
     pytest.importorskip("cyclonedds")
     overrides = ["twin=true", "real_time=false", "device=scripted", "episodes=1", "countdown=0.2", "operator=Ada"]
     assert session(tmp_path, *overrides, "linear_speed=1.0", "settings={scripted.lost: 1.0}") == 0
@@ -47,6 +90,11 @@ def test_a_flight_by_hand_is_recorded_and_hovers_while_the_device_is_lost(ros_do
     hovers = np.count_nonzero((places[:, 2] > 1.0) & (last < 0.3))
     assert hovers > 50  # of about 100 a second
     assert np.abs(episode.action[:, :3]).max() == pytest.approx(1.0, abs=0.05)
+    # The same velocities lead the same way again.
+    again = replayed(tmp_path / "again", tmp_path / "episodes.zarr")
+    np.testing.assert_allclose(again[-1] - again[0], position[-1] - position[0], atol=0.3)
+    off = np.linalg.norm((again - again[0])[:, None] - (position - position[0])[None, ::5], axis=2).min(axis=1)
+    assert off.max() < 0.3
 
 
 @pytest.mark.parametrize(
