@@ -17,11 +17,11 @@ class FlightSessionError(ValueError):
     """A session with a vehicle cannot be held as asked; the message says what to do."""
 
 
-def is_vehicle(robot: str) -> bool:
-    """Whether it is the name or path of a vehicle's file. Raises `RobotFileError` when there is no such file."""
+def flies(plain: Mapping[str, Any]) -> bool:
+    """Whether `robot` names a vehicle's file. Raises `RobotFileError` when there is no such file."""
     from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
 
-    return isinstance(load_robot(robot), VehicleFile)
+    return isinstance(load_robot(str(plain["robot"])), VehicleFile)
 
 
 def check_flight(plain: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from robot_rl.arm_driver import driver_parameters
 from robot_rl.camera_devices import camera_parameters, recorded_sizes
-from robot_rl.flight_teleop import check_flight, flight_session_parameters, is_vehicle, observed_flight
+from robot_rl.flight_teleop import check_flight, flies, flight_session_parameters, observed_flight
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -65,8 +65,8 @@ def run(plain: Mapping[str, Any]) -> int:
     """Hold a session by the keys of `configs/teleop.yaml`. Returns the exit status."""
     from robot_rl.hardware.ros2.graph import open_graph
 
-    plain = {**plain, "flies": is_vehicle(str(plain["robot"]))}
-    if plain["flies"]:  # mistakes are told before anything is written
+    plain = dict(plain)
+    if flies(plain):  # mistakes are told before anything is written
         check_flight(plain)
     else:
         camera_parameters(plain)
@@ -94,7 +94,7 @@ def node_parameters(plain: Mapping[str, Any], folder: Path, contract: str) -> di
     """ROS parameters of each node beside the device's, in the order in which they are started."""
     from robot_rl.deployment import LOCKSTEP_WAIT
 
-    if plain["flies"]:
+    if flies(plain):
         return flight_session_parameters(plain, folder, contract)
     lockstep = bool(plain["twin"]) and not plain["real_time"]
     shared = {"robot": str(plain["robot"]), "policy": contract, "use_sim_time": lockstep}
@@ -129,8 +129,8 @@ def teleop_parameters(plain: Mapping[str, Any], contract: str, recorded: int, se
     handback = plain["handback"] if plain["handback"] is not None else HANDBACK if plain["policy"] else 0.0
     return {
         "robot": str(plain["robot"]), "policy": contract, "device": str(plain["device"]),
-        "twin": bool(plain["twin"]) and not plain["flies"], "acts": bool(plain["policy"]),
-        "task": plain["task"] or ("lift" if plain["twin"] and not plain["flies"] else ""),
+        "twin": bool(plain["twin"]) and not flies(plain), "acts": bool(plain["policy"]),
+        "task": plain["task"] or ("lift" if plain["twin"] and not flies(plain) else ""),
         "use_sim_time": bool(plain["twin"]) and not plain["real_time"], "recorded": recorded, "seed": seed,
         "handback": float(handback), "frame": plain["frame"] or "",
         **{key: plain[key] for key in (*MAPPING, *SESSION)}, **_dotted(plain["settings"]),
@@ -207,7 +207,7 @@ def _write_contract(folder: Path, plain: Mapping[str, Any]) -> Path:
     from robot_rl.datasets import EpisodeStore
     from robot_rl.datasets.contract import equal
 
-    contract = observed_flight(plain) if plain["flies"] else observed(plain).contract
+    contract = observed_flight(plain) if flies(plain) else observed(plain).contract
     store = folder / "episodes.zarr"
     if store.exists():
         equal(EpisodeStore.open(store).contract, contract)
@@ -231,7 +231,7 @@ def _hold(graph: Graph, folder: Path, plain: Mapping[str, Any], contract: str) -
             for name, parameters in node_parameters(plain, folder, contract).items()
         ]
         rate_hz = 1.0 / node.period
-        sets_scene = bool(plain["twin"]) and not plain["flies"]
+        sets_scene = bool(plain["twin"]) and not flies(plain)
         deployment = Deployment(graph, processes, rate_hz, sets_scene, not plain["real_time"], bool(plain["record"]))
         stack.callback(_end, node, deployment, folder)
         try:
@@ -239,7 +239,7 @@ def _hold(graph: Graph, folder: Path, plain: Mapping[str, Any], contract: str) -
             deployment.start()
             _listen(stack, graph, node)
             node.listens = True
-            if plain["flies"]:
+            if flies(plain):
                 _ring("h takes off, v lands")
             else:
                 node.home()
