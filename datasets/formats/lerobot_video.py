@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,36 @@ class VideoWriter:
             raise ValueError(f"this build of PyAV cannot encode {self._codec}: {error}; try libx264") from error
         self._stream.height, self._stream.width = self._size
         self._stream.pix_fmt, self._stream.gop_size = "yuv420p", GROUP
+        with ordinary_scheduling():
+            self._stream.codec_context.open()
 
     def _mux(self, frame: Any) -> None:
         for packet in self._stream.encode(frame):
             self._bytes += packet.size
             self._container.mux(packet)
+
+
+@contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Leave the scheduling of the process's threads as it was, and give new ones that of this thread.
+
+    Where it may, as root, SVT-AV1 makes its threads and the one that opens it real-time ones of the highest priority,
+    which keep everything else on the computer from running.
+    """
+    before = {thread: _scheduling(thread) for thread in _threads()}
+    own = _scheduling(0)
+    try:
+        yield
+    finally:
+        for thread in _threads():
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                if _scheduling(thread) != (right := before.get(thread, own)):
+                    os.sched_setscheduler(thread, right[0], os.sched_param(right[1]))
+
+
+def _threads() -> list[int]:
+    return [int(name) for name in os.listdir("/proc/self/task")]
+
+
+def _scheduling(thread: int) -> tuple[int, int]:
+    return os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority

@@ -4,6 +4,7 @@ Pictures carry their episode and step as a watermark, which proves the identity 
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,8 @@ def test_round_trip_through_video_keeps_every_frame_in_its_place(
     store: EpisodeStore, tmp_path: Path, same: Callable[..., None], codec: str
 ) -> None:
     lerobot.write(store, tmp_path / "out", codec=codec)
+    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}, "SVT-AV1 takes real-time priority"
     back = lerobot.read(tmp_path / "out", tmp_path / "back.zarr").store
     same(back, store, but=("top",))
     for episode in back:
