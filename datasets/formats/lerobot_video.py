@@ -171,7 +171,7 @@ def ordinary_scheduling() -> Iterator[None]:
 
 
 def _threads() -> list[int]:
-    return [int(name) for name in os.listdir("/proc/self/task")]
+    return [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
 
 
 def _scheduling(thread: int) -> tuple[int, int]:

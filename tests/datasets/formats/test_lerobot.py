@@ -117,7 +117,7 @@ def test_round_trip_through_video_keeps_every_frame_in_its_place(
     store: EpisodeStore, tmp_path: Path, same: Callable[..., None], codec: str
 ) -> None:
     lerobot.write(store, tmp_path / "out", codec=codec)
-    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    threads = [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
     assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}, "SVT-AV1 takes real-time priority"
     back = lerobot.read(tmp_path / "out", tmp_path / "back.zarr").store
     same(back, store, but=("top",))
