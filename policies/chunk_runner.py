@@ -281,9 +281,9 @@ class ChunkRunner:
         """The observations {name: [n, To, ...]} of some environments, as a request would hold them now."""
         return {name: value[np.asarray(envs)] for name, value in self._history.items()}
 
-    def renew(self) -> None:
-        """Let every environment ask for a chunk at the next request, whatever is left of the one that it executes."""
-        self._asked[~self._waiting] = _NEVER
+    def renew(self, mask: NDArray[np.bool_] | None = None) -> None:
+        """Let environments, by default all, ask for a chunk at the next request, whatever is left of theirs."""
+        self._asked[~self._waiting if mask is None else ~self._waiting & mask] = _NEVER
 
     def cancel(self, request_id: int) -> None:
         """Give up a request, for example because the policy's process died: its environments will ask again."""

@@ -21,6 +21,7 @@ from robot_rl.policies import Policy
 from robot_rl.policies.chunk_runner import ChunkRunner
 from robot_rl.rl.collector import Episode
 from robot_rl.rl.environments import Environments, Observation
+from robot_rl.rl.intervention import Intervener
 
 Act = Callable[[Tensor], Tensor]
 """Normalised chunks [B, H, A] of contexts [B, To, C]."""
@@ -35,6 +36,8 @@ class _Open:
     action: list[NDArray[np.float32]] = field(default_factory=list)
     reward: list[float] = field(default_factory=list)
     success: bool = False
+    proposed: list[NDArray[np.float32]] = field(default_factory=list)
+    intervened: list[bool] = field(default_factory=list)
 
 
 class Explorer:
@@ -45,16 +48,21 @@ class Explorer:
         first_seed: of the first episode; each later one has the next.
         writer: of the store that takes the episodes; its contract is that of the environments.
         task: name in the facts of the episodes.
+        intervener: who may take over. What was executed is recorded as the action, beside what the policy proposed.
+
+    Attributes:
+        interventions: control steps of all environments in which somebody took over.
     """
 
     def __init__(
         self, policy: Policy, environments: Environments, execute: int | None, first_seed: int, writer: StoreWriter,
-        task: str,
+        task: str, intervener: Intervener | None = None,
     ) -> None:  # fmt: skip
         satisfies(policy.contract, environments.contract)
         self.policy, self.environments, self.writer, self.task = policy, environments, writer, task
         self.runner = ChunkRunner(policy, environments.num_envs, execute=execute)
         self.execute = self.runner.execute
+        self.intervener, self.interventions = intervener, 0
         self._names = list(environments.contract.observation)
         self.begin(first_seed)
 
@@ -79,12 +87,16 @@ class Explorer:
             with torch.no_grad():
                 chunk = self.policy.decode(act(self.policy.encode(request.observation)))
             self.runner.deliver(request.id, chunk.cpu().numpy())
-        action = self.runner.next_action()
+        proposed = self.runner.next_action()
+        intervened, action = self._intervene(proposed)
         observation, reward, terminated, truncated, info = self.environments.step(action)
+        self.runner.renew(intervened)  # what the policy planned no longer holds
         over = terminated | truncated
         finished: list[tuple[int, Episode]] = []
         for env, episode in enumerate(self._open):
             episode.action.append(action[env])
+            episode.proposed.append(proposed[env])
+            episode.intervened.append(bool(intervened[env]))
             episode.reward.append(float(reward[env]))
             episode.success |= bool(info["success"][env])
             if over[env]:
@@ -113,6 +125,9 @@ class Explorer:
                 arrays[f"{env}/observation/{name}"] = np.stack([row[name] for row in episode.observation])
             arrays[f"{env}/action"] = np.array(episode.action, np.float32).reshape(-1, A)
             arrays[f"{env}/reward"] = np.array(episode.reward, np.float64)
+            if self.intervener is not None:
+                arrays[f"{env}/proposed"] = np.array(episode.proposed, np.float32).reshape(-1, A)
+                arrays[f"{env}/intervened"] = np.array(episode.intervened, np.bool_)
         plain = {
             "next_seed": self._next_seed, "seeds": [episode.seed for episode in self._open],
             "success": [episode.success for episode in self._open],
@@ -131,7 +146,11 @@ class Explorer:
             columns = {name: arrays[f"{env}/observation/{name}"] for name in self._names}
             action = list(arrays[f"{env}/action"])
             rows = [{name: column[row] for name, column in columns.items()} for row in range(len(action) + 1)]
-            self._open.append(_Open(int(seed), rows, action, arrays[f"{env}/reward"].tolist(), bool(success)))
+            proposed = list(arrays.get(f"{env}/proposed", action))
+            intervened = arrays.get(f"{env}/intervened", np.zeros(len(action), np.bool_)).tolist()
+            self._open.append(
+                _Open(int(seed), rows, action, arrays[f"{env}/reward"].tolist(), bool(success), proposed, intervened)
+            )
         # Episodes under way are begun again for what their seed decides, then moved to where they stood.
         coming = range(self._next_seed, self._next_seed + steps_left + N)
         self.environments.reset(seed=[*plain["seeds"], *coming])
@@ -148,9 +167,18 @@ class Explorer:
                 recorded.add(
                     episode.observation[step], action, reward=episode.reward[step],
                     terminated=terminated and step == last, truncated=not terminated and step == last,
+                    policy_action=episode.proposed[step], intervened=episode.intervened[step],
                 )  # fmt: skip
             number = recorded.finish(final, success=episode.success)
         return number, Episode(float(sum(episode.reward)), episode.success, last + 1)
+
+    def _intervene(self, proposed: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Where somebody takes over in this step, [N], and what is executed, [N, A]."""
+        if self.intervener is None:
+            return np.zeros(len(proposed), np.bool_), proposed
+        intervened, action = self.intervener(proposed, self._open)
+        self.interventions += int(intervened.sum())
+        return intervened, np.where(intervened[:, None], action, proposed)
 
     def _observe(self, observation: Mapping[str, NDArray[Any]]) -> None:
         self.runner.observe({name: observation[name] for name in self.policy.contract.observation})

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robot_rl import checkpoint
 from robot_rl.checkpoint import ResumeError
+from robot_rl.datasets import Episode as StoredEpisode
 from robot_rl.datasets import EpisodeStore, satisfies
 from robot_rl.recordings import Recordings
 from robot_rl.rl.collector import Episode
@@ -66,6 +67,7 @@ class OffPolicyLearner:
         self._demonstrations: Replay | None = None
         self.episodes: list[Episode] = []
         satisfies(self.policy.contract, environments.contract)
+        self._intervener = method.intervener(environments)
         self._environments, self._path, self._first_seed = environments, store, first_seed
         self._spec = dict(environment or {})
 
@@ -78,7 +80,8 @@ class OffPolicyLearner:
         try:
             task = str(self._spec.get("task", ""))
             self.explorer = Explorer(
-                self.policy, self._environments, self.execute, self._first_seed, self.writer, task
+                self.policy, self._environments, self.execute, self._first_seed, self.writer, task,
+                self._intervener,
             )  # fmt: skip
         except BaseException:
             self.writer.close()
@@ -107,19 +110,22 @@ class OffPolicyLearner:
             FinetuneError: a loss is not finite.
         """
         generator = self._generator()
-        self.episodes, began = [], self.updates
+        self.episodes, began, taken = [], self.updates, self.explorer.interventions
         for _ in range(self.settings.rollout_steps):
             finished = self.explorer.step(self._act(generator))
             self.steps += self._environments.num_envs
             for number, episode in finished:
                 self.episodes.append(episode)
                 if self._own is not None:
-                    self._own.add(self.writer.store[number])
+                    self._add(self.writer.store[number])
             self._update(generator)
         self.explorer.renew()
         self.iterations += 1
         row = self.updater.take_log() | {"updates": float(self.updates - began)}
         row["replay_steps"] = float(self.writer.store.num_steps)
+        if self._intervener is not None:
+            made = self.settings.rollout_steps * self._environments.num_envs
+            row["intervention_rate"] = (self.explorer.interventions - taken) / made
         if self.episodes:
             row["train_return"] = float(np.mean([each.total_reward for each in self.episodes]))
             row["train_success_rate"] = float(np.mean([each.success for each in self.episodes]))
@@ -231,13 +237,20 @@ class OffPolicyLearner:
             return Replay(self.policy, self.execute, settings.return_chunks * self.execute, settings.discount)
 
         self._own = replay()
-        for episode in self.writer.store:
-            self._own.add(episode)
         if self._recorded is not None:
             self._demonstrations = replay()
             for part in self._recorded.parts:
                 for number in part.training:
                     self._demonstrations.add(part.store[int(number)])
+        for episode in self.writer.store:
+            self._add(episode)
+
+    def _add(self, episode: StoredEpisode) -> None:
+        """An episode of the store to the replay, and what somebody did in it to the demonstrations as well."""
+        assert self._own is not None
+        self._own.add(episode)
+        if self._demonstrations is not None and episode.intervened.any():
+            self._demonstrations.add(episode, drawn=episode.intervened)
 
     def _normalizer(self) -> dict[str, Tensor]:
         normalizer = self.policy.encoder.normalizer

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from robot_rl.policies import Policy, PolicyError
+from robot_rl.rl.environments import Environments
+from robot_rl.rl.intervention import Intervener
 
 Values = Callable[[Tensor, Tensor], Tensor]
 """Values [E, B] of contexts [B, F] and executed chunks [B, k · A]."""
@@ -54,6 +56,10 @@ class OffPolicyMethod(nn.Module, ABC):
     @abstractmethod
     def loss(self, context: Tensor, critics: Values, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss [] of the actor on contexts [B, F], whose gradients leave the critics alone, and what to log."""
+
+    def intervener(self, environments: Environments) -> Intervener | None:
+        """Who may take over while it explores: nobody, unless the method says otherwise."""
+        return None
 
     def trained(self) -> list[nn.Parameter]:
         """What the loss moves."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_rl.datasets import Episode
@@ -72,8 +74,12 @@ class Replay:
         return self._count
 
     @torch.no_grad()
-    def add(self, episode: Episode) -> None:
-        """Append an episode of a store, T + 1 rows."""
+    def add(self, episode: Episode, drawn: NDArray[np.bool_] | None = None) -> None:
+        """Append an episode of a store, T + 1 rows.
+
+        Args:
+            drawn: which of its steps are transitions to draw, [T]; default: all.
+        """
         T, start = episode.length, self._rows
         self._reserve(T + 1)
         rows = slice(start, start + T + 1)
@@ -87,8 +93,11 @@ class Replay:
         self._reward[start : start + T] = torch.from_numpy(episode.reward)
         self._terminated[start : start + T] = torch.from_numpy(episode.terminated)
         self._first[rows], self._last[rows] = start, start + T
-        self._decisions[self._count : self._count + T] = torch.arange(start, start + T)
-        self._rows, self._count = start + T + 1, self._count + T
+        decisions = torch.arange(start, start + T)
+        if drawn is not None:
+            decisions = decisions[torch.from_numpy(drawn)]
+        self._decisions[self._count : self._count + len(decisions)] = decisions
+        self._rows, self._count = start + T + 1, self._count + len(decisions)
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """Uniformly drawn transitions, with repetition."""

@@ -66,7 +66,7 @@ NEW = {
     "sac": ("sac", "gym/Hopper-v5", 300_000, 2500.0),
 }
 """Rows without a base: algorithm, task, steps, and the least return."""
-DEMONSTRATED = {"rlpd": (20, 0.5, 0.95), "rlpd_alone": (20, 0.0, 0.20)}
+DEMONSTRATED = {"rlpd": (20, 0.5, 0.95), "rlpd_alone": (20, 0.0, 0.20), "hil": (20, 0.5, 0.95)}
 """Rows of RLPD on the peg: demonstrations, their share of each batch, and the least success (alone: the most)."""
 
 
@@ -145,7 +145,7 @@ def demonstrated(name: str, seed: int, options: argparse.Namespace) -> dict[str,
     )  # fmt: skip
     begin = [f"dataset={store}"] if share else ["training.demonstration_share=0"]
     run = cache / f"{name}_{seed}"
-    command("finetune", "task=peg", "algorithm=rlpd", *begin, f"seed={seed}", f"output={run}")
+    command("finetune", "task=peg", f"algorithm={name.removesuffix('_alone')}", *begin, f"seed={seed}", f"output={run}")
     found = json.loads((run / "evaluation" / "results.json").read_text())
     training = json.loads((run / "metrics.json").read_text())["training"]
     return {
