@@ -5,6 +5,7 @@ encoder.onnx     observations in raw units [B, To, ...] to the context [B, To, C
 parts.onnx       time [K] and context to what a step needs of them alone: time_0, ... [K, ...], context_0, ... [B, ...]
 denoiser.onnx    x [B, H, A], rate, the parts (and known [B, H] if trained with a prefix) to `output`, the network's at
                  the last of the K times, and to `moved`: x, with rate times the output added at each time
+steering.onnx    only of a steered policy: the context to the noise [B, H, A]
 export.json      {"format": "robot_rl onnx policy", "version": 2, "config", "action", "process",
                  "correction"}
 contract.json    observation and action
@@ -33,7 +34,17 @@ from robot_rl.policies.diffusion import Diffusion
 from robot_rl.policies.encoder import Encoder
 from robot_rl.policies.flow_matching import TIME_UNIT, FlowMatching
 from robot_rl.policies.gaussian import Gaussian
-from robot_rl.policies.onnx_policy import CONTRACT, DENOISER, ENCODER, EXPORT, FORMAT, MISSING_EXTRA, PARTS, VERSION
+from robot_rl.policies.onnx_policy import (
+    CONTRACT,
+    DENOISER,
+    ENCODER,
+    EXPORT,
+    FORMAT,
+    MISSING_EXTRA,
+    PARTS,
+    STEERING,
+    VERSION,
+)
 from robot_rl.policies.policy import Policy
 from robot_rl.policies.shortcut import Shortcut
 from robot_rl.policies.tanh_gaussian import TanhGaussian
@@ -64,7 +75,10 @@ def export_policy(policy: Policy, folder: str | Path) -> Path:
     }
     encoder = _NamedInputs(policy.encoder, list(observation))
     _write(encoder, observation, {**dict.fromkeys(observation, "batch"), "context": "batch"}, folder / ENCODER)
-    context = policy.process.told(policy.encoder(observation), policy.process.steps)
+    encoded = policy.encoder(observation)
+    if policy.steering is not None:
+        _write(policy.steering, {"context": encoded}, {"context": "batch", "noise": "batch"}, folder / STEERING)
+    context = policy.process.told(encoded, policy.process.steps)
     _write_denoiser(policy.denoiser, torch.zeros(3), context, folder)
     for name in (ENCODER, PARTS, DENOISER):
         onnx.checker.check_model(folder / name)

@@ -18,10 +18,11 @@ from robot_rl.policies.prefix import Prefix, check_prefix_length
 
 FORMAT = "robot_rl onnx policy"
 VERSION = 2
-ENCODER, PARTS, DENOISER, EXPORT, CONTRACT = (
+ENCODER, PARTS, DENOISER, STEERING, EXPORT, CONTRACT = (
     "encoder.onnx",
     "parts.onnx",
     "denoiser.onnx",
+    "steering.onnx",
     "export.json",
     "contract.json",
 )
@@ -71,9 +72,10 @@ class OnnxPolicy:
         options.log_severity_level = 3
         # Waiting threads must not take a core from the control loop.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._encoder, self._parts, self._denoiser = (
+        steered = self.config.get("steering") is not None
+        self._encoder, self._parts, self._denoiser, *self._steering = (
             onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-            for name in (ENCODER, PARTS, DENOISER)
+            for name in (ENCODER, PARTS, DENOISER, *[STEERING] * steered)
         )
         self._part_names = [output.name for output in self._parts.get_outputs()]
 
@@ -105,7 +107,9 @@ class OnnxPolicy:
             )
         batch = len(context)
         shape = (batch, n, *self._chunk)
-        if noise is None:
+        if noise is None and self._steering:
+            noise = np.broadcast_to(self._steering[0].run(None, {"context": context})[0][:, None], shape)
+        elif noise is None:
             noise = (generator or np.random.default_rng()).standard_normal(shape, np.float32)
         elif noise.shape != shape:
             raise PolicyError(f"noise: expected shape {list(shape)}, got {list(noise.shape)}")
@@ -246,4 +250,6 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{folder / EXPORT}: expected format {FORMAT!r} version {VERSION}, got "
             f"{described.get('format')!r} version {described.get('version')!r}; export the policy again"
         )
+    if described["config"].get("steering") is not None and not (folder / STEERING).is_file():
+        raise PolicyError(f"{folder} lacks {STEERING}, which chooses its noise; export the policy again")
     return described

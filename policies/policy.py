@@ -34,6 +34,7 @@ normalizer: {observation: min_max | mean_std | quantile | none, action: min_max 
 augmentation: {crop: null, shift: 0, brightness: 0.0, contrast: 0.0, saturation: 0.0}
 prefix: {probability: 0.0, max_length: 0}   # training with a known prefix of random length 1 … max_length
 residual: null              # or {scale: 0.1, policy: {…}}: corrects actions as they are executed, see `correction.py`
+steering: null              # or {bound: 1.5, width: 256, depth: 2}: chooses the noise, see `steering.py`
 ```
 """
 
@@ -70,6 +71,7 @@ from robot_rl.policies.process import Process
 from robot_rl.policies.resnet import ResNet18
 from robot_rl.policies.shortcut import Shortcut
 from robot_rl.policies.staged import Staged
+from robot_rl.policies.steering import Steering
 from robot_rl.policies.tanh_gaussian import TanhGaussian
 from robot_rl.policies.transformer import Transformer
 from robot_rl.policies.unet1d import UNet1D
@@ -104,6 +106,7 @@ DEFAULTS: dict[str, Any] = {
     "augmentation": options(Augmentation),
     "prefix": {"probability": 0.0, "max_length": 0},
     "residual": None,
+    "steering": None,
 }
 
 
@@ -117,6 +120,7 @@ class Policy(nn.Module):
         action_horizon, action_offset: H, step of the first action after the last observation.
         prefix_max_length: the most actions that it was trained to continue; 0 if it was not trained with a prefix.
         residual: what corrects each action when it is executed, a policy under `residual_contract`; None: nothing does.
+        steering: what chooses the noise of `sample`; None: it is drawn.
     """
 
     low: Tensor
@@ -152,6 +156,10 @@ class Policy(nn.Module):
         self.process: Process = construct("process", config["process"], PROCESSES, shapes)
         corrects = config["residual"]
         self.residual = None if corrects is None else Policy(corrects["policy"], residual_contract(own))
+        chooses = config["steering"]
+        self.steering = None if chooses is None else Steering(
+            replace(shapes, context_dim=self.encoder.features), **chooses
+        )  # fmt: skip
         low, high = contract.action_bounds
         self.register_buffer("low", torch.from_numpy(low), persistent=False)
         self.register_buffer("high", torch.from_numpy(high), persistent=False)
@@ -212,7 +220,8 @@ class Policy(nn.Module):
 
         Args:
             context: from `encode`; n chunks share one encoding.
-            noise: [B, n, H, A] standard normal; drawn from the generator when None.
+            noise: [B, n, H, A] standard normal; when None the steering chooses it, the same for all n, or without one
+                it is drawn from the generator.
             prefix: actions already decided, the same for all n. Committed ones are kept exactly. A policy trained with
                 a prefix sees them while it denoises. Beyond them the chunk is held near the actions by their weights.
             steps: denoising steps; the process's own number when None.
@@ -225,6 +234,8 @@ class Policy(nn.Module):
         """
         batch = len(context)
         shape = (batch, n, self.action_horizon, self.contract.action_dim)
+        if noise is None and self.steering is not None:
+            noise = self.steering(context)[:, None].expand(shape)
         noise = draw.normal(shape, self.device, generator) if noise is None else self._given("noise", noise, shape)
         held = None if prefix is None else self._inpainting(prefix, batch, n, guidance)
         context = context if n == 1 else context.repeat_interleave(n, dim=0)
@@ -249,7 +260,12 @@ class Policy(nn.Module):
 
         Args:
             noise: [B, H, A], the first draw. The transitions draw from the generator.
+
+        Raises:
+            PolicyError: the policy is steered.
         """
+        if self.steering is not None:
+            raise PolicyError("steering: a steered policy has no chain; take the policy that it was made for")
         shape = (len(context), self.action_horizon, self.contract.action_dim)
         noise = draw.normal(shape, self.device, generator) if noise is None else self._given("noise", noise, shape)
         return self.process.chain(self.denoiser, context, noise, steps or self.process.steps, generator)
@@ -386,6 +402,8 @@ def resolve_config(config: Mapping[str, Any]) -> dict[str, Any]:
         resolved[section] = plain(resolve(section, resolved[section], kinds))
     for section in ("normalizer", "augmentation", "prefix"):
         resolved[section] = complete(section, resolved[section], DEFAULTS[section])
+    if resolved["steering"] is not None:
+        resolved["steering"] = complete("steering", resolved["steering"], options(Steering))
     return resolved
 
 

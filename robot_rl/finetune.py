@@ -51,8 +51,8 @@ FIRST_TRAINING_SEED = 10_000_000
 COLUMNS = (
     "success_rate", "mean_return", "train_success_rate", "train_return", "actor_loss", "critic_loss", "entropy",
     "clipped", "kl", "first_ratio_error", "explained_variance", "reward_scale", "learning_rate", "epochs", "updates",
-    "decisions", "mean_value", "temperature", "replay_steps", "intervention_rate", "evaluation_steps",
-    "steps_per_second",
+    "decisions", "mean_value", "temperature", "distillation_loss", "replay_steps", "intervention_rate",
+    "evaluation_steps", "steps_per_second",
 )  # fmt: skip
 
 

@@ -190,12 +190,8 @@ class OffPolicyLearner:
         return state
 
     def _act(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-        if self.steps >= self.settings.start_steps:
-            return lambda context: self.method.act(context, generator)
-        shape = self.policy.action_horizon, self.policy.contract.action_dim
-        return lambda context: (
-            2 * torch.rand(len(context), *shape, generator=generator).to(context.device) - 1
-        )  # fmt: skip
+        act = self.method.act if self.steps >= self.settings.start_steps else self.method.begin
+        return lambda context: act(context, generator)
 
     def _update(self, generator: torch.Generator) -> None:
         """Make the updates that are due: `update_ratio` for each control step since the first `start_steps`."""

@@ -40,6 +40,11 @@ class OffPolicyMethod(nn.Module, ABC):
         self.policy, self.execute = policy, execute
         policy.encoder.requires_grad_(False)
 
+    def begin(self, context: Tensor, generator: torch.Generator) -> Tensor:
+        """As `act`, in the first `start_steps`: uniform draws."""
+        shape = self.policy.action_horizon, self.policy.contract.action_dim
+        return 2 * torch.rand(len(context), *shape, generator=generator).to(context.device) - 1
+
     @abstractmethod
     def act(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """Chunks [B, H, A] to explore with, normalised, of contexts [B, To, C]; called without gradients."""

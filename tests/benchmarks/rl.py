@@ -58,6 +58,7 @@ ROWS = {
     "reinflow_1": Row("flow_mlp", 1000, ("algorithm=reinflow", "algorithm.steps=1", "training.steps=200000"), 0.85),
     "dppo": Row("diffusion_mlp", 2000, ("algorithm=dppo", "training.steps=300000"), 0.90),
     "resip": Row("flow_mlp", 1000, ("algorithm=resip", "algorithm.steps=4", "training.steps=500000"), 0.90),
+    "dsrl": Row("flow_mlp", 1000, ("algorithm=dsrl", "algorithm.steps=4"), 0.85),
     "demo_reset": Row(None, 0, ("algorithm=demo_reset", "training.steps=1000000"), 0.80),
 }
 NEW = {
