@@ -14,6 +14,7 @@ FILES = (
     "encoder.onnx",
     "parts.onnx",
     "denoiser.onnx",
+    "steering.onnx",
     "export.json",
     "contract.json",
     "provenance.json",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from robot_rl import evaluate, train
+from robot_rl import evaluate, export, train
 from robot_rl.checkpoint import ResumeError
 from robot_rl.cli import compose
 from robot_rl.datasets import EpisodeStore
@@ -198,6 +198,36 @@ def test_an_off_policy_training_stopped_and_resumed_is_bit_equal(
     for which in ("last", "best"):
         whole, stopped = _weights(tmp_path / "whole", which), _weights(tmp_path / "stopped", which)
         assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_a_steered_policy_is_stopped_resumed_evaluated_and_exported(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from robot_rl.rl.off_policy_learner import OffPolicyLearner
+
+    original, run = OffPolicyLearner.iterate, tmp_path / "run"
+    options = [each for each in OFF_POLICY if not each.startswith("network")]
+    options += ["algorithm=dsrl", f"policy={base}", f"output={run}", "algorithm.width=16"]
+
+    def iterate(self: OffPolicyLearner) -> dict[str, float]:
+        row = original(self)
+        if self.iterations == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OffPolicyLearner, "iterate", iterate)
+        assert main(compose("finetune", options)) == 130
+    assert main(compose("finetune", options)) == 0
+    assert [row["step"] for row in _rows(run)] == [0, 32, 64, 96, 128]
+    before, after = load_policy(base).state_dict(), load_policy(run / "checkpoints" / "last").state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert any(name.startswith("steering.") for name in after)
+    pytest.importorskip("onnx")
+    assert all(export.main([str(run), str(tmp_path / "exported")]) == 0 for _ in range(2))  # written over, too
+    again = [f"policy={tmp_path / 'exported'}", f"output={tmp_path / 'again'}", "episodes=2", "videos=0"]
+    assert evaluate.main(compose("evaluate", again)) == 0
 
 
 def test_errors_of_off_policy_methods_come_before_any_work(base: Path, tmp_path: Path) -> None:
