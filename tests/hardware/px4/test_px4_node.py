@@ -1,5 +1,6 @@
 """The flight through real processes over DDS, in lockstep: node of the Supervisor, twin, and a source in this one."""
 
+import math
 import subprocess
 import sys
 import time
@@ -63,9 +64,11 @@ class Tower:
 
     def _act(self):
         if self.action is not None:
-            if self.source.lease is None and self.status.get("state") in ("ready", "held"):
-                self.source.acquire()
             action = self.action(self.graph.now()) if callable(self.action) else self.action
+            # Who has lost the lease over what are no numbers does not ask again: the vehicle would wait for it.
+            asks = self.status.get("state") in ("ready", "held") and all(map(math.isfinite, action))
+            if self.source.lease is None and asks:
+                self.source.acquire()
             self.source.propose(action, self.graph.now())
 
     def wait(self, condition):
