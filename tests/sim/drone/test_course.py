@@ -59,6 +59,7 @@ def test_a_corridor_bends_and_climbs_within_its_bounds_and_anew_for_each_seed():
     assert (make_course(task).yaws == 0).all()
 
 
+@pytest.mark.slow
 def test_the_expert_reaches_the_end_of_the_corridor_and_the_goal_is_seen():
     with sim.make_vector({"task": "drone/corridor", "randomization": "visual"}, 16) as venv:
         observation, info = venv.reset(seed=range(16))

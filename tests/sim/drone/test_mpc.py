@@ -43,6 +43,7 @@ def test_its_model_foresees_the_flight(vehicle):
     assert abs(state[6:10] @ moved[6:10]) > np.cos(0.06 / 2)
 
 
+@pytest.mark.slow
 def test_tracks_the_figure_8_within_five_centimetres():
     for vehicle in ("x500", "px4_sih", "cf21B_500"):
         (final,) = fly_all({"task": "drone/figure8", "robot": vehicle}, 1, [0])
