@@ -23,6 +23,7 @@ from robot_rl.optimizer import build_optimizer, set_learning_rate, warmup_cosine
 from robot_rl.policies import Policy
 from robot_rl.policies.draw import BatchPart
 from robot_rl.processes import Processes
+from robot_rl.seed import mixed
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -237,9 +238,9 @@ class Training:
 
     def _draws(self, step: int, start: int, rows: int, total: int) -> torch.Generator:
         """The generator of some rows of a step's batch. Also seeds torch's global one, from which dropout draws."""
-        torch.manual_seed(_seed(self.seed, step, start, 1))
+        torch.manual_seed(mixed(self.seed, step, start, 1))
         generator = BatchPart(start, rows, total, self.processes.device)
-        generator.manual_seed(_seed(self.seed, step))
+        generator.manual_seed(mixed(self.seed, step))
         return generator
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -277,7 +278,3 @@ def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         key: _to(value, device) if isinstance(value, Mapping) else value.to(device, non_blocking=True)
         for key, value in batch.items()
     }
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

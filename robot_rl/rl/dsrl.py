@@ -19,6 +19,7 @@ from robot_rl.policies import Policy, PolicyError, draw
 from robot_rl.policies.ddim import DDIM
 from robot_rl.policies.flow_matching import FlowMatching
 from robot_rl.rl.critic_ensemble import CriticEnsemble, least_of
+from robot_rl.rl.extended import extended
 from robot_rl.rl.off_policy_method import OffPolicyMethod, Values
 
 
@@ -51,9 +52,7 @@ class DSRL(OffPolicyMethod):
             )
         steering = {"bound": bound, "width": width, "depth": depth}
         process = {**policy.config["process"], **({} if steps is None else {"steps": steps})}
-        steered = Policy({**policy.config, "process": process, "steering": steering}, policy.contract)
-        steered = steered.to(policy.device).eval().requires_grad_(False)
-        steered.load_state_dict(policy.state_dict(), strict=False)  # all but the steering
+        steered = extended(policy, process=process, steering=steering).requires_grad_(False)
         super().__init__(steered, execute)
         assert steered.steering is not None
         self.steering = steered.steering.requires_grad_(True)

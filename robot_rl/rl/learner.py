@@ -26,6 +26,7 @@ from robot_rl.rl.environments import Environments
 from robot_rl.rl.method import Method
 from robot_rl.rl.moments import RewardScale, RunningMoments
 from robot_rl.rl.on_policy import ActorCritic, Settings, Update, build_optimizer, estimate
+from robot_rl.seed import mixed
 
 ENVIRONMENTS = "environments.safetensors"
 
@@ -157,5 +158,4 @@ class Learner:
         policy.encoder.normalizer.fit(features, statistics, "mean_std")
 
     def _generator(self, purpose: int) -> torch.Generator:
-        words = np.random.SeedSequence((self.seed, self.iterations, purpose)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+        return torch.Generator().manual_seed(mixed(self.seed, self.iterations, purpose))

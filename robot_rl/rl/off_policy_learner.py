@@ -28,6 +28,7 @@ from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.replay import Replay, symmetric
+from robot_rl.seed import mixed
 
 STORE = "replay.zarr"
 """In the run folder."""
@@ -253,8 +254,7 @@ class OffPolicyLearner:
         return {"center": normalizer.center, "spread": normalizer.spread}
 
     def _generator(self) -> torch.Generator:
-        words = np.random.SeedSequence((self.seed, self.iterations)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+        return torch.Generator().manual_seed(mixed(self.seed, self.iterations))
 
 
 def _check_demonstrations(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robot_rl.policies import Policy, PolicyError
 from robot_rl.policies.flow_matching import FlowMatching
+from robot_rl.rl.extended import extended
 from robot_rl.rl.method import Method, mean_executed
 
 
@@ -40,8 +41,7 @@ class ReinFlow(Method):
         if not (0 <= hold <= 1 and 0 <= fall <= 1):
             raise PolicyError(f"algorithm: expected hold and fall from 0 to 1, got {hold} and {fall}")
         noisy = {**process, "steps": steps, "learned_noise": True, "chain_std": std_max, "chain_std_min": std_min}
-        self.policy = Policy({**policy.config, "process": noisy}, policy.contract).to(policy.device).eval()
-        self.policy.load_state_dict(policy.state_dict(), strict=False)  # all but the noise network, if it is new
+        self.policy = extended(policy, process=noisy)  # its noise network, if that is new, begins at random
         assert isinstance(self.policy.process, FlowMatching)
         assert self.policy.process.noise is not None
         self.noise = self.policy.process.noise

@@ -22,7 +22,9 @@ from robot_rl.policies.correction import BASE_ACTION, Correction
 from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.prediction import new_generator, predict
 from robot_rl.rl.environments import Environments, Observation
+from robot_rl.rl.extended import extended
 from robot_rl.rl.method import Method, sum_executed
+from robot_rl.seed import mixed
 
 
 class ResiP(Method):
@@ -52,9 +54,9 @@ class ResiP(Method):
         if steps is not None and "steps" not in policy.config["process"]:
             raise PolicyError(f"algorithm.steps: a policy of kind {policy.config['process']['name']} makes no steps")
         process = policy.config["process"] | ({} if steps is None else {"steps": steps})
-        config = {**policy.config, "process": process}
-        self.base = _frozen(config, policy)
-        self.whole = _frozen({**config, "residual": {"scale": scale, "policy": residual}}, policy)
+        self.base = extended(policy, process=process).requires_grad_(False)
+        corrected = {"scale": scale, "policy": residual}
+        self.whole = extended(policy, process=process, residual=corrected).requires_grad_(False)
         assert self.whole.residual is not None
         assert self.whole.correction is not None
         self.correction = self.whole.correction
@@ -69,12 +71,6 @@ class ResiP(Method):
 
     def condense(self, log_density: Tensor, counted: Tensor) -> Tensor:
         return sum_executed(log_density, counted)
-
-
-def _frozen(config: Mapping[str, Any], policy: Policy) -> Policy:
-    made = Policy(config, policy.contract).to(policy.device).eval().requires_grad_(False)
-    made.load_state_dict(policy.state_dict(), strict=False)  # all but the residual
-    return made
 
 
 def _begun(residual: Policy, base: Policy, log_std: float) -> Policy:
@@ -192,7 +188,7 @@ class FrozenPolicy:
         if (request := self._runner.request()) is not None:
             envs = request.envs
             chosen = zip(self._seed[envs].tolist(), self._chunks[envs].tolist(), strict=True)
-            generators = [new_generator(self._policy, _mixed(seed, number)) for seed, number in chosen]
+            generators = [new_generator(self._policy, mixed(seed, number)) for seed, number in chosen]
             self._chunk[envs] = predict(self._policy, request.observation, generators)
             self._runner.deliver(request.id, self._chunk[envs])
             self._chunks[envs] += 1
@@ -203,7 +199,3 @@ class FrozenPolicy:
     def _with_action(self, observation: Mapping[str, NDArray[Any]]) -> Observation:
         seen = {name: observation[name] for name in self.contract.observation if name != BASE_ACTION}
         return {**seen, BASE_ACTION: self._correction.normalize(self._action)}
-
-
-def _mixed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> np.uint64(1))

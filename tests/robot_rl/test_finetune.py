@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import signal
@@ -105,19 +106,19 @@ def test_the_best_checkpoint_is_kept(base: Path, tmp_path: Path, monkeypatch: py
     assert load_provenance(tmp_path / "run")["training"]["step"] == 128
 
 
-def _stop_after(monkeypatch: pytest.MonkeyPatch, iterations: int) -> None:
+def _stop_after(monkeypatch: pytest.MonkeyPatch, iterations: int, learner: str = "learner.Learner") -> None:
     """Let Ctrl-C arrive during that iteration."""
-    from robot_rl.rl.learner import Learner
+    module, name = learner.split(".")
+    kind: Any = getattr(importlib.import_module(f"robot_rl.rl.{module}"), name)
+    original = kind.iterate
 
-    original = Learner.iterate
-
-    def iterate(self: Learner) -> dict[str, float]:
+    def iterate(self: Any) -> dict[str, float]:
         row = original(self)
         if self.iterations == iterations:
             os.kill(os.getpid(), signal.SIGINT)
         return row
 
-    monkeypatch.setattr(Learner, "iterate", iterate)
+    monkeypatch.setattr(kind, "iterate", iterate)
 
 
 @pytest.mark.parametrize(
@@ -178,19 +179,9 @@ def test_rlpd_learns_from_demonstrations_and_keeps_all_it_does(reach_store: Make
 def test_an_off_policy_training_stopped_and_resumed_is_bit_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from robot_rl.rl.off_policy_learner import OffPolicyLearner
-
     _off_policy(tmp_path / "whole", "sac")
-    original = OffPolicyLearner.iterate
-
-    def iterate(self: OffPolicyLearner) -> dict[str, float]:
-        row = original(self)
-        if self.iterations == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return row
-
     with monkeypatch.context() as patch:
-        patch.setattr(OffPolicyLearner, "iterate", iterate)
+        _stop_after(patch, 3, "off_policy_learner.OffPolicyLearner")
         assert _off_policy(tmp_path / "stopped", "sac") == 130
     assert _off_policy(tmp_path / "stopped", "sac") == 0
     assert "Going on after step 96" in capsys.readouterr().out
@@ -204,20 +195,12 @@ def test_an_off_policy_training_stopped_and_resumed_is_bit_equal(
 def test_a_steered_policy_is_stopped_resumed_evaluated_and_exported(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from robot_rl.rl.off_policy_learner import OffPolicyLearner
-
-    original, run = OffPolicyLearner.iterate, tmp_path / "run"
+    run = tmp_path / "run"
     options = [each for each in OFF_POLICY if not each.startswith("network")]
     options += ["algorithm=dsrl", f"policy={base}", f"output={run}", "algorithm.width=16"]
 
-    def iterate(self: OffPolicyLearner) -> dict[str, float]:
-        row = original(self)
-        if self.iterations == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return row
-
     with monkeypatch.context() as patch:
-        patch.setattr(OffPolicyLearner, "iterate", iterate)
+        _stop_after(patch, 3, "off_policy_learner.OffPolicyLearner")
         assert main(compose("finetune", options)) == 130
     assert main(compose("finetune", options)) == 0
     assert [row["step"] for row in _rows(run)] == [0, 32, 64, 96, 128]

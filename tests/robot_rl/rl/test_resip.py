@@ -55,12 +55,12 @@ def test_the_frozen_policy_executes_its_chunks(obs_horizon: int) -> None:
     plain, _ = alone.reset(seed=7)
     seed, chunks = info["seed"].copy(), np.zeros(3, np.int64)
     runner = ChunkRunner(policy, 3, execute=3)
-    from robot_rl.rl.resip import _mixed
+    from robot_rl.seed import mixed
 
     for _ in range(12):
         runner.observe(plain)
         if (request := runner.request()) is not None:
-            numbers = [_mixed(int(seed[env]), int(chunks[env])) for env in request.envs]
+            numbers = [mixed(int(seed[env]), int(chunks[env])) for env in request.envs]
             generators = [new_generator(policy, number) for number in numbers]
             runner.deliver(request.id, predict(policy, request.observation, generators))
             chunks[request.envs] += 1
