@@ -20,6 +20,7 @@ process:                    # one of
    chain_eta: 1.0, chain_std_min: 0.1}
   {name: gaussian, std_min: 0.01, temperature: 0.0}
   {name: tanh_gaussian, log_std_min: -5.0, log_std_max: 2.0, std_width: 64}
+  {name: bernoulli}                                         # of a classifier: probabilities instead of actions
 denoiser:                   # one of
   {name: mlp, width: 256, depth: 3, time_features: 64, conditioning: concat | film, dropout: 0.0}
   {name: unet1d, widths: [256, 512, 1024], kernel: 5, groups: 8, time_features: 256, scale: true}
@@ -50,6 +51,7 @@ from torch import Tensor, nn
 from robot_rl.datasets.contract import Contract, satisfies
 from robot_rl.policies import draw
 from robot_rl.policies.augmentation import Augmentation
+from robot_rl.policies.bernoulli import Bernoulli
 from robot_rl.policies.chain import Chain
 from robot_rl.policies.cnn import CNN
 from robot_rl.policies.configuration import PolicyError, complete, construct, options, plain, resolve
@@ -83,7 +85,7 @@ class LowDim:
 
 PROCESSES: dict[str, type[Process]] = {
     "flow_matching": FlowMatching, "shortcut": Shortcut, "ddpm": DDPM, "ddim": DDIM, "gaussian": Gaussian,
-    "tanh_gaussian": TanhGaussian,
+    "tanh_gaussian": TanhGaussian, "bernoulli": Bernoulli,
 }  # fmt: skip
 DENOISERS: dict[str, type] = {
     "mlp": MLP, "unet1d": UNet1D, "transformer": Transformer, "perceptron": Perceptron, "staged": Staged,

@@ -41,7 +41,9 @@ from robot_rl.rl.methods import OFF_POLICY, build_method, build_off_policy, fres
 from robot_rl.rl.off_policy import OffPolicySettings
 from robot_rl.rl.off_policy_learner import STORE, OffPolicyLearner
 from robot_rl.rl.on_policy import FinetuneError, Settings
+from robot_rl.rl.success_detector import DetectedSuccess
 from robot_rl.rollout import FIRST_VALIDATION_SEED, run_episodes, without_unseen_cameras
+from robot_rl.success_source import SuccessSource
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -52,7 +54,7 @@ COLUMNS = (
     "success_rate", "mean_return", "train_success_rate", "train_return", "actor_loss", "critic_loss", "entropy",
     "clipped", "kl", "first_ratio_error", "explained_variance", "reward_scale", "learning_rate", "epochs", "updates",
     "decisions", "mean_value", "temperature", "distillation_loss", "replay_steps", "intervention_rate",
-    "evaluation_steps", "steps_per_second",
+    "task_success_rate", "false_success_rate", "missed_success_rate", "evaluation_steps", "steps_per_second",
 )  # fmt: skip
 
 
@@ -70,22 +72,29 @@ def main(config: DictConfig) -> int:
         if plain[key] < least:
             raise FinetuneError(f"{key}={plain[key]}: expected at least {least}")
     torch.set_num_threads(plain["threads"])
+    source = SuccessSource.load(plain["success"], settings.num_envs, find_device(plain["device"]))
+    if plain["name"] == "demo_reset" and not source.is_task:
+        raise FinetuneError("demo_reset: episodes begin in states that know no detector; leave success=task")
     base, demonstrations = _load_base(plain), _load_demonstrations(plain)
     changes = {key: plain[key] for key in ("task", "robot", "controller", "randomization")} | (
         plain["environment"] or {}
     )
     spec = _environment(base, changes)
+    stepped = source.stepped(spec)
     began_with = "new" if base is None else base.name.replace("/", "-")
     task = str(spec["task"]).replace("/", "-")
     folder = Path(plain["output"] or f"runs/finetune/{plain['name']}-{began_with}-{task}-seed{plain['seed']}")
-    began_with_data = _describe(base, demonstrations)
+    began_with_data = _describe(base, demonstrations, source)
     with run_folder.claimed(folder):
         stage = run_folder.judge(folder, plain, began_with_data, plain["resume"], plain["overwrite"])
         if stage == "finished" and (folder / "evaluation" / "results.json").exists():
             print(f"{folder} holds this training, finished. For another one choose output= or overwrite=true.")
             return 0
-        with _environments(spec, base, settings, plain["processes"]) as environments:
-            run = _Run(folder, plain, settings, base, demonstrations, spec, environments)
+        with (
+            _environments(stepped, base, source, settings, plain["processes"]) as made,
+            source.surround(made, spec) as environments,
+        ):
+            run = _Run(folder, plain, settings, base, demonstrations, spec, source, environments)
             if stage == "begin":
                 run_folder.begin(folder, plain)
             opened: AbstractContextManager[Any] = nullcontext()
@@ -103,10 +112,10 @@ class _Run:
 
     def __init__(
         self, folder: Path, plain: dict[str, Any], settings: Settings | OffPolicySettings, base: Candidate | None,
-        demonstrations: Recordings | None, spec: dict[str, Any], environments: Any,
+        demonstrations: Recordings | None, spec: dict[str, Any], source: SuccessSource, environments: Any,
     ) -> None:  # fmt: skip
         self.folder, self.plain, self.settings, self.base = folder, plain, settings, base
-        self.demonstrations = demonstrations
+        self.demonstrations, self.source, self.environments = demonstrations, source, environments
         self.spec: dict[str, Any] = spec
         self.made_by = provenance(("robot_rl", "torch", "numpy", "mujoco"))
         torch.manual_seed(plain["seed"])
@@ -122,7 +131,7 @@ class _Run:
             execute = settings.execute or max(1, policy.action_horizon // 2)
             self.learner = OffPolicyLearner(
                 build_off_policy(name, plain["algorithm"], policy, execute), environments, settings, folder / STORE,
-                plain["seed"], seed, demonstrations, spec, new=base is None,
+                plain["seed"], seed, demonstrations, source.stepped(spec), new=base is None,
             )  # fmt: skip
         else:
             method = build_method(name, plain["algorithm"], policy)
@@ -162,6 +171,8 @@ class _Run:
             while not learner.finished and not stop:
                 started, before = time.perf_counter(), learner.steps
                 row = learner.iterate()
+                if isinstance(self.environments, DetectedSuccess):
+                    row |= self.environments.take_log()
                 row["steps_per_second"] = (learner.steps - before) / (time.perf_counter() - started)
                 if learner.iterations % settings.evaluate_every == 0 or learner.finished:
                     row |= self._evaluate()
@@ -202,7 +213,7 @@ class _Run:
         return {**row, "evaluation_steps": self.results["evaluation_steps"]}
 
     def _save_last(self) -> None:
-        state = {"results": self.results, "recordings": _describe(self.base, self.demonstrations)}
+        state = {"results": self.results, "recordings": _describe(self.base, self.demonstrations, self.source)}
 
         def write(folder: Path) -> None:
             self._write_policy(folder)
@@ -313,17 +324,19 @@ def _environment(base: Candidate | None, changes: Mapping[str, Any]) -> dict[str
 
 
 def _environments(
-    spec: Mapping[str, Any], base: Candidate | None, settings: Settings | OffPolicySettings, processes: int | None
+    spec: Mapping[str, Any], base: Candidate | None, source: SuccessSource, settings: Settings | OffPolicySettings,
+    processes: int | None,
 ) -> Any:  # fmt: skip
     from robot_rl import sim
 
-    seen = spec if base is None else without_unseen_cameras(spec, base.policy)
+    watched = source.classifier is not None and source.classifier.policy.contract.cameras
+    seen = spec if base is None or watched else without_unseen_cameras(spec, base.policy)
     return sim.make_vector(seen, settings.num_envs, processes)
 
 
-def _describe(base: Candidate | None, demonstrations: Recordings | None) -> list[dict[str, Any]]:
+def _describe(base: Candidate | None, demonstrations: Recordings | None, source: SuccessSource) -> list[dict[str, Any]]:
     """What a resumed run has to begin with again."""
-    recorded = [] if demonstrations is None else demonstrations.describe()
+    recorded = [*([] if demonstrations is None else demonstrations.describe()), *source.describe()]
     if base is None:
         return recorded
     content = (checkpoint_folder(base.path) / MODEL).read_bytes()

@@ -20,7 +20,7 @@ from robot_rl.differences import differences
 Stage = Literal["begin", "resume", "finished"]
 
 FREE = (
-    "output", "resume", "overwrite", "device", "threads", "dataset", "episodes", "processes",
+    "output", "resume", "overwrite", "device", "threads", "dataset", "episodes", "processes", "success.path",
     "training.workers", "training.log_every", "training.save_every",
 )  # fmt: skip
 """Configuration keys that say where and how a training runs, not what it computes: they may change on a resume."""

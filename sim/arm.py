@@ -27,7 +27,8 @@ class ArmEnv(gymnasium.Env):
     """One robosuite task with its robots, observed and commanded under a contract.
 
     Every episode is decided by the seed given to `reset` alone.
-    `terminated` is success, `truncated` the end of the horizon or a simulation that diverged (`info["diverged"]`).
+    `terminated` is success, unless `ends_at_success` is false. `truncated` is the end of the horizon, or a simulation
+    that diverged (`info["diverged"]`).
 
     Args:
         spec: task name or mapping, see `robot_rl.sim.spec.resolve`.
@@ -139,7 +140,8 @@ class ArmEnv(gymnasium.Env):
         observation = self._observation.read()
         if self._randomizer is not None:
             observation = self._disturbance.advance(observation)
-        return observation, float(success), success, diverged or self._steps >= self._horizon, info
+        terminated = success and self.spec["ends_at_success"]
+        return observation, float(success), terminated, diverged or self._steps >= self._horizon, info
 
     @property
     def success(self) -> bool:

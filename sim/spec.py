@@ -18,11 +18,12 @@ DEFAULTS: dict[str, Any] = {
     "observation": None,
     "rate_hz": 20,
     "horizon": None,
+    "ends_at_success": True,
     "randomization": None,
     "render_quality": "fast",
     "stepper": "fast",
 }
-"""What `resolve` fills in. A horizon of None is the task's own."""
+"""What `resolve` fills in. A horizon of None is the task's own. An episode that does not end at success goes on."""
 
 CHOICES = {"render_quality": ("fast", "full"), "stepper": ("fast", "robosuite")}
 
@@ -102,6 +103,7 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
             raise SpecError(f"{key}: expected one of {', '.join(choices)}; got {resolved[key]!r}")
     if not (isinstance(resolved["horizon"], int) and resolved["horizon"] > 0):
         raise SpecError(f"horizon: expected a positive number of steps, got {resolved['horizon']!r}")
+    check_end(resolved["ends_at_success"])
     check_cameras(resolved["cameras"])
     return _plain(resolved)
 
@@ -126,6 +128,16 @@ def decided(given: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mappin
         raise SpecError(f"render_quality: expected one of {expected}; got {resolved['render_quality']!r}")
     check_cameras(resolved["cameras"])
     return resolved
+
+
+def check_end(ends_at_success: Any) -> None:
+    """Refuse what is not true or false.
+
+    Raises:
+        SpecError: it is not.
+    """
+    if not isinstance(ends_at_success, bool):
+        raise SpecError(f"ends_at_success: expected true or false, got {ends_at_success!r}")
 
 
 def check_cameras(cameras: Any) -> None:

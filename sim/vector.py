@@ -161,6 +161,16 @@ class VectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray
         self._seconds += time.perf_counter() - started_at
         return observation, reward, terminated, truncated, info
 
+    def restart(self, indices: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[int, Info]]:
+        """Abandon the episodes of the environments named; each begins that of the next seed.
+
+        Returns:
+            All observations as they are then, and the infos of the resets, by environment.
+        """
+        self._rows.active[list(indices)] = False
+        started = self._begin_episodes(np.array(indices, np.int64))
+        return self._observation(), started
+
     @property
     def throughput(self) -> float:
         """Environment steps per second spent in `step` since the last reset, all environments together."""

@@ -248,6 +248,14 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         self._seconds += time.perf_counter() - started_at
         return self._copy(), reward, terminated, truncated, info
 
+    def restart(self, indices: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[int, Info]]:
+        """Abandon the episodes of the copies named, see `VectorEnv.restart`."""
+        self._active[list(indices)] = False
+        started = self._begin(list(indices))
+        if started:
+            self._see(np.isin(np.arange(self.num_envs), list(started)))
+        return self._copy(), started
+
     @property
     def throughput(self) -> float:
         """Environment steps per second spent in `step` since the last reset, all copies together."""

@@ -101,7 +101,8 @@ class Explorer:
             episode.success |= bool(info["success"][env])
             if over[env]:
                 final = {name: info["final_obs"][env][name] for name in self._names}
-                finished.append(self._finish(episode, final, bool(terminated[env])))
+                facts = info["facts"][env] if "facts" in info else {}
+                finished.append(self._finish(episode, final, bool(terminated[env]), facts))
                 seed = int(info["reset_info"][env]["seed"])
                 self._next_seed = max(self._next_seed, seed + 1)
                 self._open[env] = _Open(seed, [self._row(observation, env)])
@@ -160,7 +161,9 @@ class Explorer:
             rows = [episode.observation[max(0, len(episode.observation) - back)] for episode in self._open]
             self._observe({name: np.stack([row[name] for row in rows]) for name in self._names})
 
-    def _finish(self, episode: _Open, final: Observation, terminated: bool) -> tuple[int, Episode]:
+    def _finish(
+        self, episode: _Open, final: Observation, terminated: bool, facts: Mapping[str, Any]
+    ) -> tuple[int, Episode]:
         last = len(episode.action) - 1
         with self.writer.episode(task=self.task, source="policy", seed=episode.seed) as recorded:
             for step, action in enumerate(episode.action):
@@ -169,7 +172,7 @@ class Explorer:
                     terminated=terminated and step == last, truncated=not terminated and step == last,
                     policy_action=episode.proposed[step], intervened=episode.intervened[step],
                 )  # fmt: skip
-            number = recorded.finish(final, success=episode.success)
+            number = recorded.finish(final, success=episode.success, **facts)
         return number, Episode(float(sum(episode.reward)), episode.success, last + 1)
 
     def _intervene(self, proposed: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from robot_rl.policies import PolicyError
 from robot_rl.rl.environments import Environments
+from robot_rl.rl.success_detector import DetectedSuccess
 
 
 class UnderWay(Protocol):
@@ -67,6 +68,8 @@ class PatientExpert:
         for name, steps in (("patience", patience), ("stretch", stretch)):
             if steps < 1:
                 raise PolicyError(f"algorithm.{name}: expected at least 1 control step, got {steps}")
+        if isinstance(environments, DetectedSuccess):
+            environments = environments.environments
         if not isinstance(environments, WorldVectorEnv):
             raise PolicyError(
                 f"hil: nobody can take over in {environments.contract.name}; experts that do act in drone tasks and "

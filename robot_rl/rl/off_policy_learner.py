@@ -28,6 +28,7 @@ from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.replay import Replay, symmetric
+from robot_rl.rl.success_detector import rewarded
 from robot_rl.seed import mixed
 
 STORE = "replay.zarr"
@@ -238,7 +239,7 @@ class OffPolicyLearner:
             self._demonstrations = replay()
             for part in self._recorded.parts:
                 for number in part.training:
-                    self._demonstrations.add(part.store[int(number)])
+                    self._demonstrations.add(rewarded(self._environments, part.store[int(number)]))
         for episode in self.writer.store:
             self._add(episode)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from robot_rl.sim.spec import SpecError, decided
+from robot_rl.sim.spec import SpecError, check_end, decided
 
 if TYPE_CHECKING:
     from robot_rl.sim.lean.world import LeanWorld
@@ -17,8 +17,10 @@ TASKS = {
 }  # fmt: skip
 """Names of the tasks; of each the module of this folder and the class in it."""
 
-DEFAULTS: dict[str, Any] = {"horizon": None, "observation": None, "cameras": {}, "render_quality": "fast"}
-"""What `resolve` fills in. A horizon of None is the task's own."""
+DEFAULTS: dict[str, Any] = {
+    "horizon": None, "ends_at_success": True, "observation": None, "cameras": {}, "render_quality": "fast",
+}  # fmt: skip
+"""What `resolve` fills in. A horizon of None is the task's own. An episode that does not end at success goes on."""
 
 
 def task_class(name: str) -> type[LeanWorld]:
@@ -41,4 +43,5 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         resolved["horizon"] = world.HORIZON
     if not (isinstance(resolved["horizon"], int) and resolved["horizon"] > 0):
         raise SpecError(f"horizon: expected a positive number of steps, got {resolved['horizon']!r}")
+    check_end(resolved["ends_at_success"])
     return resolved

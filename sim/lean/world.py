@@ -51,6 +51,7 @@ class LeanWorld(ABC):
         model = mujoco.MjModel.from_xml_path(str(Path(__file__).parent / f"{scene}.xml"))
         self.physics = Physics(model, num)
         self.period, self.horizon = 1.0 / self.RATE_HZ, int(spec["horizon"])
+        self._ends_at_success = bool(spec["ends_at_success"])
         self._substeps = round(self.period / model.opt.timestep)
         self.steps, self.memory = np.zeros(num, np.int64), np.zeros((num, self.MEMORY))
         self._cameras = {camera: (int(size[0]), int(size[1])) for camera, size in spec["cameras"].items()}
@@ -107,6 +108,8 @@ class LeanWorld(ABC):
         reward, over, success = self.judge()
         diverged = ~np.isfinite(self.physics.qvel).all(1)
         over, success = over & ~diverged, success & ~diverged
+        if not self._ends_at_success:
+            over = over & ~success
         return np.where(diverged, 0.0, reward), over, ((self.steps >= self.horizon) & ~over) | diverged, success
 
     def observe(self, rows: np.ndarray) -> dict[str, np.ndarray]:

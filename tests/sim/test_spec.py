@@ -35,6 +35,8 @@ def test_files_carry_their_name(group):
         ({"task": "lift", "colour": 1}, "no such key in an environment: colour; known are: task, robot"),
         ({"task": "lift", "stepper": "slow"}, "stepper: expected one of fast, robosuite"),
         ({"task": "lift", "horizon": 0}, "horizon: expected a positive number"),
+        ({"task": "lift", "ends_at_success": 0}, "ends_at_success: expected true or false, got 0"),
+        ({"task": "peg", "ends_at_success": "no"}, "ends_at_success: expected true or false, got 'no'"),
         ({"task": "lift", "cameras": ["agentview"]}, "cameras: expected a mapping"),
         ({"task": "lift", "cameras": {"agentview": [84]}}, r"camera 'agentview': expected \[height, width\]"),
         ({"task": "lift", "cameras": {"agentview": 84}}, r"camera 'agentview': expected \[height, width\]"),

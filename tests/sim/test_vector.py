@@ -220,6 +220,19 @@ class TestEpisodes:
         assert first[1] == first[0] + 1
         assert first[0] != second[0]
 
+    @pytest.mark.parametrize("processes", [0, 2])
+    def test_an_episode_can_be_abandoned_for_the_next_one(self, processes):
+        with walks(3, processes) as venv:
+            venv.reset(seed=[0, 1, 2, 3])
+            kept = venv.step(np.zeros((3, 2)))[0]["position"]
+            observation, begun = venv.restart([1])
+            assert list(begun) == [1]
+            np.testing.assert_allclose(observation["position"][1], begun[1]["drawn"], rtol=1e-6)
+            np.testing.assert_array_equal(observation["position"][[0, 2]], kept[[0, 2]])
+            assert venv.step(np.zeros((3, 2)))[4]["seed"].tolist() == [0, 3, 2]
+            assert venv.restart([0])[1] == {}  # no seed is left
+            assert venv.step(np.zeros((3, 2)))[4]["seed"].tolist() == [-1, 3, 2]
+
     def test_results_are_copies(self):
         with walks(2, 1) as venv:
             observation, _ = venv.reset(seed=0)
