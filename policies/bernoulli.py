@@ -35,6 +35,10 @@ class Bernoulli(Process):
         known: Tensor | None,
         generator: torch.Generator | None,
     ) -> Tensor:
+        if not ((actions >= 0) & (actions <= 1)).all():
+            raise PolicyError(
+                "process: bernoulli learns labels from 0 to 1, got actions beyond; choose another process"
+            )
         logits = self._logits(denoiser, torch.zeros_like(actions), context)
         return binary_cross_entropy_with_logits(logits, actions, reduction="none")
 

@@ -27,7 +27,9 @@ def test_loss_is_the_cross_entropy_of_what_is_sampled(tmp_path) -> None:
     assert torch.equal(again.sample(again.encode({"place": place}))[:, 0], probability)
 
 
-def test_it_has_no_chain() -> None:
+def test_it_neither_acts_nor_learns_to() -> None:
     policy = Policy(CONFIG, CONTRACT).eval()
+    with pytest.raises(PolicyError, match="labels from 0 to 1"):
+        policy.loss({"observation": {"place": torch.zeros(2, 1, 1)}, "action": torch.full((2, 1, 1), -0.2)})
     with pytest.raises(PolicyError, match="does not act"):
         policy.chain(policy.encode({"place": torch.zeros(1, 1, 1)}))

@@ -177,6 +177,12 @@ def test_success_terminates_and_the_horizon_truncates():
     assert env.success
     _, reward, terminated, truncated, info = env.step(np.zeros(7))
     assert (reward, terminated, truncated, info["success"]) == (1.0, True, False, True)
+    env.spec["ends_at_success"] = False
+    env.reset(seed=0)
+    env.data.joint("cube_joint0").qpos[2] += 0.2
+    env.refresh()
+    _, reward, terminated, truncated, info = env.step(np.zeros(7))
+    assert (reward, terminated, truncated, info["success"]) == (1.0, False, False, True)
 
 
 def test_a_simulation_that_diverges_is_truncated(tmp_path, monkeypatch):
