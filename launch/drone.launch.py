@@ -5,7 +5,7 @@ ros2 service call /supervisor/home std_srvs/srv/Trigger         # takes off
 ros2 service call /supervisor/disengage std_srvs/srv/Trigger    # lands
 
 ros2 launch robot_rl drone.launch.py robot:=runs/deploy/deployment/robot.yaml policy:=runs/figure8 task:=drone/figure8
-ros2 service call /policy/start std_srvs/srv/Trigger            # once it is ready
+ros2 service call /policy/start std_srvs/srv/Trigger            # once it is ready; unflown it lands after some seconds
 
 Nothing moves until services are called. Without twin:=true PX4 has to be there, with its uXRCE-DDS agent in the same
 ROS domain. A policy that was trained in the simulator sees what its task computes from odometry, and needs task:=.

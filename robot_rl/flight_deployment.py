@@ -2,8 +2,8 @@
 
     idle -> take-off -> at the start of the task -> recording -> policy acts -> the task is over -> holds, goes back
 
-It stays in the air between flights. What the policy node finds by the vehicle's odometry is success, on the twin as on
-a vehicle; a person may say otherwise.
+It stays in the air between flights that follow each other at once; left alone it lands, and takes off again. What the
+policy node finds by the vehicle's odometry is success, on the twin as on a vehicle; a person may say otherwise.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 HAND_OVER = 100
 """Control steps that PX4 may take until it follows a policy, in which its task does not go on."""
 
-HOLDS = 6.0
-"""For how long the start of the task is held: PX4's position controller takes so long to come within 2 cm [s]."""
+HOLDS = 3
+"""So often the start of the task is held for `HOLD`: PX4's position controller takes so long to come within 2 cm."""
+
+HOLD = 2.0
+"""After which the way to the start is asked for again: a vehicle that is left alone lands [s]."""
 
 _HEARD = 0.5  # s; a status from before is no longer on its way
 _LANDS, _ARRIVES = 60.0, 120.0  # wall s
@@ -39,15 +42,23 @@ class FlightDeployment(Deployment):
                     "the emergency stop is latched; clear it with `ros2 service call /supervisor/clear …`"
                 )
             self.insist("supervisor/clear", _LANDS)
+        self._fly_to_start()
+        for _ in range(HOLDS):
+            self._hold()
+            self._fly_to_start()
+        self.set_parameter("policy", "seed", seed)
+
+    def _hold(self) -> None:
+        arrived = self._clock
+        self.wait(lambda: self._clock > arrived + HOLD, 60.0, "the vehicle to hold its position")
+
+    def _fly_to_start(self) -> None:
         self.insist("supervisor/home", _LANDS)
         asked = self._clock
         arrives = "the vehicle to be at the start of the task"
         self.wait(lambda: self._clock > asked + _HEARD and self.state != "homing", _ARRIVES, arrives)
         if self.state != "ready":
             raise DeployError(f"the vehicle did not get to the start of the task: {self.state} ({self._reason})")
-        arrived = self._clock
-        self.wait(lambda: self._clock > arrived + HOLDS, 60.0, "the vehicle to hold its position")
-        self.set_parameter("policy", "seed", seed)
 
 
 def file_for_task(robot: str, spec: Mapping[str, Any], seed: int, twin: bool) -> VehicleFile:

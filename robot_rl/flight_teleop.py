@@ -25,7 +25,9 @@ def flies(plain: Mapping[str, Any]) -> bool:
 
 
 def check_flight(plain: Mapping[str, Any]) -> None:
-    """Raises `FlightSessionError` for what only arms can do."""
+    """Raises `FlightSessionError` for what only arms can do, and what a vehicle would not wait for."""
+    from robot_rl.hardware.px4.vehicle_file import VehicleFile
+
     texts = {
         "policy": "correcting a policy by hand is not possible with a vehicle",
         "cameras": "cameras of a vehicle are not recorded yet",
@@ -35,6 +37,12 @@ def check_flight(plain: Mapping[str, Any]) -> None:
     }
     if wrong := [f"{key}: {text}; leave it out" for key, text in texts.items() if plain[key] is not None]:
         raise FlightSessionError("\n".join(wrong))
+    silence = VehicleFile.load(str(plain["robot"])).plan.patience.silence
+    if plain["countdown"] + 1.0 > silence:
+        raise FlightSessionError(
+            f"countdown={plain['countdown']}: nobody flies meanwhile, and after {silence:g} s (`patience.silence` in "
+            "the vehicle's file) the vehicle lands; count down for less"
+        )
     observed_flight(plain)
 
 

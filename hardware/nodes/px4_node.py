@@ -58,6 +58,9 @@ from robot_rl.sim.rotation import matrix_from_quaternion
 
 EXTERNAL_POSE = "external_pose"
 _ODOMETRY = "nav_msgs/msg/Odometry"
+SIMULATED_SILENCE = 120.0
+"""As `Patience.silence` where simulated time waits for proposals: it runs on, and fast, while sources start [s]."""
+
 _LANDS_WITHIN = 60.0  # s, after a signal
 _LOOK = 0.5  # s, between two looks for the vehicle's topics
 
@@ -264,10 +267,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         wait = _setting(
             graph, "wait_for_proposal", 0.0, "of every control period, for the twin's simulated time [wall s]"
         )
+        silence = _setting(
+            graph,
+            "silence",
+            0.0,
+            "in the air without a valid proposal, until the vehicle lands [s]; 0: as its file says",
+        )
+        silence = silence or (SIMULATED_SILENCE if wait > 0 else 0.0)
         steps = _setting(graph, "wait_for_device", False, "wait for a device, too: a scripted pilot is no person")
         try:
             robot = VehicleFile.load(name)
             robot = robot.with_controller(level) if level else robot
+            robot = robot.with_silence(silence) if silence else robot
             node = FlightNode(robot.for_policy(policy_contract(policy)) if policy else robot, wait > 0, steps)
         except (RobotFileError, ContractError, SupervisorError, ValueError, OSError) as error:
             for line in str(error).splitlines():

@@ -8,8 +8,9 @@ the device or holds `takeover`, also while a policy acts, which then loses it; t
 before it may move the robot again.
 
 A vehicle is flown by velocity: it takes off and flies to its home place by the word `home`, hovers while the device is
-at rest, holds its position while it is lost, and lands by `land`. It never takes off by itself: the way to the start,
-before and after an episode, is flown only by a vehicle that flies.
+at rest, holds its position while it is lost, and lands by `land`. A device at rest takes the vehicle, too, once it is
+at home, and when it comes back in time: the Supervisor lands a vehicle that nobody flies. It never takes off by itself:
+the way to the start, before and after an episode, is flown only by a vehicle that flies.
 
 Words come from the device and on `teleop/command` (std_msgs/msg/String); see `teleop.device` and `teleop.session`.
 Published:
@@ -113,6 +114,7 @@ class TeleopNode:
         self._reading: Reading | None = None
         self._moved, self._last_moved, self._leased = False, -np.inf, False
         self._awaits_rest, self._toggles = False, 0
+        self._keeps = False  # a vehicle is the person's also while the device is at rest
         self._stepped, self._deflected = -np.inf, False
         self._cues, self._problem = 0, ""
         self._chore: Iterator[Callable[[], bool]] | None = None
@@ -170,8 +172,11 @@ class TeleopNode:
             if self._source.lease is not None and self._where is not None:
                 self._move(reading, now)
             elif not self._moved:
-                self._source.release()  # asked for, but not granted before the person let go
                 self._awaits_rest = False
+                if self._keeps and self.state == "ready" and self._source.free:
+                    self._ask()
+                else:
+                    self._source.release()  # asked for, but not granted before the person let go
         except MappingError as error:
             self._lose(str(error))
 
@@ -195,7 +200,7 @@ class TeleopNode:
             self._toggles = 0 if self._flies else 1 - self._toggles
         elif word == "release":
             self._source.release("given back")
-            self._leased = False
+            self._leased = self._keeps = False
         else:
             self._obey(self.session.hear(word, self._graph.now()))
 
@@ -230,7 +235,7 @@ class TeleopNode:
             opening = self._opening or 0.0
             self._mapping.begin(self._where, opening if self._gripper_target is None else self._gripper_target)
             self._last_moved, self._stepped = now, now - self.period
-            self._problem = ""
+            self._problem, self._keeps = "", self._flies
             self.session.disturbed()
         elif self._leased and not leased:
             self._awaits_rest = True
@@ -287,6 +292,7 @@ class TeleopNode:
                 case _:
                     self._source.release(f"asked to {order.kind}")
                     self._leased, self._awaits_rest, self._toggles = False, True, 0
+                    self._keeps = self._flies and order.kind != "land"
                     if order.kind == "land":
                         self._begin(self._land())
                     elif self._flies:

@@ -220,7 +220,7 @@ class Patience:
         take_off: from arming until the home height.
         hand_over: for a change of the control level.
         status: since the last VehicleStatus.
-        held: in the air with nobody acting after a fault of the source, until the vehicle lands.
+        silence: in the air without a valid proposal, whoever holds the lease, until the vehicle lands by itself.
     """
 
     stream: float = 3.0
@@ -230,7 +230,7 @@ class Patience:
     take_off: float = 20.0
     hand_over: float = 1.5
     status: float = 1.5
-    held: float = 10.0
+    silence: float = 8.0
 
     def __post_init__(self) -> None:
         if self.stream <= 1.0 or min(getattr(self, item.name) for item in fields(self)) <= 0:
@@ -274,6 +274,11 @@ class FlightPlan:
         if slow > 0.1 + 1e-9:
             raise ValueError(
                 f"watchdog.action: with a tick at most 0.1 s, for PX4 goes on with stale rates; got {slow} s"
+            )
+        if self.patience.silence <= self.watchdog.action:
+            raise ValueError(
+                f"patience.silence: expected more than watchdog.action, {self.watchdog.action} s, after which the "
+                f"vehicle holds before it lands; got {self.patience.silence} s"
             )
 
     @classmethod

@@ -5,8 +5,7 @@
     command, status = supervisor.tick(now, telemetry)                         # every 10 ms
 
 Its states, leases, proposals and latched stop are those of `robot_rl.hardware.safety.supervisor`; what rest is to an
-arm, holding a position is to a vehicle, and `held` holds it until somebody acts again, or lands after a while. Within a
-state a flight has phases:
+arm, holding a position is to a vehicle. Within a state a flight has phases:
 
 | phase     | what is streamed                     | ends when                                                       |
 |-----------|--------------------------------------|-----------------------------------------------------------------|
@@ -24,9 +23,11 @@ state a flight has phases:
 |           | lands by itself                      |                                                                 |
 | yielded   | nothing                              | PX4 says that it is disarmed                                    |
 
-A fault of the source (actions or heartbeats stop) brakes and holds. A fault of the vehicle, of the estimate or of a
-limit lands and stays `stopped`. A pilot who changes the mode gets the vehicle at once: nothing is sent any more until
-`home()` is asked for on the ground. The same holds where PX4's own failsafe changes it; that is a stop, too.
+A fault of the source (actions or heartbeats stop) brakes and holds. Who comes back takes over again; but `silence`
+after the last valid proposal, or after the home place was reached or the way there broken off, the vehicle lands by
+itself, in whatever state it is and whoever holds the lease. A fault of the vehicle, of the estimate or of a limit lands
+and stays `stopped`. A pilot who changes the mode gets the vehicle at once: nothing is sent any more until `home()` is
+asked for on the ground. The same holds where PX4's own failsafe changes it; that is a stop, too.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ class FlightSupervisor(Supervision):
         self._slices = contract.action_slices
         self._telemetry = Telemetry()
         self.phase = Phase.GROUNDED
-        self._now, self._since, self._acted, self._left = (-math.inf,) * 4
+        self._now, self._since, self._acted = (-math.inf,) * 3
+        self._flown = -math.inf  # since when the vehicle has been in the air without a valid proposal
         self._fence = np.array(plan.limits.fence, float)
         self._action = np.zeros(contract.action_dim)
         self._start, self._anchor, self._yaw = np.zeros(3), np.zeros(3), 0.0
@@ -136,7 +138,8 @@ class FlightSupervisor(Supervision):
         if reason is not None:
             self.reject(reason)
             return reason
-        self._acted, self._accepted = now, self._accepted + 1
+        self._acted = self._flown = now
+        self._accepted += 1
         action = self._limit(proposal.action)
         self._limited += bool(np.abs(action - proposal.action).max() > 1e-6)
         self._action = action
@@ -247,13 +250,17 @@ class FlightSupervisor(Supervision):
         self._now = now
         self._take(telemetry, now)
         if back:
-            self._since, self._given, self._left = now, now, now
+            self._since, self._given = now, now
             self._desk.revoke()
             if self.phase in AIRBORNE | _ON_GROUND:
                 self._stop("clock went back")
         self._yield_or_ground()
         if fault := self._vehicle_fault(now):
             self._stop(fault)
+        elif self._is_forsaken(now):
+            if self._state is not State.HELD:
+                self._enter(State.HELD, f"no valid proposal for {self.plan.patience.silence:g} s")
+            self._land()
         elif fault := self._source_fault(now):
             self.hold(fault)
         elif self._state is State.READY and self._desk.expired(now):
@@ -363,6 +370,12 @@ class FlightSupervisor(Supervision):
             return "heartbeat of the lease stopped"
         return "actions stopped" if not 0 <= now - self._acted <= self.plan.watchdog.action else None
 
+    def _is_forsaken(self, now: float) -> bool:
+        """Whether nobody has flown the vehicle for too long. A climb counts as flown: it has its own limit of time."""
+        if self.phase not in AIRBORNE or self.phase is Phase.CLIMBING:
+            self._flown = now
+        return now - self._flown > self.plan.patience.silence
+
     def _advance(self, now: float) -> None:
         """Go on to the next phase where this one is over."""
         status, mode, patience = self._telemetry.status, self._telemetry.mode, self.plan.patience
@@ -397,10 +410,6 @@ class FlightSupervisor(Supervision):
                     self._go(Phase.HOLDING, now)
                 else:
                     self._stay_here()
-            case Phase.HOLDING:
-                self._left = now if self._state is not State.HELD else self._left
-                if self._state is State.HELD and now - self._left > patience.held:
-                    self._land()
             case Phase.LANDING:
                 lands = status is not None and status.nav_state == LAND
                 if not lands and now - self._given >= patience.answer:
@@ -545,7 +554,6 @@ class FlightSupervisor(Supervision):
     def _go(self, phase: Phase, now: float | None = None) -> None:
         self.phase, self._since = phase, self._now if now is None else now
         self._order, self._refused = None, ""
-        self._left = self._since
 
 
 def _mode(nav_state: int) -> str:

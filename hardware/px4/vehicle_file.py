@@ -123,6 +123,10 @@ class VehicleFile:
         plain = self.contract.to_dict() | {"controller": controller, "action": action}
         return replace(self, contract=Contract.from_dict(plain))
 
+    def with_silence(self, seconds: float) -> VehicleFile:
+        """The same vehicle, which lands when nobody has flown it for another time [s]."""
+        return replace(self, plan=replace(self.plan, patience=replace(self.plan.patience, silence=seconds)))
+
     def for_policy(self, contract: Contract) -> VehicleFile:
         """The same vehicle under the contract of a policy, whose observations may hold more than odometry gives."""
         return replace(self, contract=contract)

@@ -66,7 +66,7 @@ class Source:
         self._held, self._given_back = 0, 0
         self._sequence, self._lost_lease = 0, 0
         self._state, self._reason = "", "the Supervisor has not been heard yet"
-        self._followed = ""
+        self._followed, self._holder = "", ""
         self._heard = 0.0
         graph.subscribe(STATUS, DIAGNOSTICS, self._on_status, LATCHED)
         graph.timer(BEAT, self._beat)
@@ -80,6 +80,11 @@ class Source:
     def followed(self) -> bool:
         """Whether the Supervisor has followed an action under the lease that is held."""
         return self._lease is not None and self._followed.startswith(f"{self._lease}/")
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody holds the lease, as far as the Supervisor was heard."""
+        return not self._holder
 
     @property
     def state(self) -> str:
@@ -150,7 +155,7 @@ class Source:
 
     def _take(self, reason: str, values: Mapping[str, str]) -> None:
         self._state, self._reason = values.get("state", ""), reason
-        self._followed = values.get("followed", "")
+        self._followed, self._holder = values.get("followed", ""), values.get("token", "")
         self._held = int(values.get("lease", "0")) if values.get("token") == self._token else 0
         if self._lease is not None and self._held != self._lease:
             self._lose(self._reason)

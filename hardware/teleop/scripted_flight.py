@@ -104,7 +104,7 @@ class ScriptedFlight(Opened):
         if self._phase == "recording" and now - self._ended >= self._lost:
             word = "success"
         elif self._phase in ("idle", "done") and not self._busy:
-            if self._state == "ready" or (self._state in FLIES and self._done >= self._flights):
+            if self._state in ("ready", "intervening") or (self._state in FLIES and self._done >= self._flights):
                 word = "land" if self._done >= self._flights else "record"
             elif self._state == "idle" and not self._done:
                 word = "home"

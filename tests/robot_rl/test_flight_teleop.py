@@ -31,7 +31,7 @@ def replayed(folder, dataset):
     contract = folder.parent / "contract.json"
     nodes = {
         "px4_twin": {"real_time": False},
-        "px4": {"policy": str(contract), "use_sim_time": True, "wait_for_proposal": 1.5},
+        "px4": {"policy": str(contract), "use_sim_time": True, "wait_for_proposal": 1.5, "silence": 3600.0},
         "replay": {"robot": "px4", "dataset": str(dataset), "use_sim_time": True},
     }
     twin, supervisor, replay = (
@@ -103,6 +103,7 @@ def test_a_flight_by_hand_is_recorded_hovers_while_the_device_is_lost_and_is_flo
         (["policy=runs/figure8"], FlightSessionError, "policy: "),
         (["randomization=wide", "twin=true"], FlightSessionError, "randomization: "),
         (["observation=[joint_position]"], FlightSessionError, "there are position, velocity"),
+        (["countdown=8"], FlightSessionError, "after 8 s .* lands"),
         (["robot=px5"], RobotFileError, "px5"),
         (["real_time=false", "twin=true"], teleop.TeleopError, "only device=scripted"),
     ],

@@ -41,7 +41,7 @@ class Stick(Opened):
 
 
 class Rig:
-    def __init__(self, graph):
+    def __init__(self, graph, robot=PX4):
         self.graph, self.stick = graph, Stick()
         graph.endpoints = self.endpoints
         graph.client = lambda name, _: SimpleNamespace(
@@ -49,8 +49,8 @@ class Rig:
             call=lambda request, done, timeout=5.0: graph.call_soon(lambda: done(graph.services[name](request))),
         )
         self.twin = Px4Twin(load_vehicle(PX4.vehicle))
-        Px4TwinNode(graph, self.twin, PX4, real_time=True)
-        self.supervisor = FlightBinding(graph, FlightNode(PX4))
+        Px4TwinNode(graph, self.twin, robot, real_time=True)
+        self.supervisor = FlightBinding(graph, FlightNode(robot))
         settings = Settings(frame="heading", linear_speed=1.0, angular_speed=1.0)
         self.session = RecordingSession(countdown=0.2)
         self.node = TeleopNode(graph, PX4, self.stick, FlightMapping(PX4.contract, settings), self.session)
@@ -77,7 +77,7 @@ class Rig:
     def take_off(self):
         self.graph.step(1.5)
         self.say("home")
-        self.wait(lambda: self.state == "ready" and self.status["busy"] == "False")
+        self.wait(lambda: self.state in ("ready", "intervening") and self.status["busy"] == "False")
 
     @property
     def state(self):
@@ -176,6 +176,34 @@ def test_a_lost_device_leaves_the_vehicle_where_it_is_until_it_has_been_at_rest(
     rig.say("clear")
     rig.graph.step(0.5)
     assert rig.state == "idle"
+
+
+@pytest.mark.slow
+def test_a_vehicle_hovers_under_a_device_at_rest_and_lands_without_one(local_graph):
+    rig = Rig(local_graph(), PX4.with_silence(2.0))
+    rig.take_off()
+    rig.graph.step(4.0)
+    assert (rig.state, rig.twin.landed) == ("intervening", False)
+    hover = rig.twin.true.position.copy()
+    rig.stick.lost = True
+    rig.graph.step(1.0)
+    assert rig.state == "ready"
+    rig.stick.lost = False  # back in time, and at rest
+    rig.graph.step(4.0)
+    assert rig.state == "intervening"
+    np.testing.assert_allclose(rig.twin.true.position, hover, atol=0.3)
+    rig.stick.lost = True
+    rig.wait(lambda: rig.state == "held")
+    rig.stick.lost = False  # too late
+    rig.wait(lambda: rig.state == "idle")
+    assert rig.twin.landed
+    assert not rig.twin.armed
+    assert "no valid proposal for 2 s" in rig.status["reason"]
+    # Who gives it back on purpose does not take it by being at rest.
+    rig.take_off()
+    rig.say("release")
+    rig.wait(lambda: rig.state == "idle")
+    assert rig.twin.landed
 
 
 @pytest.mark.slow
