@@ -26,6 +26,7 @@ CONFIGURED = {
     "train": "train a policy on episode stores",
     "finetune": "improve a policy by reinforcement learning in simulation",
     "classifier": "learn to recognise success, for finetune",
+    "act": "try what a learner elsewhere wants tried, and send it what happened",
     "evaluate": "measure a policy in simulation or on recorded data",
     "deploy": "run a policy on a robot through ROS 2, or on its simulated twin",
     "teleop": "move a robot or its twin with a device, and record episodes",
@@ -44,7 +45,7 @@ usage: robot-rl <command> [key=value ...]
 
 {commands}
 
-options of demo, collect, train, finetune, classifier, evaluate, deploy and teleop:
+options of demo, collect, train, finetune, classifier, act, evaluate, deploy and teleop:
   --help                what the command does, and every key with its default
   --show                print the composed configuration and stop
   --multirun            run every combination of comma-separated values: seed=0,1,2 policy=flow_mlp,diffusion_cnn

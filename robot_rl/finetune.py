@@ -17,9 +17,10 @@ evaluation at the end those from 100 000 on.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ from robot_rl.policies.checkpoint import MODEL, checkpoint_folder
 from robot_rl.processes import find_device
 from robot_rl.provenance import provenance
 from robot_rl.recordings import Recordings
+from robot_rl.rl.apart.learner import ApartLearner
+from robot_rl.rl.apart.pool import Pool
+from robot_rl.rl.apart.secret import FILE, VARIABLE, find, find_or_make
 from robot_rl.rl.learner import Learner
 from robot_rl.rl.methods import OFF_POLICY, build_method, build_off_policy, fresh_policy
 from robot_rl.rl.off_policy import OffPolicySettings
@@ -54,7 +58,8 @@ COLUMNS = (
     "success_rate", "mean_return", "train_success_rate", "train_return", "actor_loss", "critic_loss", "entropy",
     "clipped", "kl", "first_ratio_error", "explained_variance", "reward_scale", "learning_rate", "epochs", "updates",
     "decisions", "mean_value", "temperature", "distillation_loss", "replay_steps", "intervention_rate",
-    "task_success_rate", "false_success_rate", "missed_success_rate", "evaluation_steps", "steps_per_second",
+    "task_success_rate", "false_success_rate", "missed_success_rate", "evaluation_steps", "steps_per_second", "actors",
+    "staleness",
 )  # fmt: skip
 
 
@@ -71,10 +76,13 @@ def main(config: DictConfig) -> int:
     for key, least in (("seed", 0), ("threads", 1), ("episodes", 1)):
         if plain[key] < least:
             raise FinetuneError(f"{key}={plain[key]}: expected at least {least}")
+    apart = _wants_actors(plain)
     torch.set_num_threads(plain["threads"])
     source = SuccessSource.load(plain["success"], settings.num_envs, find_device(plain["device"]))
     if plain["name"] == "demo_reset" and not source.is_task:
         raise FinetuneError("demo_reset: episodes begin in states that know no detector; leave success=task")
+    if apart and not source.is_task:
+        raise FinetuneError("actors: what actors do is judged by their own task; leave success=task")
     base, demonstrations = _load_base(plain), _load_demonstrations(plain)
     changes = {key: plain[key] for key in ("task", "robot", "controller", "randomization")} | (
         plain["environment"] or {}
@@ -100,7 +108,7 @@ def main(config: DictConfig) -> int:
             opened: AbstractContextManager[Any] = nullcontext()
             if isinstance(run.learner, OffPolicyLearner):
                 opened = run.learner
-            with opened:
+            with opened, run.actors() if apart else nullcontext():
                 status = run.go(resume=stage != "begin")
         if status == 0:
             _compare(folder, base, changes, plain, run.learner.execute)
@@ -129,17 +137,46 @@ class _Run:
         self.learner: Learner | OffPolicyLearner
         if isinstance(settings, OffPolicySettings):
             execute = settings.execute or max(1, policy.action_horizon // 2)
-            self.learner = OffPolicyLearner(
-                build_off_policy(name, plain["algorithm"], policy, execute), environments, settings, folder / STORE,
-                plain["seed"], seed, demonstrations, source.stepped(spec), new=base is None,
+            given = {"network": policy.config, "name": name, "algorithm": plain["algorithm"]}
+            common = (
+                environments, settings, folder / STORE, plain["seed"], seed, demonstrations, source.stepped(spec),
+                base is None,
             )  # fmt: skip
+            method = build_off_policy(name, plain["algorithm"], policy, execute)
+            actors = plain["actors"]
+            if _wants_actors(plain):
+                self.learner = ApartLearner(
+                    method, *common, **given, host=actors["host"], port=actors["listen"] or 0,
+                    secret=lambda: find_or_make(actors["secret"], folder), say=_say_above_bar,
+                )  # fmt: skip
+            else:
+                self.learner = OffPolicyLearner(method, *common)
         else:
-            method = build_method(name, plain["algorithm"], policy)
+            on_policy = build_method(name, plain["algorithm"], policy)
             self.learner = Learner(
-                method, environments, settings, plain["seed"], seed, scale_observations=base is None
+                on_policy, environments, settings, plain["seed"], seed, scale_observations=base is None
             )  # fmt: skip
         self.learner.policy.config = {**self.learner.policy.config, "execute": self.learner.execute}
         self.results: dict[str, Any] = {"seconds": 0.0, "best": None, "evaluation_steps": 0, "success_rate": None}
+
+    @contextmanager
+    def actors(self) -> Iterator[None]:
+        """The actors of this machine, while the learner is open."""
+        learner, actors = self.learner, self.plain["actors"]
+        assert isinstance(learner, ApartLearner)
+        secret = actors["secret"] or (self.folder / FILE if VARIABLE not in os.environ else None)
+        near = "127.0.0.1" if actors["host"] == "0.0.0.0" else actors["host"]
+        arguments = [f"learner={near}:{learner.server.port}", f"num_envs={self.settings.num_envs}"]
+        if secret is not None:
+            arguments.append(f"secret='{secret}'")
+        if self.plain["processes"] is not None:
+            arguments.append(f"processes={self.plain['processes']}")
+        if actors["listen"] is not None:
+            host = actors["host"]
+            print(f"Waiting for actors: robot-rl act learner={host}:{learner.server.port} secret={secret or '…'}")
+        with Pool(actors["count"], self.folder / "actors", arguments) as pool:
+            learner.watch = pool.check
+            yield
 
     def go(self, resume: bool) -> int:
         """Train to the end or to an interrupt."""
@@ -147,6 +184,8 @@ class _Run:
             self.results = self.learner.load(self.folder / "checkpoints" / "last")["results"]
         self._introduce(resume)
         with Interrupt("Stopping after this iteration; press Ctrl-C again to stop at once.") as interrupt:
+            if isinstance(self.learner, ApartLearner):
+                self.learner.stopping = lambda: interrupt.requested is not None
             self._train(interrupt)
         if not self.learner.finished:
             print(
@@ -311,6 +350,33 @@ def _load_demonstrations(plain: Mapping[str, Any]) -> Recordings | None:
     if plain["name"] not in OFF_POLICY:
         raise FinetuneError(f"dataset= is of no use to {plain['name']}, which learns from its own experience alone")
     return Recordings([paths] if isinstance(paths, str) else paths, held_out=0.0)
+
+
+def _wants_actors(plain: Mapping[str, Any]) -> bool:
+    """Whether others act.
+
+    Raises:
+        FinetuneError: they cannot, or the numbers make no sense.
+    """
+    actors = plain["actors"]
+    if actors["count"] < 0 or not 0 <= (actors["listen"] or 0) < 2**16:
+        raise FinetuneError(
+            f"actors: expected count of at least 0 and listen a port, got {actors['count']} and {actors['listen']}"
+        )
+    wanted = actors["count"] > 0 or actors["listen"] is not None
+    if wanted and plain["name"] not in OFF_POLICY:
+        raise FinetuneError(
+            f"actors: {plain['name']} learns from what it does itself; {', '.join(OFF_POLICY)} can do so"
+        )
+    if wanted:
+        find(actors["secret"])
+    return wanted
+
+
+def _say_above_bar(text: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(text)
 
 
 def _environment(base: Candidate | None, changes: Mapping[str, Any]) -> dict[str, Any]:

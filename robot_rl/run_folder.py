@@ -20,14 +20,14 @@ from robot_rl.differences import differences
 Stage = Literal["begin", "resume", "finished"]
 
 FREE = (
-    "output", "resume", "overwrite", "device", "threads", "dataset", "episodes", "processes", "success.path",
+    "output", "resume", "overwrite", "device", "threads", "dataset", "episodes", "processes", "success.path", "actors",
     "training.workers", "training.log_every", "training.save_every",
 )  # fmt: skip
 """Configuration keys that say where and how a training runs, not what it computes: they may change on a resume."""
 
 _OURS = {
     "config.yaml", "metrics.json", "metrics.csv", "tensorboard", "checkpoints", "evaluation", "offline", "report.html",
-    "plots", "videos", "onnx", "replay.zarr",
+    "plots", "videos", "onnx", "replay.zarr", "actors", "actors.secret",
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ class _Open:
     success: bool = False
     proposed: list[NDArray[np.float32]] = field(default_factory=list)
     intervened: list[bool] = field(default_factory=list)
+    weights: list[int] = field(default_factory=list)
 
 
 class Explorer:
@@ -52,6 +53,7 @@ class Explorer:
 
     Attributes:
         interventions: control steps of all environments in which somebody took over.
+        weights: version of the parameters that act, to be kept in the facts of the episodes; None: it is not.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Explorer:
         self.runner = ChunkRunner(policy, environments.num_envs, execute=execute)
         self.execute = self.runner.execute
         self.intervener, self.interventions = intervener, 0
+        self.weights: int | None = None
         self._names = list(environments.contract.observation)
         self.begin(first_seed)
 
@@ -99,6 +102,8 @@ class Explorer:
             episode.intervened.append(bool(intervened[env]))
             episode.reward.append(float(reward[env]))
             episode.success |= bool(info["success"][env])
+            if self.weights is not None:
+                episode.weights.append(self.weights)
             if over[env]:
                 final = {name: info["final_obs"][env][name] for name in self._names}
                 facts = info["facts"][env] if "facts" in info else {}
@@ -172,7 +177,9 @@ class Explorer:
                     terminated=terminated and step == last, truncated=not terminated and step == last,
                     policy_action=episode.proposed[step], intervened=episode.intervened[step],
                 )  # fmt: skip
-            number = recorded.finish(final, success=episode.success, **facts)
+            acted = episode.weights
+            versions = {"weights": [acted[0], float(np.mean(acted)), acted[-1]]} if acted else {}
+            number = recorded.finish(final, success=episode.success, **{**facts, **versions})
         return number, Episode(float(sum(episode.reward)), episode.success, last + 1)
 
     def _intervene(self, proposed: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:

@@ -8,6 +8,7 @@ every episode that its store holds, and makes up for the updates that were lost.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,10 @@ class OffPolicyLearner:
         """Open the store for writing and begin the first episodes."""
         contract = self._environments.contract
         if not self._path.exists():
-            EpisodeStore.create(self._path, contract, {"environment": self._spec})
+            EpisodeStore.create(self._path, contract, {"environment": self._spec, "run": secrets.token_hex(8)})
         self.writer = EpisodeStore.append(self._path, contract)
         try:
-            task = str(self._spec.get("task", ""))
-            self.explorer = Explorer(
-                self.policy, self._environments, self.execute, self._first_seed, self.writer, task,
-                self._intervener,
-            )  # fmt: skip
+            self._open()
         except BaseException:
             self.writer.close()
             raise
@@ -112,22 +109,11 @@ class OffPolicyLearner:
             FinetuneError: a loss is not finite.
         """
         generator = self._generator()
-        self.episodes, began, taken = [], self.updates, self.explorer.interventions
-        for _ in range(self.settings.rollout_steps):
-            finished = self.explorer.step(self._act(generator))
-            self.steps += self._environments.num_envs
-            for number, episode in finished:
-                self.episodes.append(episode)
-                if self._own is not None:
-                    self._add(self.writer.store[number])
-            self._update(generator)
-        self.explorer.renew()
+        self.episodes, began = [], self.updates
+        seen = self._collect(generator)
         self.iterations += 1
-        row = self.updater.take_log() | {"updates": float(self.updates - began)}
+        row = self.updater.take_log() | {"updates": float(self.updates - began)} | seen
         row["replay_steps"] = float(self.writer.store.num_steps)
-        if self._intervener is not None:
-            made = self.settings.rollout_steps * self._environments.num_envs
-            row["intervention_rate"] = (self.explorer.interventions - taken) / made
         if self.episodes:
             row["train_return"] = float(np.mean([each.total_reward for each in self.episodes]))
             row["train_success_rate"] = float(np.mean([each.success for each in self.episodes]))
@@ -141,7 +127,7 @@ class OffPolicyLearner:
         """
         from safetensors.numpy import save_file
 
-        explorer, arrays = self.explorer.state()
+        explorer, arrays = self._where()
         arrays |= {f"target/{name}": value.cpu().numpy() for name, value in self.critics.target.state_dict().items()}
         arrays |= {f"normalizer/{name}": value.cpu().numpy() for name, value in self._normalizer().items()}
         state = {
@@ -180,16 +166,54 @@ class OffPolicyLearner:
         if state["learning"]:
             self._fit_normaliser = False
             self._read()
-        if len(store) == before:
+        self._go_on(state, arrays)
+        return state
+
+    def _open(self) -> None:
+        """Begin to collect."""
+        self.explorer = Explorer(
+            self.policy, self._environments, self.execute, self._first_seed, self.writer,
+            str(self._spec.get("task", "")), self._intervener,
+        )  # fmt: skip
+
+    def _collect(self, generator: torch.Generator) -> dict[str, float]:
+        """The control steps of an iteration, each with its updates; returns what is worth logging of them."""
+        taken = self.explorer.interventions
+        for _ in range(self.settings.rollout_steps):
+            finished = self.explorer.step(self._act(generator))
+            self.steps += self._environments.num_envs
+            for number, episode in finished:
+                self._finished(number, episode)
+            self._update(generator)
+        self.explorer.renew()
+        if self._intervener is None:
+            return {}
+        made = self.settings.rollout_steps * self._environments.num_envs
+        return {"intervention_rate": (self.explorer.interventions - taken) / made}
+
+    def _where(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Where collecting stands, for `_go_on`."""
+        return self.explorer.state()
+
+    def _go_on(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Collect from where `state` was saved, or behind what the store holds."""
+        store = self.writer.store
+        if len(store) == int(state["episodes"]) and state["explorer"]:
             self.steps = int(state["steps"])
             left = max(0, self.settings.steps - self.steps) + self.settings.rollout_steps * self._environments.num_envs
             self.explorer.load(state["explorer"], arrays, left)
         else:
-            # Killed after more episodes: those under way when it was saved are among them, or lost.
+            # Killed after more episodes, or others collected: those under way are among them, or lost.
             self.steps = store.num_steps
-            seeds = [int(store.facts(number)["seed"]) for number in range(len(store))]
-            self.explorer.begin(max(int(state["explorer"]["next_seed"]), *seeds) + self._environments.num_envs)
-        return state
+            used = [store.facts(number).get("seed") for number in range(len(store))]
+            following = int(state["explorer"].get("next_seed", self._first_seed))
+            self.explorer.begin(max([following, *(seed for seed in used if seed)]) + self._environments.num_envs)
+
+    def _finished(self, number: int, episode: Episode) -> None:
+        """An episode was committed to the store."""
+        self.episodes.append(episode)
+        if self._own is not None:
+            self._add(self.writer.store[number])
 
     def _act(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         act = self.method.act if self.steps >= self.settings.start_steps else self.method.begin

@@ -1,0 +1,69 @@
+"""`robot-rl act`: one actor of a learner that runs elsewhere, `robot-rl finetune … actors.listen=PORT`.
+
+What it records lies in a store of its own before it is sent. Killed or cut off, the same command goes on: what the
+learner has not acknowledged is sent again, and counted once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from robot_rl.interrupt import Interrupt
+from robot_rl.rl.apart.actor import Actor, build
+from robot_rl.rl.apart.link import Link
+from robot_rl.rl.apart.outbox import Outbox, open_store
+from robot_rl.rl.apart.secret import VARIABLE, find
+from robot_rl.rl.on_policy import FinetuneError
+from robot_rl.rollout import without_unseen_cameras
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(config: DictConfig) -> int:
+    """Act until the training is finished. Returns the exit status."""
+    from omegaconf import OmegaConf
+
+    from robot_rl import sim
+    from robot_rl.sim.spec import resolve
+
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    host, port = _address(plain["learner"])
+    for key in ("num_envs", "threads"):
+        if plain[key] < 1:
+            raise FinetuneError(f"{key}={plain[key]}: expected at least 1")
+    secret = find(plain["secret"])
+    if secret is None:
+        raise FinetuneError(f"secret= is missing: give the learner's actors.secret, or set {VARIABLE}")
+    torch.set_num_threads(plain["threads"])
+    link = Link(host, port, secret, lambda text: print(text, flush=True))
+    with Interrupt("Stopping after this step; what was recorded is kept. Ctrl-C again stops at once.") as interrupt:
+        try:
+            welcome = link.meet(lambda: interrupt.requested is not None)
+            if welcome is None:
+                return interrupt.exit_status
+            given = {key: plain[key] for key in ("task", "robot", "controller", "randomization") if plain[key]}
+            spec = resolve({**welcome.environment, **given, **(plain["environment"] or {})})
+            method = build(welcome)
+            seen = without_unseen_cameras(spec, method.policy)
+            with sim.make_vector(seen, plain["num_envs"], plain["processes"]) as environments:
+                store = open_store(Path(plain["output"]), welcome.run, environments.contract, spec)
+                outbox = Outbox(store)
+                print(f"{store}: actor {outbox.actor}, {welcome.name} on {spec['task']} for {host}:{port}", flush=True)
+                with Actor(welcome, method, environments, store, link) as actor:
+                    link.join(outbox, environments.contract)
+                    finished = actor.act(lambda: interrupt.requested is not None)
+        finally:
+            link.close()
+    print("The training is finished." if finished else f"Stopped; the same command goes on with {store}.")
+    return 0 if finished else interrupt.exit_status
+
+
+def _address(learner: str | None) -> tuple[str, int]:
+    host, _, port = (learner or "").rpartition(":")
+    if not host or not port.isdigit():
+        raise FinetuneError(f"learner={learner}: expected HOST:PORT, as the learner prints it")
+    return host, int(port)
