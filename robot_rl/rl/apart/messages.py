@@ -130,7 +130,7 @@ def encode(message: Message) -> bytes:
     content = {item.name: getattr(message, item.name) for item in fields(message)}
     arrays = content.pop("arrays", {})
     text = json.dumps({"kind": type(message).__name__, **content}, allow_nan=False).encode()
-    packed = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}) if arrays else b""
+    packed = save({name: np.asarray(value, order="C") for name, value in arrays.items()}) if arrays else b""
     return _LENGTH.pack(len(text)) + text + packed
 
 
