@@ -96,8 +96,8 @@ class Actor:
                 self._explorer.weights = news.version
             if news.waiting > self._ahead:
                 continue
-            for _ in self._explorer.step(self._chunks(news.begin)):
-                self._link.recorded()
+            for number, _ in self._explorer.step(self._chunks(news.begin)):
+                self._link.recorded(number)
         return False
 
     def _chunks(self, begin: bool) -> Callable[[Tensor], Tensor]:

@@ -62,7 +62,7 @@ class Link:
         self._changed = threading.Condition()
         self._news: Reply | None = None
         self._fresh: Arrays = {}
-        self._waiting, self._recorded, self._stopped = 0, False, False
+        self._committed, self._acknowledged, self._stopped = 0, 0, False
         self._failure: Exception | None = None
 
     def meet(self, stopping: Callable[[], bool] = lambda: False) -> Welcome | None:
@@ -75,8 +75,7 @@ class Link:
         pause, said = 0.1, False
         while not stopping():
             try:
-                connection = socket.create_connection(self._address, timeout=LONGEST_PAUSE)
-                keep_alive(connection)
+                connection = _connect(self._address)
                 self._channel = Channel(connection, self._secret, learner=False)
                 welcome = decode(self._channel.receive(), Welcome)
             except AccessError:
@@ -122,11 +121,10 @@ class Link:
             news = self._news
             return News(news.version, news.begin, news.finished, arrays, self._waiting)
 
-    def recorded(self) -> None:
-        """An episode was committed to the actor's store."""
+    def recorded(self, number: int) -> None:
+        """The episode of this number was committed to the actor's store."""
         with self._changed:
-            self._recorded = True
-            self._waiting += 1
+            self._committed = max(self._committed, number + 1)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -136,6 +134,10 @@ class Link:
             self._changed.notify_all()
         if self._channel is not None:
             self._channel.close()
+
+    @property
+    def _waiting(self) -> int:
+        return self._committed - self._acknowledged
 
     def _talk(self, outbox: Outbox, contract: Contract) -> None:
         try:
@@ -164,15 +166,25 @@ class Link:
         while True:
             outbox.acknowledge(reply.received)
             with self._changed:
-                self._news, self._waiting = reply, outbox.waiting
+                self._news, self._acknowledged = reply, reply.received
+                self._committed = max(self._committed, reply.received + outbox.waiting)
                 self._fresh = reply.arrays or self._fresh
-                self._recorded = False
                 self._changed.notify_all()
                 if reply.finished or self._stopped:
                     return
                 if not self._waiting:
-                    self._changed.wait_for(lambda: self._recorded or self._stopped, POLL)
+                    self._changed.wait_for(lambda: self._waiting > 0 or self._stopped, POLL)
             reply = _ask(channel, outbox.next(reply.version) or Poll(reply.version))
+
+
+def _connect(address: tuple[str, int]) -> socket.socket:
+    connection = socket.create_connection(address, timeout=LONGEST_PAUSE)
+    if connection.getsockname() == connection.getpeername():
+        # Where nobody listens, a socket that was given that very port as its own has connected to itself.
+        connection.close()
+        raise ConnectionRefusedError("nobody listens there")
+    keep_alive(connection)
+    return connection
 
 
 def _ask(channel: Channel, message: Message) -> Reply:

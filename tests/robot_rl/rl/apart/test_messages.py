@@ -63,7 +63,9 @@ def test_another_kind_is_named() -> None:
 
 def test_all_that_does_not_fit_is_named_at_once() -> None:
     with pytest.raises(MessageError) as raised:
-        decode(raw({"kind": "Reply", "received": True, "begin": 1, "finished": False, "code": "x", "arrays": {}}), Reply)
+        decode(
+            raw({"kind": "Reply", "received": True, "begin": 1, "finished": False, "code": "x", "arrays": {}}), Reply
+        )
     text = str(raised.value)
     assert "received: expected int, got bool True" in text
     assert "begin: expected bool, got int 1" in text
