@@ -17,7 +17,6 @@ from robot_rl.rl.apart.link import Link
 from robot_rl.rl.apart.outbox import Outbox, open_store
 from robot_rl.rl.apart.secret import VARIABLE, find
 from robot_rl.rl.on_policy import FinetuneError
-from robot_rl.rollout import without_unseen_cameras
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,8 +47,7 @@ def main(config: DictConfig) -> int:
             given = {key: plain[key] for key in ("task", "robot", "controller", "randomization") if plain[key]}
             spec = resolve({**welcome.environment, **given, **(plain["environment"] or {})})
             method = build(welcome)
-            seen = without_unseen_cameras(spec, method.policy)
-            with sim.make_vector(seen, plain["num_envs"], plain["processes"]) as environments:
+            with sim.make_vector(spec, plain["num_envs"], plain["processes"]) as environments:
                 store = open_store(Path(plain["output"]), welcome.run, environments.contract, spec)
                 outbox = Outbox(store)
                 print(f"{store}: actor {outbox.actor}, {welcome.name} on {spec['task']} for {host}:{port}", flush=True)

@@ -138,19 +138,17 @@ class _Run:
         if isinstance(settings, OffPolicySettings):
             execute = settings.execute or max(1, policy.action_horizon // 2)
             given = {"network": policy.config, "name": name, "algorithm": plain["algorithm"]}
-            common = (
-                environments, settings, folder / STORE, plain["seed"], seed, demonstrations, source.stepped(spec),
-                base is None,
-            )  # fmt: skip
+            common = (environments, settings, folder / STORE, plain["seed"], seed, demonstrations)
             method = build_off_policy(name, plain["algorithm"], policy, execute)
             actors = plain["actors"]
             if _wants_actors(plain):
                 self.learner = ApartLearner(
-                    method, *common, **given, host=actors["host"], port=actors["listen"] or 0,
+                    method, *common, _seen(spec, base, source), base is None, **given,
+                    host=actors["host"], port=actors["listen"] or 0,
                     secret=lambda: find_or_make(actors["secret"], folder), say=_say_above_bar,
                 )  # fmt: skip
             else:
-                self.learner = OffPolicyLearner(method, *common)
+                self.learner = OffPolicyLearner(method, *common, source.stepped(spec), base is None)
         else:
             on_policy = build_method(name, plain["algorithm"], policy)
             self.learner = Learner(
@@ -172,8 +170,8 @@ class _Run:
         if self.plain["processes"] is not None:
             arguments.append(f"processes={self.plain['processes']}")
         if actors["listen"] is not None:
-            host = actors["host"]
-            print(f"Waiting for actors: robot-rl act learner={host}:{learner.server.port} secret={secret or '…'}")
+            where = "HOST" if actors["host"] == "0.0.0.0" else actors["host"]
+            print(f"Waiting for actors: robot-rl act learner={where}:{learner.server.port} secret={secret or '…'}")
         with Pool(actors["count"], self.folder / "actors", arguments) as pool:
             learner.watch = pool.check
             yield
@@ -359,10 +357,9 @@ def _wants_actors(plain: Mapping[str, Any]) -> bool:
         FinetuneError: they cannot, or the numbers make no sense.
     """
     actors = plain["actors"]
-    if actors["count"] < 0 or not 0 <= (actors["listen"] or 0) < 2**16:
-        raise FinetuneError(
-            f"actors: expected count of at least 0 and listen a port, got {actors['count']} and {actors['listen']}"
-        )
+    port = 0 if actors["listen"] is None else actors["listen"]
+    if actors["count"] < 0 or not (isinstance(port, int) and 0 <= port < 2**16):
+        raise FinetuneError(f"actors: expected count of at least 0 and listen a port, got {actors['count']} and {port}")
     wanted = actors["count"] > 0 or actors["listen"] is not None
     if wanted and plain["name"] not in OFF_POLICY:
         raise FinetuneError(
@@ -395,9 +392,13 @@ def _environments(
 ) -> Any:  # fmt: skip
     from robot_rl import sim
 
+    return sim.make_vector(_seen(spec, base, source), settings.num_envs, processes)
+
+
+def _seen(spec: Mapping[str, Any], base: Candidate | None, source: SuccessSource) -> dict[str, Any]:
+    """Without the cameras at which nobody looks."""
     watched = source.classifier is not None and source.classifier.policy.contract.cameras
-    seen = spec if base is None or watched else without_unseen_cameras(spec, base.policy)
-    return sim.make_vector(seen, settings.num_envs, processes)
+    return dict(spec) if base is None or watched else without_unseen_cameras(spec, base.policy)
 
 
 def _describe(base: Candidate | None, demonstrations: Recordings | None, source: SuccessSource) -> list[dict[str, Any]]:

@@ -223,6 +223,12 @@ def test_errors_of_off_policy_methods_come_before_any_work(base: Path, tmp_path:
         _off_policy(run, "sac", f"policy={base}")
     with pytest.raises(FinetuneError, match="polyak: expected at most 1, got 2"):
         _off_policy(run, "sac", "training.polyak=2.0")
+    with pytest.raises(FinetuneError, match="actors: reinflow learns from what it does itself; sac"):
+        _finetune(base, run, "actors.count=2")
+    with pytest.raises(FinetuneError, match="count of at least 0 and listen a port, got 0 and many"):
+        _off_policy(run, "sac", "actors.listen=many")
+    with pytest.raises(FinetuneError, match=r"secret: .*No such file"):
+        _off_policy(run, "sac", "actors.count=1", "actors.secret=nowhere")
     with pytest.raises(PolicyError, match="hil: nobody can take over in reach"):
         _off_policy(run, "hil", f"dataset={dataset}")
     assert not run.exists() or not [path for path in run.iterdir() if path.name != ".lock"]

@@ -76,7 +76,7 @@ class Pool:
         }  # fmt: skip
         with (folder / "actor.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", "robot_rl.cli", "act", *self._arguments, f"output={folder}"],
+                [sys.executable, "-P", "-m", "robot_rl.cli", "act", *self._arguments, f"output='{folder}'"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0,
                 preexec_fn=functools.partial(end_with_parent, signal.SIGTERM, os.getpid()),
             )  # fmt: skip
