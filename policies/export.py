@@ -6,6 +6,8 @@ parts.onnx       time [K] and context to what a step needs of them alone: time_0
 denoiser.onnx    x [B, H, A], rate, the parts (and known [B, H] if trained with a prefix) to `output`, the network's at
                  the last of the K times, and to `moved`: x, with rate times the output added at each time
 steering.onnx    only of a steered policy: the context to the noise [B, H, A]
+edit.onnx        only of an edited policy: context, N chunks [B, N, H, A] and how far actions are free [B, N, H, 1] to
+                 the best [B, H, A] of them and their edits
 export.json      {"format": "robot_rl onnx policy", "version": 2, "config", "action", "process",
                  "correction"}
 contract.json    observation and action
@@ -37,6 +39,7 @@ from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.onnx_policy import (
     CONTRACT,
     DENOISER,
+    EDIT,
     ENCODER,
     EXPORT,
     FORMAT,
@@ -78,6 +81,10 @@ def export_policy(policy: Policy, folder: str | Path) -> Path:
     encoded = policy.encoder(observation)
     if policy.steering is not None:
         _write(policy.steering, {"context": encoded}, {"context": "batch", "noise": "batch"}, folder / STEERING)
+    if policy.edit is not None:
+        chunks = torch.zeros(batch, policy.edit.candidates, policy.action_horizon, policy.contract.action_dim)
+        inputs = {"context": encoded, "chunks": chunks, "free": chunks[..., :1]}
+        _write(policy.edit, inputs, dict.fromkeys([*inputs, "best"], "batch"), folder / EDIT)
     context = policy.process.told(encoded, policy.process.steps)
     _write_denoiser(policy.denoiser, torch.zeros(3), context, folder)
     for name in (ENCODER, PARTS, DENOISER):

@@ -18,11 +18,12 @@ from robot_rl.policies.prefix import Prefix, check_prefix_length
 
 FORMAT = "robot_rl onnx policy"
 VERSION = 2
-ENCODER, PARTS, DENOISER, STEERING, EXPORT, CONTRACT = (
+ENCODER, PARTS, DENOISER, STEERING, EDIT, EXPORT, CONTRACT = (
     "encoder.onnx",
     "parts.onnx",
     "denoiser.onnx",
     "steering.onnx",
+    "edit.onnx",
     "export.json",
     "contract.json",
 )
@@ -72,11 +73,15 @@ class OnnxPolicy:
         options.log_severity_level = 3
         # Waiting threads must not take a core from the control loop.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        steered = self.config.get("steering") is not None
-        self._encoder, self._parts, self._denoiser, *self._steering = (
-            onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-            for name in (ENCODER, PARTS, DENOISER, *[STEERING] * steered)
-        )
+        steering, edit = (self.config.get(key) for key in ("steering", "edit"))
+        names = [ENCODER, PARTS, DENOISER, *[STEERING] * (steering is not None), *[EDIT] * (edit is not None)]
+        sessions = {
+            name: onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+            for name in names
+        }
+        self._encoder, self._parts, self._denoiser = (sessions[name] for name in (ENCODER, PARTS, DENOISER))
+        self._steering, self._edit = sessions.get(STEERING), sessions.get(EDIT)
+        self._candidates = 1 if edit is None else int(edit["candidates"])
         self._part_names = [output.name for output in self._parts.get_outputs()]
 
     def encode(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -106,16 +111,18 @@ class OnnxPolicy:
                 "guidance: an exported policy has no gradients; use its checkpoint in torch, or train it with a prefix"
             )
         batch = len(context)
-        shape = (batch, n, *self._chunk)
-        if noise is None and self._steering:
-            noise = np.broadcast_to(self._steering[0].run(None, {"context": context})[0][:, None], shape)
+        drawn = n * self._candidates
+        shape = (batch, drawn, *self._chunk)
+        if noise is None and self._steering is not None:
+            noise = np.broadcast_to(self._steering.run(None, {"context": context})[0][:, None], shape)
         elif noise is None:
             noise = (generator or np.random.default_rng()).standard_normal(shape, np.float32)
         elif noise.shape != shape:
             raise PolicyError(f"noise: expected shape {list(shape)}, got {list(noise.shape)}")
         noise = np.asarray(noise, np.float32).reshape(-1, *shape[2:])
-        held = None if prefix is None else _Held(self, prefix, batch, n)
-        context = context if n == 1 else np.repeat(context, n, axis=0)
+        held = None if prefix is None else _Held(self, prefix, batch, drawn)
+        alone = context if n == 1 else np.repeat(context, n, axis=0)
+        context = context if drawn == 1 else np.repeat(context, drawn, axis=0)
         name, steps = self._process["name"], steps or int(self._process["steps"])
         if name in ("flow_matching", "shortcut"):
             x = self._flow(context, noise, steps, held)
@@ -126,12 +133,28 @@ class OnnxPolicy:
             x = x if held is None else x + held.correction(x)
         else:
             x = self._diffusion(context, noise, steps, held, generator or np.random.default_rng())
+        if self._edit is not None:
+            x = self._edited(alone, x, held)
         chunk = x * self._spread + self._center
         if self.config["clip_actions"]:
             chunk = np.minimum(np.maximum(chunk, self._low), self._high)
-        if held is not None:
-            chunk = np.where(held.committed, held.actions, chunk)
-        return chunk.reshape(shape)
+        chunk = chunk.reshape(batch, n, *self._chunk)
+        if held is None:
+            return chunk
+        committed, actions = (
+            part.reshape(batch, drawn, *part.shape[1:])[:, :n] for part in (held.committed, held.actions)
+        )
+        return np.where(committed, actions, chunk)
+
+    def _edited(self, context: np.ndarray, x: np.ndarray, held: _Held | None) -> np.ndarray:
+        """The best of each N candidates [B · N, H, A] and their edits, [B, H, A]."""
+        assert self._edit is not None
+        free = np.ones_like(x[..., :1]) if held is None else 1 - held.weight
+        grouped = {
+            name: part.reshape(-1, self._candidates, *part.shape[1:]) for name, part in (("chunks", x), ("free", free))
+        }
+        given = {"context": context, **grouped}
+        return self._edit.run(None, {item.name: given[item.name] for item in self._edit.get_inputs()})[0]
 
     def _flow(self, context: np.ndarray, noise: np.ndarray, steps: int, held: _Held | None) -> np.ndarray:
         if levels := self._process.get("levels"):  # a shortcut model is told the size of its steps, 1 / 2^k
@@ -250,6 +273,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{folder / EXPORT}: expected format {FORMAT!r} version {VERSION}, got "
             f"{described.get('format')!r} version {described.get('version')!r}; export the policy again"
         )
-    if described["config"].get("steering") is not None and not (folder / STEERING).is_file():
-        raise PolicyError(f"{folder} lacks {STEERING}, which chooses its noise; export the policy again")
+    for key, name, work in (("steering", STEERING, "chooses its noise"), ("edit", EDIT, "chooses its chunks")):
+        if described["config"].get(key) is not None and not (folder / name).is_file():
+            raise PolicyError(f"{folder} lacks {name}, which {work}; export the policy again")
     return described

@@ -36,6 +36,7 @@ augmentation: {crop: null, shift: 0, brightness: 0.0, contrast: 0.0, saturation:
 prefix: {probability: 0.0, max_length: 0}   # training with a known prefix of random length 1 … max_length
 residual: null              # or {scale: 0.1, policy: {…}}: corrects actions as they are executed, see `correction.py`
 steering: null              # or {bound: 1.5, width: 256, depth: 2}: chooses the noise, see `steering.py`
+edit: null                  # or {bound: 0.1, candidates: 4, …}: chooses among drawn and edited chunks, see `edit.py`
 ```
 """
 
@@ -59,6 +60,7 @@ from robot_rl.policies.correction import Correction, residual_contract
 from robot_rl.policies.ddim import DDIM
 from robot_rl.policies.ddpm import DDPM
 from robot_rl.policies.denoiser import Denoiser, Shapes
+from robot_rl.policies.edit import Edit
 from robot_rl.policies.encoder import Encoder
 from robot_rl.policies.estimator import Estimator
 from robot_rl.policies.flow_matching import FlowMatching
@@ -109,6 +111,7 @@ DEFAULTS: dict[str, Any] = {
     "prefix": {"probability": 0.0, "max_length": 0},
     "residual": None,
     "steering": None,
+    "edit": None,
 }
 
 
@@ -123,6 +126,7 @@ class Policy(nn.Module):
         prefix_max_length: the most actions that it was trained to continue; 0 if it was not trained with a prefix.
         residual: what corrects each action when it is executed, a policy under `residual_contract`; None: nothing does.
         steering: what chooses the noise of `sample`; None: it is drawn.
+        edit: what chooses among several drawn chunks and their edits; None: the one drawn is taken.
     """
 
     low: Tensor
@@ -162,6 +166,8 @@ class Policy(nn.Module):
         self.steering = None if chooses is None else Steering(
             replace(shapes, context_dim=self.encoder.features), **chooses
         )  # fmt: skip
+        edits = config["edit"]
+        self.edit = None if edits is None else Edit(replace(shapes, context_dim=self.encoder.features), **edits)
         low, high = contract.action_bounds
         self.register_buffer("low", torch.from_numpy(low), persistent=False)
         self.register_buffer("high", torch.from_numpy(high), persistent=False)
@@ -222,8 +228,8 @@ class Policy(nn.Module):
 
         Args:
             context: from `encode`; n chunks share one encoding.
-            noise: [B, n, H, A] standard normal; when None the steering chooses it, the same for all n, or without one
-                it is drawn from the generator.
+            noise: [B, n, H, A] standard normal, of an edited policy [B, n · N, H, A]; when None the steering chooses
+                it, the same for all n, or without one it is drawn from the generator.
             prefix: actions already decided, the same for all n. Committed ones are kept exactly. A policy trained with
                 a prefix sees them while it denoises. Beyond them the chunk is held near the actions by their weights.
             steps: denoising steps; the process's own number when None.
@@ -235,20 +241,23 @@ class Policy(nn.Module):
                 guidance where nothing can be guided.
         """
         batch = len(context)
-        shape = (batch, n, self.action_horizon, self.contract.action_dim)
+        drawn = n if self.edit is None else n * self.edit.candidates
+        shape = (batch, drawn, self.action_horizon, self.contract.action_dim)
         if noise is None and self.steering is not None:
             noise = self.steering(context)[:, None].expand(shape)
         noise = draw.normal(shape, self.device, generator) if noise is None else self._given("noise", noise, shape)
-        held = None if prefix is None else self._inpainting(prefix, batch, n, guidance)
-        context = context if n == 1 else context.repeat_interleave(n, dim=0)
-        x = self.process.sample(
-            self.denoiser, context, noise.flatten(0, 1), steps or self.process.steps, held, generator
-        )
+        held = None if prefix is None else self._inpainting(prefix, batch, drawn, guidance)
+        each = context if drawn == 1 else context.repeat_interleave(drawn, dim=0)
+        x = self.process.sample(self.denoiser, each, noise.flatten(0, 1), steps or self.process.steps, held, generator)
+        if self.edit is not None:
+            free = torch.ones_like(x[..., :1]) if held is None else 1 - held.weight
+            parts = (part.unflatten(0, (batch * n, self.edit.candidates)) for part in (x, free))
+            x = self.edit(context if n == 1 else context.repeat_interleave(n, dim=0), *parts)
         chunk = self.decode(x).unflatten(0, (batch, n))
         if prefix is None or held is None:
             return chunk
         actions = torch.as_tensor(prefix.actions, dtype=torch.float32, device=self.device).unsqueeze(1)
-        return torch.where(held.committed.unflatten(0, (batch, n)), actions, chunk)
+        return torch.where(held.committed.unflatten(0, (batch, drawn))[:, :n], actions, chunk)
 
     @torch.no_grad()
     def chain(
@@ -264,10 +273,11 @@ class Policy(nn.Module):
             noise: [B, H, A], the first draw. The transitions draw from the generator.
 
         Raises:
-            PolicyError: the policy is steered.
+            PolicyError: the policy is steered or edited.
         """
-        if self.steering is not None:
-            raise PolicyError("steering: a steered policy has no chain; take the policy that it was made for")
+        for key, kind in (("steering", "a steered"), ("edit", "an edited")):
+            if self.config[key] is not None:
+                raise PolicyError(f"{key}: {kind} policy has no chain; take the policy that it was made for")
         shape = (len(context), self.action_horizon, self.contract.action_dim)
         noise = draw.normal(shape, self.device, generator) if noise is None else self._given("noise", noise, shape)
         return self.process.chain(self.denoiser, context, noise, steps or self.process.steps, generator)
@@ -406,6 +416,8 @@ def resolve_config(config: Mapping[str, Any]) -> dict[str, Any]:
         resolved[section] = complete(section, resolved[section], DEFAULTS[section])
     if resolved["steering"] is not None:
         resolved["steering"] = complete("steering", resolved["steering"], options(Steering))
+    if resolved["edit"] is not None:
+        resolved["edit"] = complete("edit", resolved["edit"], options(Edit))
     return resolved
 
 
@@ -420,6 +432,8 @@ def _check_sizes(policy: Policy) -> None:
     config, contract = policy.config, policy.contract
     encoder = config["encoder"]["name"]
     problems = []
+    if config["edit"] is not None and config["steering"] is not None:
+        problems.append("edit: expected none, chunks from a chosen noise are all the same")
     if int(config["obs_horizon"]) < 1 or policy.action_horizon < 1:
         problems.append("obs_horizon and action_horizon: expected at least 1")
     usable = policy.action_horizon + min(policy.action_offset, 0)

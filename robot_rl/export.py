@@ -15,6 +15,7 @@ FILES = (
     "parts.onnx",
     "denoiser.onnx",
     "steering.onnx",
+    "edit.onnx",
     "export.json",
     "contract.json",
     "provenance.json",

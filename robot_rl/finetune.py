@@ -57,9 +57,9 @@ FIRST_TRAINING_SEED = 10_000_000
 COLUMNS = (
     "success_rate", "mean_return", "train_success_rate", "train_return", "actor_loss", "critic_loss", "entropy",
     "clipped", "kl", "first_ratio_error", "explained_variance", "reward_scale", "learning_rate", "epochs", "updates",
-    "decisions", "mean_value", "temperature", "distillation_loss", "replay_steps", "intervention_rate",
-    "task_success_rate", "false_success_rate", "missed_success_rate", "evaluation_steps", "steps_per_second", "actors",
-    "staleness",
+    "decisions", "mean_value", "temperature", "distillation_loss", "imitation_loss", "replay_steps",
+    "intervention_rate", "task_success_rate", "false_success_rate", "missed_success_rate", "evaluation_steps",
+    "steps_per_second", "actors", "staleness",
 )  # fmt: skip
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from robot_rl.policies import Policy, PolicyError, draw
+from robot_rl.policies.critic_ensemble import CriticEnsemble, least_of
 from robot_rl.policies.ddim import DDIM
 from robot_rl.policies.flow_matching import FlowMatching
-from robot_rl.rl.critic_ensemble import CriticEnsemble, least_of
 from robot_rl.rl.extended import extended
 from robot_rl.rl.off_policy_method import OffPolicyMethod, Values
 

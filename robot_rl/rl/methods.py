@@ -14,6 +14,7 @@ from robot_rl.policies.configuration import complete, construct, options
 from robot_rl.rl.demo_reset import DemoReset
 from robot_rl.rl.dppo import DPPO
 from robot_rl.rl.dsrl import DSRL
+from robot_rl.rl.expo import EXPO
 from robot_rl.rl.hil import HIL
 from robot_rl.rl.method import Method
 from robot_rl.rl.off_policy_method import OffPolicyMethod
@@ -25,7 +26,7 @@ from robot_rl.rl.sac import SAC
 METHODS: dict[str, type] = {
     "ppo": PPO, "reinflow": ReinFlow, "dppo": DPPO, "resip": ResiP, "demo_reset": DemoReset,
 }  # fmt: skip
-OFF_POLICY: dict[str, type] = {"sac": SAC, "rlpd": SAC, "hil": HIL, "dsrl": DSRL}
+OFF_POLICY: dict[str, type] = {"sac": SAC, "rlpd": SAC, "hil": HIL, "dsrl": DSRL, "expo": EXPO}
 
 
 def build_method(name: str, config: Mapping[str, Any], policy: Policy) -> Method:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from robot_rl.rl.critic_ensemble import CriticEnsemble
+from robot_rl.policies.critic_ensemble import CriticEnsemble
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.replay import Batch
@@ -85,7 +85,7 @@ class Critics(nn.Module):
     def __init__(self, method: OffPolicyMethod, settings: OffPolicySettings) -> None:
         super().__init__()
         shapes = method.policy.denoiser.shapes
-        inputs = shapes.obs_horizon * shapes.context_dim + method.execute * shapes.action_dim
+        inputs = shapes.obs_horizon * method.policy.encoder.features + method.execute * shapes.action_dim
         self.method = method
         self.live, self.target = (
             CriticEnsemble(
@@ -95,6 +95,7 @@ class Critics(nn.Module):
         )  # fmt: skip
         self.target.load_state_dict(self.live.state_dict())
         self.target.requires_grad_(False)
+        method.follow(self.live)
 
 
 class Updater:
@@ -131,10 +132,14 @@ class Updater:
         value = self.method.value(batch.following, self.critics.target, self.settings.critic_subset, generator)
         return batch.reward + batch.discount * value
 
-    def update_actor(self, context: Tensor, generator: torch.Generator) -> None:
+    def update_actor(self, batch: Batch, generator: torch.Generator) -> None:
         """One step of what the method trains."""
-        loss, logged = self.method.loss(context, self.critics.live, generator)
+        loss, logged = self.method.loss(batch.context, self.critics.live, generator)
+        imitation = self.method.imitation(batch.context, batch.chunk, generator)
+        if imitation is not None:
+            loss, logged = loss + imitation, {**logged, "imitation_loss": imitation.detach()}
         self._step(loss, self._actor)
+        self.method.follow(self.critics.live)
         self._log(logged)
 
     def take_log(self) -> dict[str, float]:

@@ -158,6 +158,7 @@ class OffPolicyLearner:
                 "ones back, or start again with overwrite=true."
             )
         self.iterations, self.updates = int(state["iterations"]), int(state["updates"])
+        self.method.follow(self.critics.live)
         self.critics.target.load_state_dict({
             name: torch.from_numpy(value) for name, value in _below(arrays, "target/").items()
         })
@@ -235,7 +236,7 @@ class OffPolicyLearner:
             self.updater.update_critics(batch, generator)
             self.updates += 1
             if self.updates % settings.update_ratio == 0:
-                self.updater.update_actor(batch.context, generator)
+                self.updater.update_actor(batch, generator)
 
     def _begin_learning(self) -> None:
         if self._fit_normaliser:

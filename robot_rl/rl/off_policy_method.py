@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robot_rl.policies import Policy, PolicyError
+from robot_rl.policies.critic_ensemble import CriticEnsemble
 from robot_rl.rl.environments import Environments
 from robot_rl.rl.intervention import Intervener
 
@@ -61,6 +62,13 @@ class OffPolicyMethod(nn.Module, ABC):
     @abstractmethod
     def loss(self, context: Tensor, critics: Values, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss [] of the actor on contexts [B, F], whose gradients leave the critics alone, and what to log."""
+
+    def imitation(self, context: Tensor, chunk: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Loss [] of imitating executed chunks [B, k · A] in contexts [B, F]; None: nothing is imitated."""
+        return None
+
+    def follow(self, critics: CriticEnsemble) -> None:
+        """Take over the critics after an update, where the method acts by them."""
 
     def intervener(self, environments: Environments) -> Intervener | None:
         """Who may take over while it explores: nobody, unless the method says otherwise."""

@@ -56,7 +56,7 @@ class Replay:
 
     def __init__(self, policy: Policy, execute: int, steps: int, discount: float) -> None:
         self.policy, self.execute, self.steps, self.discount = policy, execute, steps, discount
-        F, A = policy.denoiser.shapes.context_dim, policy.contract.action_dim
+        F, A = policy.encoder.features, policy.contract.action_dim
         self._rows, self._size, self._count = 0, 0, 0
         self._context = torch.zeros(0, F)
         self._action = torch.zeros(0, A)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from robot_rl.policies import Policy, PolicyError
+from robot_rl.policies.critic_ensemble import least_of
 from robot_rl.policies.tanh_gaussian import TanhGaussian
-from robot_rl.rl.critic_ensemble import least_of
 from robot_rl.rl.off_policy_method import OffPolicyMethod, Values
 
 

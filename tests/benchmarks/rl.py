@@ -70,10 +70,17 @@ NEW = {
 DEMONSTRATED = {"rlpd": (20, 0.5, 0.95), "rlpd_alone": (20, 0.0, 0.20), "hil": (20, 0.5, 0.95)}
 """Rows of RLPD on the peg: demonstrations, their share of each batch, and the least success (alone: the most)."""
 
+EXPO = {"expo": (), "expo_no_edit": ("algorithm.bound=0",), "expo_sarsa": ("algorithm.backup=sarsa",)}
+"""Rows of EXPO on the peg, from 50 demonstrations and a clone of them: what differs from its preset."""
+EXPO_CLONE = (
+    "policy=shortcut_mlp", "policy.denoiser.width=128", "policy.denoiser.depth=2",
+    "policy.normalizer.observation=mean_std", "training.steps=4000",
+)  # fmt: skip
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", choices=[*ROWS, *DEMONSTRATED, *NEW], default=[])
+    parser.add_argument("--rows", nargs="*", choices=[*ROWS, *DEMONSTRATED, *EXPO, *NEW], default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--noise", type=float, default=0.34, help="of the expert")
     parser.add_argument("--demonstrations", type=int, default=100)
@@ -90,7 +97,8 @@ def main() -> None:
     results: dict[str, Any] = {"machine": {"cpu": platform.processor(), "cores": os.cpu_count()}}
     for name in options.rows:
         for seed in options.seeds:
-            measure = new if name in NEW else demonstrated if name in DEMONSTRATED else row
+            kinds = {demonstrated: DEMONSTRATED, expo: EXPO, new: NEW}
+            measure = next((kind for kind, rows in kinds.items() if name in rows), row)
             found = measure(name, seed, options)
             results[f"{name} {seed}"] = found
             print(f"{name} {seed}: {found}", flush=True)
@@ -152,6 +160,28 @@ def demonstrated(name: str, seed: int, options: argparse.Namespace) -> dict[str,
     return {
         "success": found["success_rate"], "interval": found["success_interval"], "bar": bar,
         "steps": training["steps"], "best": training["best"], "seconds": training["seconds"],
+    }  # fmt: skip
+
+
+def expo(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """EXPO over a clone of 50 successes, which stay half of each batch."""
+    cache = options.cache / f"noise{options.noise:g}_50_successes"
+    store, base, run = cache / f"peg_{seed}.zarr", cache / f"shortcut_mlp_{seed}", cache / f"{name}_{seed}"
+    command(
+        "collect", "task=peg", f"noise={options.noise}", "episodes=50", "until_success=true",
+        f"first_seed={1000 * seed}", f"output={store}",
+    )  # fmt: skip
+    command("train", f"dataset={store}", *EXPO_CLONE, *CLONE, f"seed={seed}", f"output={base}")
+    command(
+        "finetune", "task=peg", "algorithm=expo", *EXPO[name], f"policy={base}", f"dataset={store}", f"seed={seed}",
+        f"output={run}",
+    )  # fmt: skip
+    found = json.loads((run / "evaluation" / "results.json").read_text())
+    training = json.loads((run / "metrics.json").read_text())["training"]
+    return {
+        "success": found["success_rate"], "interval": found["success_interval"], "bar": 0.95,
+        "base": found["comparison"]["success_rate"], "p": found["comparison"]["p_value"], "steps": training["steps"],
+        "best": training["best"], "seconds": training["seconds"],
     }  # fmt: skip
 
 

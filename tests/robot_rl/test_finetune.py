@@ -192,12 +192,15 @@ def test_an_off_policy_training_stopped_and_resumed_is_bit_equal(
 
 
 @pytest.mark.slow
-def test_a_steered_policy_is_stopped_resumed_evaluated_and_exported(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("algorithm", "added"), [("dsrl", "steering."), ("expo", "edit.")])
+def test_a_policy_with_an_addition_is_stopped_resumed_evaluated_and_exported(
+    algorithm: str, added: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     options = [each for each in OFF_POLICY if not each.startswith("network")]
-    options += ["algorithm=dsrl", f"policy={base}", f"output={run}", "algorithm.width=16"]
+    options += [f"algorithm={algorithm}", f"policy={base}", f"output={run}", "algorithm.width=16"]
+    if algorithm == "expo":
+        options += [f"dataset={tmp_path / 'reach.zarr'}", "training.execute=4"]
 
     with monkeypatch.context() as patch:
         _stop_after(patch, 3, "off_policy_learner.OffPolicyLearner")
@@ -205,8 +208,9 @@ def test_a_steered_policy_is_stopped_resumed_evaluated_and_exported(
     assert main(compose("finetune", options)) == 0
     assert [row["step"] for row in _rows(run)] == [0, 32, 64, 96, 128]
     before, after = load_policy(base).state_dict(), load_policy(run / "checkpoints" / "last").state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert any(name.startswith("steering.") for name in after)
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == ({"denoiser"} if algorithm == "expo" else set())
+    assert any(name.startswith(added) for name in after)
     pytest.importorskip("onnx")
     assert all(export.main([str(run), str(tmp_path / "exported")]) == 0 for _ in range(2))  # written over, too
     again = [f"policy={tmp_path / 'exported'}", f"output={tmp_path / 'again'}", "episodes=2", "videos=0"]

@@ -67,7 +67,7 @@ def test_an_update_of_the_critics_moves_nothing_else_and_the_targets_by_their_sh
     for old, new, live in zip(target, critics.target.parameters(), critics.live.parameters(), strict=True):
         torch.testing.assert_close(new, 0.995 * old + 0.005 * live)
     live = [value.clone() for value in critics.live.parameters()]
-    updater.update_actor(batch.context, torch.Generator().manual_seed(0))
+    updater.update_actor(batch, torch.Generator().manual_seed(0))
     assert all(torch.equal(old, new) for old, new in zip(live, critics.live.parameters(), strict=True))
     moved = [not torch.equal(old, new) for old, new in zip(actor, method.trained(), strict=False)]
     assert all(moved)

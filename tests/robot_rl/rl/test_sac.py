@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from robot_rl.policies import PolicyError
-from robot_rl.rl.critic_ensemble import CriticEnsemble
+from robot_rl.policies.critic_ensemble import CriticEnsemble
 from robot_rl.rl.sac import SAC
 from tests.robot_rl.rl.line import line_policy
 from tests.robot_rl.rl.stored import squashed_policy

@@ -26,7 +26,7 @@ class CriticEnsemble(nn.Module):
 
     def __init__(self, inputs: int, members: int, width: int = 256, depth: int = 2, layer_norm: bool = True) -> None:
         super().__init__()
-        self.members, self.layer_norm = members, layer_norm
+        self.members, self.width, self.layer_norm = members, width, layer_norm
         sizes = [inputs, *[width] * depth, 1]
         self.weights = nn.ParameterList(_uniform((members, *pair), pair[0]) for pair in pairwise(sizes))
         self.biases = nn.ParameterList(
@@ -44,7 +44,7 @@ class CriticEnsemble(nn.Module):
             h = torch.baddbmm(bias, h, weight)
             if layer < last:
                 if self.layer_norm:
-                    h = torch.addcmul(self.shifts[layer], nn.functional.layer_norm(h, h.shape[-1:]), self.gains[layer])
+                    h = torch.addcmul(self.shifts[layer], nn.functional.layer_norm(h, (self.width,)), self.gains[layer])
                 h = h.relu()
         return h.squeeze(-1)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from robot_rl.rl.critic_ensemble import CriticEnsemble, least_of
+from robot_rl.policies.critic_ensemble import CriticEnsemble, least_of
 
 
 def random_ensemble(members: int = 3, layer_norm: bool = True, seed: int = 0) -> CriticEnsemble:
