@@ -11,6 +11,7 @@ import torch
 from robot_rl import sim
 from robot_rl.datasets import EpisodeStore
 from robot_rl.recordings import Recordings
+from robot_rl.rl.intervention import PatientExpert
 from robot_rl.rl.off_policy_learner import OffPolicyLearner
 from robot_rl.rl.replay import Replay
 from robot_rl.rl.sac import SAC
@@ -206,6 +207,7 @@ def test_lean_episodes_go_on_after_success_until_the_detector_ends_them() -> Non
     with sim.make_vector(spec, 2) as environments:
         detected = DetectedSuccess(environments, lambda seen: seen["peg_in_hole"][:, 2] < -0.02, 4)
         detected.reset(seed=0)
+        PatientExpert(detected, 40, 10)  # finds the world behind the detector
         expert, deep = start(environments.world), []
         for _ in range(90):
             _, reward, terminated, truncated, info = detected.step(expert())
