@@ -78,6 +78,10 @@ class DeadMan:
         """How many pages are connected."""
         return len(self._pages)
 
+    def silence(self, now: float) -> float:
+        """For how long no page has said in time what is held, or that nothing is [s]; infinite without a page."""
+        return min((now - page.heard for page in self._pages.values()), default=math.inf)
+
     @property
     def driver(self) -> int | None:
         """The page that drives."""

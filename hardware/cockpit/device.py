@@ -2,10 +2,14 @@
 
 ROS parameters: `web.host`, `web.port`, `web.token`, `web.certificates`, `web.task`. The node reads it like any other
 device; beside that, the emergency stop of the page goes straight to the Supervisor.
+
+An arm holds still while no page is open or nobody drives. A vehicle hovers under a page on which nothing is held, and
+is without a pilot when no page is heard for `ABSENT`: closed, hidden, or cut off.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +18,7 @@ import numpy as np
 
 from robot_rl.hardware.cockpit.access import AccessError
 from robot_rl.hardware.cockpit.pilot import Pilot
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 
 PORT = 8765
 
+ABSENT = 1.0
+"""Without a word of any page, until a vehicle's pilot counts as gone [s]; pages speak four times a second."""
+
 _REST = np.zeros(6)
 
 
@@ -33,12 +41,16 @@ class WebDevice(Opened):
 
     Args:
         server: that is opened and closed with the device; None in tests.
+        patience: without a word of any page, until the device is lost [s]; infinite while a page is connected.
     """
 
     name = "web"
 
-    def __init__(self, pilot: Pilot, server: CockpitServer | None = None, log: Callable[..., None] = print) -> None:
-        self._pilot, self._server, self._log = pilot, server, log
+    def __init__(
+        self, pilot: Pilot, server: CockpitServer | None = None, log: Callable[..., None] = print,
+        patience: float = math.inf,
+    ) -> None:  # fmt: skip
+        self._pilot, self._server, self._log, self._patience = pilot, server, log, patience
 
     def open(self) -> None:
         """Begin to serve the page. Raises `DeviceError`, as when the port is taken."""
@@ -56,10 +68,11 @@ class WebDevice(Opened):
             )
 
     def read(self, now: float) -> Reading | None:
-        """What the driver holds; at rest while nobody does, None while no page is open."""
+        """What the driver holds; at rest while nobody does, None while no page is there."""
         held, pressed = self._pilot.held(), self._pilot.pressed()
         if held is None:
-            return Reading(now, twist=_REST, buttons=pressed) if self._pilot.pages else None
+            there = self._pilot.silence() < self._patience
+            return Reading(now, twist=_REST, buttons=pressed) if there else None
         age, given = held
         twist = given.twist if given.target is None else None
         return Reading(now - age, twist=twist, target=given.target, buttons=given.buttons | pressed)
@@ -74,9 +87,10 @@ class WebDevice(Opened):
             self._server.close()
 
 
-def make(graph: Graph, robot: RobotFile) -> WebDevice:
+def make(graph: Graph, robot: RobotFile | VehicleFile) -> WebDevice:
     """The device of a node. Raises `DeviceError` when something is missing."""
     try:
+        from robot_rl.hardware.cockpit.flight_view import FlightView
         from robot_rl.hardware.cockpit.graph_view import GraphView
         from robot_rl.hardware.cockpit.server import CockpitServer
     except ImportError as error:
@@ -91,7 +105,9 @@ def make(graph: Graph, robot: RobotFile) -> WebDevice:
         graph.call_soon(lambda: requests.publish(messages.make(BOOL, data=True)))
 
     pilot = Pilot(stop)
-    view = GraphView(graph, robot, setting("task", "", "whose objects and furniture are shown; empty: the twin's"))
+    task = setting("task", "", "whose objects and furniture are shown; empty: the twin's")
+    flies = isinstance(robot, VehicleFile)
+    view = FlightView(graph, robot) if isinstance(robot, VehicleFile) else GraphView(graph, robot, task)
     folder = setting("certificates", "", "folder of the certificate; empty: ~/.config/robot_rl/cockpit")
     try:
         server = CockpitServer(
@@ -103,4 +119,4 @@ def make(graph: Graph, robot: RobotFile) -> WebDevice:
         )  # fmt: skip
     except AccessError as error:
         raise DeviceError(str(error)) from None
-    return WebDevice(pilot, server, graph.log.info)
+    return WebDevice(pilot, server, graph.log.info, ABSENT if flies else math.inf)

@@ -30,12 +30,6 @@ class Pilot:
         self._words: deque[str] = deque(maxlen=_WAITING)
         self._pressed: set[str] = set()
 
-    @property
-    def pages(self) -> int:
-        """How many pages are connected."""
-        with self._lock:
-            return self._dead_man.pages
-
     def connect(self, page: int) -> None:
         """A page has connected."""
         with self._lock:
@@ -83,6 +77,11 @@ class Pilot:
             now = self._clock()
             held = self._dead_man.held(now)
         return None if held is None else (now - held[0], held[1])
+
+    def silence(self) -> float:
+        """For how long no page has been heard [s]; infinite without a page."""
+        with self._lock:
+            return self._dead_man.silence(self._clock())
 
     def state(self, page: int) -> dict[str, object]:
         """What a page is told about itself."""

@@ -46,6 +46,37 @@ class Part(NamedTuple):
     triangles: np.ndarray
 
 
+def pack(
+    robot: str, bodies: Sequence[str], parts: Sequence[Part], workspace: tuple[list[float], list[float]] | None
+) -> bytes:
+    """What frames of kind `wire.GEOMETRY` hold after their head.
+
+    Args:
+        robot: its name.
+        bodies: names, in the order of the poses.
+        parts: their `body` is a place in `bodies`.
+        workspace: lower and upper corner of the box that is drawn around everything [m].
+    """
+    described: list[dict[str, Any]] = []
+    first, corner = 0, 0
+    for part in parts:
+        described.append({
+            "body": part.body, "colour": [round(value, 3) for value in part.colour],
+            "vertices": [first, len(part.vertices)], "triangles": [corner, len(part.triangles)],
+        })  # fmt: skip
+        first, corner = first + len(part.vertices), corner + len(part.triangles)
+    header = json.dumps({
+        "robot": robot, "bodies": list(bodies), "parts": described, "workspace": workspace,
+        "vertices": first, "triangles": corner,
+    }).encode()  # fmt: skip
+    header += b" " * (-len(header) % 4)
+    return b"".join([
+        struct.pack("<I", len(header)), header,
+        np.concatenate([part.vertices for part in parts]).astype("<f4").tobytes(),
+        np.concatenate([part.triangles for part in parts]).astype("<u4").tobytes(),
+    ])  # fmt: skip
+
+
 class Scene:
     """A robot, and the objects and furniture of its task where there is a simulation of it.
 
@@ -71,7 +102,7 @@ class Scene:
         model, data = self._model, self._data
         mujoco.mj_kinematics(model, data)
         kept = [body for body in range(1, model.nbody) if self._shown(body, bool(task))]
-        parts = [part for body in kept for part in _parts(model, body)]
+        parts = [part for body in kept for part in parts_of(model, body)]
         self._bodies = np.array(sorted({part.body for part in parts}), int)
         self._parts = parts
         turned = data.xquat[self._base] * [1, -1, -1, -1]
@@ -96,39 +127,16 @@ class Scene:
     def geometry(self) -> bytes:
         """What frames of kind `wire.GEOMETRY` hold after their head."""
         place = {int(body): index for index, body in enumerate(self._bodies)}
-        model = self._model
-        vertices, triangles, described = [], [], []
-        first, corner = 0, 0
-        for part in self._parts:
-            described.append({
-                "body": place[part.body], "colour": [round(value, 3) for value in part.colour],
-                "vertices": [first, len(part.vertices)], "triangles": [corner, len(part.triangles)],
-            })  # fmt: skip
-            vertices.append(part.vertices)
-            triangles.append(part.triangles)
-            first, corner = first + len(part.vertices), corner + len(part.triangles)
-        bodies = [model.body(int(body)).name for body in self._bodies]
+        bodies = [self._model.body(int(body)).name for body in self._bodies]
         cube = 0.5 * _UNKNOWN * _CUBE
-        hull = ConvexHull(cube)
-        for number, _ in enumerate(self._further):
-            described.append({
-                "body": len(bodies) + number, "colour": [0.9, 0.6, 0.2, 0.6], "vertices": [first, 8],
-                "triangles": [corner, len(hull.simplices)],
-            })  # fmt: skip
-            vertices.append(cube)
-            triangles.append(_outward(hull))
-            first, corner = first + 8, corner + len(hull.simplices)
+        sides = _outward(ConvexHull(cube))
+        shown = [part._replace(body=place[part.body]) for part in self._parts]
+        shown += [
+            Part(len(bodies) + number, (0.9, 0.6, 0.2, 0.6), cube, sides) for number, _ in enumerate(self._further)
+        ]
         box = self._robot.workspace
-        header = json.dumps({
-            "robot": self._robot.name, "bodies": bodies + self._further, "parts": described,
-            "workspace": [list(box.lower), list(box.upper)] if box else None,
-            "vertices": first, "triangles": corner,
-        }).encode()  # fmt: skip
-        header += b" " * (-len(header) % 4)
-        return b"".join([
-            struct.pack("<I", len(header)), header, np.concatenate(vertices).astype("<f4").tobytes(),
-            np.concatenate(triangles).astype("<u4").tobytes(),
-        ])  # fmt: skip
+        space = (list(box.lower), list(box.upper)) if box else None
+        return pack(self._robot.name, bodies + self._further, shown, space)
 
     def poses(
         self, joint_position: np.ndarray, opening: float | None = None, objects: Mapping[str, np.ndarray] | None = None
@@ -259,7 +267,7 @@ def _finger(model: mujoco.MjModel, stream: Stream) -> tuple[np.ndarray, Any] | N
     return addresses, positions
 
 
-def _parts(model: mujoco.MjModel, body: int) -> list[Part]:
+def parts_of(model: mujoco.MjModel, body: int) -> list[Part]:
     """The visible shapes of a body, one part for each colour."""
     geoms = range(model.body_geomadr[body], model.body_geomadr[body] + model.body_geomnum[body])
     # By convention, shapes that are for contacts alone are of group 3; in robosuite's models, which use 1, of group 0.

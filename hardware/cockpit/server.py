@@ -217,9 +217,11 @@ class CockpitServer:
         page = _Page(next(self._numbers), socket)
         self._pages.add(page)
         self._pilot.connect(page.number)
-        senders = [asyncio.create_task(send(page)) for send in (self._send_scene, self._send_pictures)]
+        senders: list[asyncio.Task[None]] = []
         try:
+            # First of all: how the scene is shown depends on the robot.
             await socket.send_str(json.dumps({"type": "hello", **self._view.hello()}))
+            senders += [asyncio.create_task(send(page)) for send in (self._send_scene, self._send_pictures)]
             async for message in socket:
                 if message.type == WSMsgType.TEXT:
                     await self._hear(page, message.data)

@@ -1,9 +1,9 @@
 """The `supervisor` node of a vehicle under PX4: the only one that commands it.
 
 Sources, people and recorders speak with it as with the Supervisor of an arm, see `supervisor_messages`: the lease,
-proposals, `supervisor/status`, `supervisor/home` (takes off), `supervisor/disengage` (lands), the latched stop. Toward
-the vehicle it alone publishes on `/fmu/in/...`, after `flight_supervisor`. It waits for the vehicle's topics, and takes
-the versions of messages from their names.
+proposals, `supervisor/status` (here with `phase`, `mode`, `armed` and `battery`), `supervisor/home` (takes off),
+`supervisor/disengage` (lands), the latched stop. Toward the vehicle it alone publishes on `/fmu/in/...`, after
+`flight_supervisor`. It waits for the vehicle's topics, and takes the versions of messages from their names.
 
 - `odometry` (nav_msgs/Odometry, ENU and FLU): where PX4 says that the vehicle is, by our clock;
 - `external_pose` (nav_msgs/Odometry, ENU and FLU), heard: motion capture or visual-inertial odometry, given to PX4 as
@@ -28,7 +28,7 @@ from robot_rl.hardware.nodes.policy_contract import policy_contract
 from robot_rl.hardware.nodes.terminal import keys_pressed
 from robot_rl.hardware.nodes.ticks import Ticks
 from robot_rl.hardware.px4 import px4_messages
-from robot_rl.hardware.px4.flight_state import Odometry, Phase
+from robot_rl.hardware.px4.flight_state import Odometry, Phase, mode_name
 from robot_rl.hardware.px4.flight_supervisor import FlightSupervisor
 from robot_rl.hardware.px4.px4_codec import TelemetryDecoder, encode_command, encode_odometry
 from robot_rl.hardware.px4.vehicle_file import ODOMETRY, VehicleFile
@@ -126,6 +126,17 @@ class FlightNode(Reception):
         self._sent += len(sent)
         self._forget(now)
         return FlightOutput(sent, self._status(stamp), self.transitions(now))
+
+    def _further(self) -> dict[str, object]:
+        """For people who look: what is done with the vehicle, what PX4 says that it does, and the battery."""
+        told = self.decoder.telemetry
+        status = told.status
+        return {
+            "phase": self.supervisor.phase,
+            "mode": "" if status is None else mode_name(status.nav_state),
+            "armed": "" if status is None else status.armed,
+            "battery": "" if told.battery is None else f"{told.battery:.2f}",
+        }
 
     def odometry(self) -> Any | None:
         """The newest odometry as nav_msgs/Odometry, velocities in the body's frame as ROS wants it; None without."""

@@ -22,6 +22,11 @@ NAMES = {
 """Of nav_state, for people."""
 
 
+def mode_name(nav_state: int) -> str:
+    """The name of a mode, or its number."""
+    return NAMES.get(nav_state, f"nav_state {nav_state}")
+
+
 class Phase(StrEnum):
     """What is done with the vehicle; `flight_supervisor` says how this goes with the Supervisor's state."""
 

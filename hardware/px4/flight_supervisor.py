@@ -40,7 +40,6 @@ from robot_rl.datasets import Contract
 from robot_rl.hardware.px4.flight_state import (
     AIRBORNE,
     LAND,
-    NAMES,
     OFFBOARD,
     Ack,
     Command,
@@ -53,6 +52,7 @@ from robot_rl.hardware.px4.flight_state import (
     RatesSetpoint,
     Telemetry,
     TrajectorySetpoint,
+    mode_name,
 )
 from robot_rl.hardware.safety.lease import Lease, LeaseRefused, SourceKind
 from robot_rl.hardware.safety.proposal import Proposal
@@ -161,7 +161,9 @@ class FlightSupervisor(Supervision):
         if status is None or now - status.stamp > self.plan.patience.status:
             found.append("no fresh vehicle_status: is the agent connected?")
         elif status.armed:
-            found.append(f"the vehicle is armed, in {_mode(status.nav_state)} mode: somebody flies it; land and disarm")
+            found.append(
+                f"the vehicle is armed, in {mode_name(status.nav_state)} mode: somebody flies it; land and disarm"
+            )
         if told.mode is None:
             found.append("no vehicle_control_mode has been heard")
         if told.position_valid is None:
@@ -304,7 +306,7 @@ class FlightSupervisor(Supervision):
             if self._state is State.HELD:
                 self._enter(State.IDLE, f"landed: {self._reason}")
         elif status.nav_state not in self._own_modes:
-            self._yield(f"{_mode(status.nav_state)} mode", status.failsafe and not status.user_took_over)
+            self._yield(f"{mode_name(status.nav_state)} mode", status.failsafe and not status.user_took_over)
         elif self.phase in AIRBORNE and not status.armed:
             self._go(Phase.GROUNDED)
             self._stop("disarmed in flight")
@@ -554,10 +556,6 @@ class FlightSupervisor(Supervision):
     def _go(self, phase: Phase, now: float | None = None) -> None:
         self.phase, self._since = phase, self._now if now is None else now
         self._order, self._refused = None, ""
-
-
-def _mode(nav_state: int) -> str:
-    return NAMES.get(nav_state, f"nav_state {nav_state}")
 
 
 def _flyable(contract: Contract) -> None:

@@ -154,6 +154,10 @@ class Reception:
         """Forget refused sources that have fallen silent."""
         self._refused = {token: entry for token, entry in self._refused.items() if 0 <= now - entry[0] <= 1.0}
 
+    def _further(self) -> dict[str, object]:
+        """What the status of this kind of robot says beside that of all."""
+        return {}
+
     def _status(self, stamp: float) -> Any:
         status = self._supervising.status
         holder = status.holder
@@ -167,6 +171,7 @@ class Reception:
             "limited": status.limited,
             "commands": self._sent,
             "followed": self._followed,
+            **self._further(),
             **{f"rejected.{reason}": count for reason, count in status.rejected.items()},
             **{f"refused.{token}": why for token, (_, why) in self._refused.items()},
         }

@@ -24,8 +24,8 @@ DEVICES = {
 }
 """Module, with the function unless that is `make`, and description of each."""
 
-OF_ARMS = ("leader", "so101_leader", "pose", "web")
-"""Devices that say joints or poses, which a vehicle does not follow; and the page, which shows arms alone."""
+OF_ARMS = ("leader", "so101_leader", "pose")
+"""Devices that say joints or poses, which a vehicle does not follow."""
 
 
 def make_device(name: str, graph: Graph, robot: RobotFile | VehicleFile) -> Device:

@@ -35,6 +35,7 @@ for (const button of document.querySelectorAll("[data-hold]")) {
   };
   button.addEventListener("pointerdown", (event) => {
     button.setPointerCapture(event.pointerId);
+    if (button.id === "hold") drive.release();
     hold(true);
   });
   for (const kind of ["pointerup", "pointercancel", "lostpointercapture"]) button.addEventListener(kind, () => hold(false));
@@ -62,6 +63,12 @@ setSpeed();
 drive.addEventListener("moving", ({ detail }) => document.body.classList.toggle("moving", detail));
 drive.addEventListener("gamepad", ({ detail }) => {
   $("gamepad").textContent = detail ? `gamepad: ${detail.replace(/\s*\(.*/, "")}` : "gamepad: none";
+});
+
+link.addEventListener("hello", ({ detail }) => {
+  drive.flies = Boolean(detail.flies);
+  document.body.dataset.robot = detail.flies ? "vehicle" : "arm";
+  if (detail.flies) scene?.fly();
 });
 
 // The scene.

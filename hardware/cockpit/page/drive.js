@@ -18,11 +18,17 @@ const MOTION = {
 const HOLD = { g: "gripper", v: "takeover" };
 const WORDS = { enter: "record", y: "success", n: "failure", x: "discard", z: "redo", t: "reset", h: "home", b: "release", c: "clear" };
 const PAD_WORDS = { 1: "failure", 2: "discard", 3: "success", 8: "stop", 9: "record" };
+// A vehicle: roll and pitch are left to it.
+const FLIGHT_HOLD = { f: "takeover" };
+const FLIGHT_WORDS = { ...WORDS, v: "land" };
+const FLIGHT_PAD_WORDS = { ...PAD_WORDS, 12: "home", 13: "land" };
+const LEANS = [3, 4];
 
 export class Drive extends EventTarget {
   speed = 0.6;
   target = null; // where the hand shall be, while it is dragged
   tilt = false;
+  flies = false; // a vehicle
   #keys = new Set();
   #held = new Set();
   #pads = { plane: [0, 0], lift: [0, 0] };
@@ -123,26 +129,33 @@ export class Drive extends EventTarget {
     const slider = document.activeElement?.matches("input");
     const onButton = document.activeElement?.matches("button, summary") && event.key === "Enter";
     const key = event.key.toLowerCase();
+    const words = this.flies ? FLIGHT_WORDS : WORDS;
+    if (this.flies && LEANS.includes(MOTION[event.code]?.[0])) return;
     if (event.code in MOTION && !(slider && event.code.startsWith("Arrow")) && !(slider && event.code.startsWith("Page"))) {
       event.preventDefault();
       if (event.repeat || this.#keys.has(event.code)) return;
       this.#keys.add(event.code);
       this.changed();
-    } else if (key in HOLD && !event.repeat) {
-      this.hold(HOLD[key], true);
-    } else if (key in WORDS && !event.repeat && !onButton) {
+    } else if (key in this.#buttons && !event.repeat) {
+      if (this.flies) this.release(); // it takes the vehicle to hover
+      this.hold(this.#buttons[key], true);
+    } else if (key in words && !event.repeat && !onButton) {
       event.preventDefault();
-      this.dispatchEvent(new CustomEvent("word", { detail: WORDS[key] }));
+      this.dispatchEvent(new CustomEvent("word", { detail: words[key] }));
     }
   }
 
   #keyup(event) {
     if (event.key === "Shift") this.hold("slow", false);
     const key = event.key.toLowerCase();
-    if (key in HOLD) this.hold(HOLD[key], false);
+    if (key in this.#buttons) this.hold(this.#buttons[key], false);
     if (this.#keys.delete(event.code)) this.changed();
     // What the system does with Meta and Alt swallows the key-up of letters.
     if (event.key === "Meta" || event.key === "Alt") this.release();
+  }
+
+  get #buttons() {
+    return this.flies ? FLIGHT_HOLD : HOLD;
   }
 
   #gamepad(name) {
@@ -154,16 +167,22 @@ export class Drive extends EventTarget {
   }
 
   // Sticks: move, and lift and turn. Bumpers roll, the cross tilts. A gripper, left trigger slow, right trigger take over.
+  // A vehicle is flown in the pilots' mode 2: left stick lifts and turns; cross up takes off, down lands; bumpers slow, hold.
   #poll() {
     const pad = navigator.getGamepads?.().find((each) => each?.connected && each.mapping === "standard");
     if (!pad || !document.hasFocus()) return;
     const axis = (index) => (Math.abs(pad.axes[index]) < DEAD_BAND ? 0 : pad.axes[index]);
     const pressed = (index) => Number(pad.buttons[index]?.pressed ?? false);
-    const sticks = [
-      -axis(1), -axis(0), -axis(3), pressed(5) - pressed(4), pressed(12) - pressed(13), -axis(2),
-    ].map((value) => value || 0);
-    const held = new Set([pressed(0) && "gripper", pressed(6) && "slow", pressed(7) && "takeover"].filter(Boolean));
-    for (const [index, word] of Object.entries(PAD_WORDS)) {
+    const sticks = (
+      this.flies
+        ? [-axis(3), -axis(2), -axis(1), 0, 0, -axis(0)]
+        : [-axis(1), -axis(0), -axis(3), pressed(5) - pressed(4), pressed(12) - pressed(13), -axis(2)]
+    ).map((value) => value || 0);
+    const buttons = this.flies
+      ? [pressed(4) && "slow", pressed(5) && "takeover"]
+      : [pressed(0) && "gripper", pressed(6) && "slow", pressed(7) && "takeover"];
+    const held = new Set(buttons.filter(Boolean));
+    for (const [index, word] of Object.entries(this.flies ? FLIGHT_PAD_WORDS : PAD_WORDS)) {
       if (pressed(index) && !this.#padPressed.has(index)) this.dispatchEvent(new CustomEvent("word", { detail: word }));
       if (pressed(index)) this.#padPressed.add(index);
       else this.#padPressed.delete(index);

@@ -14,6 +14,11 @@ const STATES = {
   idle: "idle", homing: "going home", ready: "ready", running: "policy drives", intervening: "you drive",
   held: "held", stopped: "STOPPED",
 };
+const FLIGHTS = {
+  idle: "on the ground", homing: "taking off", ready: "holding", running: "policy flies", intervening: "you fly",
+  held: "holding", stopped: "STOPPED",
+};
+const PHASES_ALOFT = { climbing: "flying home", landing: "landing", yielded: "the pilot flies" };
 
 const text = (id, value) => {
   const element = $(id);
@@ -21,6 +26,11 @@ const text = (id, value) => {
 };
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 const show = (id, shown) => ($(id).hidden = !shown);
+const enable = (word, enabled) => {
+  for (const button of document.querySelectorAll(`[data-word="${word}"]`)) {
+    if (button.disabled === enabled) button.disabled = !enabled;
+  }
+};
 
 // Browsers allow it only after the page was touched, as with sound.
 export const vibrate = (milliseconds) => {
@@ -33,6 +43,7 @@ export class Panels {
   #joints = [];
   #noticed = 0;
   #log = "";
+  #flies = null; // limits of a vehicle
 
   constructor(link) {
     this.link = link;
@@ -68,7 +79,8 @@ export class Panels {
     show("no-scene", true);
   }
 
-  #hello({ robot, joints, lower, upper }) {
+  #hello({ robot, joints, lower, upper, flies, battery, silence }) {
+    this.#flies = flies ? { battery, silence } : null;
     text("robot", robot);
     document.title = `${robot} – cockpit`;
     $("joints").replaceChildren();
@@ -90,7 +102,8 @@ export class Panels {
     $("state").dataset.state = "lost";
     show("banner", true);
     show("banner-clear", false);
-    text("banner-text", "No connection to the robot: it holds still. Trying again …");
+    const holds = this.#flies ? `the vehicle holds, and lands in ${this.#flies.silence} s` : "it holds still";
+    text("banner-text", `No connection to the robot: ${holds}. Trying again …`);
     show("countdown", false);
     show("recording", false);
   }
@@ -98,11 +111,12 @@ export class Panels {
   #status(status) {
     const { supervisor, session } = status;
     const state = supervisor && !supervisor.old ? supervisor.state : "";
-    text("state", state ? STATES[state] ?? state : "no Supervisor");
+    text("state", state ? this.#name(state, supervisor.phase) : "no Supervisor");
     $("state").dataset.state = state || "lost";
     this.#session(session, status);
     this.#supervisor(supervisor, state, session);
     this.#follow(status);
+    if (this.#flies) this.#flight(status.flight, supervisor);
     if (status.position) status.position.forEach((value, index) => this.#joint(index, value));
     const { recorder } = status;
     const trouble = recorder && recorder.level > 0 ? recorder.message : "";
@@ -116,6 +130,23 @@ export class Panels {
     show("banner-clear", stopped);
   }
 
+  #name(state, phase) {
+    if (!this.#flies) return STATES[state] ?? state;
+    const aloft = PHASES_ALOFT[phase];
+    return state === "stopped" && aloft ? `STOPPED, ${aloft}` : aloft ?? FLIGHTS[state] ?? state;
+  }
+
+  #flight(flight, supervisor) {
+    const said = supervisor && !supervisor.old ? supervisor : {};
+    text("height", flight ? `${flight.height.toFixed(2)} m` : "–");
+    text("flight-speed", flight ? `${flight.speed.toFixed(1)} m/s` : "–");
+    text("place", flight ? `${flight.place[0].toFixed(1)}, ${flight.place[1].toFixed(1)} m` : "–");
+    text("heading", flight ? `${flight.heading}°` : "–");
+    text("mode", said.mode ? `${said.mode}${said.armed === "True" ? ", armed" : ""}` : "–");
+    text("battery", said.battery ? `${Math.round(100 * Number(said.battery))} %` : "–");
+    $("battery").classList.toggle("bad-text", Boolean(said.battery) && Number(said.battery) < this.#flies.battery + 0.1);
+  }
+
   #session(session, status) {
     const phase = session?.phase ?? "none";
     document.body.dataset.phase = phase;
@@ -125,9 +156,7 @@ export class Panels {
     show("corrects", after);
     for (const [word, phases] of Object.entries(MEANS)) {
       const corrects = after && ["success", "failure", "discard"].includes(word);
-      const button = document.querySelector(`[data-word="${word}"]`);
-      const disabled = !session || !(phases.includes(phase) || corrects);
-      if (button.disabled !== disabled) button.disabled = disabled;
+      enable(word, Boolean(session) && (phases.includes(phase) || corrects));
     }
     if (!session) return;
     const wanted = Number(session.episodes);
@@ -168,16 +197,20 @@ export class Panels {
     const reasons = rejected.map(([key, value]) => `${key.slice(9).replaceAll("_", " ")} ${value}`).join(", ");
     text("why", reasons ? `Rejected: ${reasons}` : "");
     show("why", reasons);
-    document.querySelector('[data-word="release"]').disabled = state !== "intervening";
-    document.querySelector('[data-word="home"]').disabled = !["idle", "held", "ready", "intervening"].includes(state) || session?.phase === "recording";
+    enable("release", state === "intervening");
+    enable("home", ["idle", "held", "ready", "intervening"].includes(state) && session?.phase !== "recording");
+    enable("land", ["held", "ready", "running", "intervening"].includes(state));
   }
 
   // Why the arm does not follow, while somebody wants it to.
   #follow(status) {
     const { session, supervisor } = status;
     const message = session?.level > 0 ? session.message : "";
-    const held = supervisor?.state === "held" && session?.busy !== "True" ? `Held: ${supervisor.message}` : "";
-    const home = supervisor?.state === "idle" && !supervisor.old ? "The robot is idle: send it home first (H)." : "";
+    const held = supervisor?.state === "held" && session?.busy !== "True" ? `${supervisor.phase === "landing" ? "Landing" : "Held"}: ${supervisor.message}` : "";
+    const idle = this.#flies ? "On the ground: take off (H)." : "The robot is idle: send it home first (H).";
+    const left = this.#flies && supervisor?.phase === "holding" && session?.leased !== "True" && session?.busy !== "True";
+    const alone = left ? `Nobody flies: it lands within ${this.#flies.silence} s, unless you move.` : "";
+    const home = supervisor?.state === "idle" && !supervisor.old ? idle : alone;
     this.notice(status.stopped || (status.driving === "other" ? "Another page drives." : "") || home || message || held || status.problem || "");
     if (JSON.stringify(status.transitions) === this.#log) return;
     this.#log = JSON.stringify(status.transitions);

@@ -21,6 +21,7 @@ export class SceneView extends EventTarget {
   #dirty = false;
   #scale = 1;
   #looked = false;
+  #centre = null; // of a vehicle's fence; an arm's workspace lies before it
 
   // Throws when the browser has no WebGL.
   constructor(canvas) {
@@ -49,11 +50,17 @@ export class SceneView extends EventTarget {
     canvas.addEventListener("webglcontextrestored", () => this.draw());
   }
 
+  // A vehicle has no hand to drag.
+  fly() {
+    this.flies = true;
+    this.gizmoControls.detach();
+  }
+
   look(name) {
     const [x, y, z] = LOOKS[name];
-    const centre = new Vector3(...CENTRE).multiplyScalar(this.#scale);
+    const centre = this.#centre ?? new Vector3(...CENTRE).multiplyScalar(this.#scale);
     this.orbit.target.copy(centre);
-    this.camera.position.set(x, y, z).multiplyScalar(this.#scale);
+    this.camera.position.set(x, y, z).multiplyScalar(this.#scale * (this.flies ? 1.25 : 1));
     if (name === "top") this.camera.position.set(centre.x - 0.001, centre.y, z * this.#scale);
     this.orbit.update();
     this.draw();
@@ -68,6 +75,7 @@ export class SceneView extends EventTarget {
     this.grid = new GridHelper(4, 20, colour("--line"), colour("--line"));
     this.grid.rotation.x = Math.PI / 2;
     this.grid.position.z = this.floor ?? 0;
+    if (this.flies) this.grid.scale.setScalar(this.#scale); // a robot's hand needs finer squares than a flight
     this.scene.add(this.grid);
     this.box?.material.color.copy(colour("--blue"));
     this.draw();
@@ -125,7 +133,7 @@ export class SceneView extends EventTarget {
   drop() {
     if (!this.dragging) return;
     this.gizmoControls.detach();
-    this.gizmoControls.attach(this.target);
+    if (!this.flies) this.gizmoControls.attach(this.target);
     this.#drag(false);
   }
 
@@ -169,6 +177,12 @@ export class SceneView extends EventTarget {
     const size = upper.map((value, axis) => value - lower[axis]);
     this.#scale = Math.hypot(...size) / REACH;
     this.floor = lower[2] - 0.001;
+    if (this.flies) {
+      this.floor = Math.max(lower[2], 0) - 0.001; // fences reach below the ground
+      this.#centre = new Vector3(...lower.map((value, axis) => value + size[axis] / 2));
+      this.camera.far = 20 * this.#scale;
+      this.camera.updateProjectionMatrix();
+    }
     if (this.box) this.scene.remove(this.box);
     const edges = new EdgesGeometry(new BoxGeometry(...size));
     this.box = new LineSegments(edges, new LineBasicMaterial({ transparent: true, opacity: 0.35 }));

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("rosbags")
 
 from robot_rl.hardware import bindings
-from robot_rl.hardware.cockpit.graph_view import WIDEST, GraphView
+from robot_rl.hardware.cockpit.graph_view import GraphView
+from robot_rl.hardware.cockpit.newest import WIDEST
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Received

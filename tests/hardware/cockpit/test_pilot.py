@@ -76,3 +76,23 @@ def test_late_words_are_refused_but_a_stop_never_is():
     assert setup.pilot.word(1, "stop", sent) == ""
     assert setup.stops == 1
     assert setup.device.events() == ["stop"]
+
+
+def test_a_vehicle_is_without_a_pilot_when_no_page_speaks_any_more():
+    setup = Setup()
+    device = WebDevice(setup.pilot, patience=1.0)
+    assert device.read(500.0) is None
+    setup.pilot.connect(1)
+    setup.pilot.connect(2)
+    for _ in range(20):  # one page is hidden, the other speaks though nothing is held
+        setup.time += 0.25
+        setup.hold()
+        np.testing.assert_array_equal(device.read(500.0).twist, REST)
+    setup.time += 0.9
+    assert device.read(500.0) is not None
+    setup.time += 0.2
+    assert device.read(500.0) is None  # cut off, and not known to be
+    setup.hold()
+    assert device.read(500.0) is not None
+    setup.pilot.disconnect(1)
+    assert device.read(500.0) is None

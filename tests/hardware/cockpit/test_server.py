@@ -1,5 +1,6 @@
 import asyncio
 import json
+import math
 import struct
 from types import SimpleNamespace
 
@@ -176,7 +177,7 @@ def test_a_malformed_message_ends_the_connection(serve):
                     while (await socket.receive()).type != aiohttp.WSMsgType.CLOSE:
                         pass
                     assert socket.close_code == 1008
-            await until(lambda: setup.pilot.pages == 0)
+            await until(lambda: setup.pilot.silence() == math.inf)
 
     run(visit())
 

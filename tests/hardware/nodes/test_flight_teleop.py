@@ -5,12 +5,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from robot_rl.hardware.cockpit.dead_man import Input
+from robot_rl.hardware.cockpit.device import ABSENT, WebDevice
+from robot_rl.hardware.cockpit.pilot import Pilot
 from robot_rl.hardware.nodes.px4_node import FlightBinding, FlightNode
 from robot_rl.hardware.nodes.px4_twin_node import Px4TwinNode
 from robot_rl.hardware.nodes.teleop_node import TeleopNode
 from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.px4_twin import Px4Twin
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
+from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.safety.supervisor_messages import pairs
 from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, Opened, Reading
 from robot_rl.hardware.teleop.flight_mapping import FlightMapping
@@ -40,8 +44,38 @@ class Stick(Opened):
         return words
 
 
+class Page:
+    """The cockpit's page as far as its pilot knows it: says what is held, while it is there."""
+
+    def __init__(self, graph):
+        self.graph, self.twist, self.stops = graph, REST, 0
+        self.pilot = Pilot(self.stop, graph.now)
+        self.device = WebDevice(self.pilot, patience=ABSENT)
+        self.speaks, self.open = False, False
+        graph.timer(0.04, self.beat)
+
+    def stop(self):
+        self.stops += 1
+        self.graph.send("supervisor/emergency_stop_request", messages.make("std_msgs/msg/Bool", data=True))
+
+    def visit(self):
+        self.pilot.connect(1)
+        self.open = self.speaks = True
+
+    def leave(self):
+        self.pilot.disconnect(1)
+        self.open = self.speaks = False
+
+    def beat(self):
+        if self.open and self.speaks:
+            self.pilot.take(1, Input(self.graph.now(), self.twist))
+
+    def press(self, word):
+        self.pilot.word(1, word, self.graph.now())
+
+
 class Rig:
-    def __init__(self, graph, robot=PX4):
+    def __init__(self, graph, robot=PX4, device=None):
         self.graph, self.stick = graph, Stick()
         graph.endpoints = self.endpoints
         graph.client = lambda name, _: SimpleNamespace(
@@ -53,7 +87,7 @@ class Rig:
         self.supervisor = FlightBinding(graph, FlightNode(robot))
         settings = Settings(frame="heading", linear_speed=1.0, angular_speed=1.0)
         self.session = RecordingSession(countdown=0.2)
-        self.node = TeleopNode(graph, PX4, self.stick, FlightMapping(PX4.contract, settings), self.session)
+        self.node = TeleopNode(graph, PX4, device or self.stick, FlightMapping(PX4.contract, settings), self.session)
 
     @staticmethod
     def endpoints():
@@ -204,6 +238,37 @@ def test_a_vehicle_hovers_under_a_device_at_rest_and_lands_without_one(local_gra
     rig.say("release")
     rig.wait(lambda: rig.state == "idle")
     assert rig.twin.landed
+
+
+def test_a_page_flies_the_vehicle_and_its_loss_holds_and_then_lands_it(local_graph):
+    graph = local_graph()
+    page = Page(graph)
+    rig = Rig(graph, PX4.with_silence(2.0), page.device)
+    graph.step(1.5)
+    page.visit()
+    page.press("home")
+    rig.wait(lambda: rig.state == "intervening")  # hands off
+    page.twist = FORWARD
+    graph.step(1.5)
+    assert 0.6 < rig.twin.true.velocity[0] < 1.2
+    # The network is cut, while a key is held and the server does not know.
+    page.speaks = False
+    rig.wait(lambda: rig.state == "ready", 2.0)
+    graph.step(0.7)
+    assert np.linalg.norm(rig.twin.true.velocity) < 0.3
+    page.speaks = True  # the key is held still: it has to be pressed anew
+    graph.step(0.5)
+    assert rig.state == "ready"
+    page.twist = REST
+    graph.step(3.0)
+    assert rig.state == "intervening"  # hands off, again
+    page.leave()
+    rig.wait(lambda: rig.state == "ready", 1.0)
+    rig.wait(lambda: rig.state == "held", 2.5)
+    page.visit()
+    page.press("stop")
+    rig.wait(lambda: not rig.twin.armed)
+    assert (page.stops, rig.state, rig.twin.landed) == (1, "stopped", True)
 
 
 @pytest.mark.slow

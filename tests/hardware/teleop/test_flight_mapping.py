@@ -79,6 +79,6 @@ def test_what_does_not_fit_is_told():
         Mapping(RobotFile.load("panda").contract, None, Settings(frame="heading"))
     with pytest.raises(MappingError, match="twists alone"):
         mapping().step(Reading(0.0, joint_position=np.zeros(7)), attitude(0.0), 0.0, 0.02)
-    for device in ("leader", "web"):
+    for device in ("leader", "pose"):
         with pytest.raises(DeviceError, match="does not move a vehicle"):
             make_device(device, None, PX4)
