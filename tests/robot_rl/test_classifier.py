@@ -44,6 +44,7 @@ def test_the_ends_of_peg_episodes_are_told_from_all_else(tmp_path: Path) -> None
     assert shares[1] < 0.1
 
 
+@pytest.mark.slow
 def test_images_are_judged_with_augmentation_and_the_result_is_reproducible(
     reach_store: MakeStore, tmp_path: Path
 ) -> None:
