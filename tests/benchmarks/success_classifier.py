@@ -33,6 +33,8 @@ def main() -> None:
     options = parser.parse_args()
     classifier, policy = SuccessClassifier.load(options.classifier), load_policy(options.policy)
     spec = goes_on(load_provenance(options.policy)["environment"])
+    seen = classifier.policy.contract.cameras
+    spec["cameras"] = {**spec["cameras"], **{name: list(camera.shape[:2]) for name, camera in seen.items()}}
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
     truth, shown = [], []
     with sim.make_vector(spec, 20) as venv:
