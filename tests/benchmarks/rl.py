@@ -80,7 +80,7 @@ EXPO_CLONE = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", choices=[*ROWS, *DEMONSTRATED, *EXPO, *NEW], default=[])
+    parser.add_argument("--rows", nargs="*", choices=[*ROWS, *DEMONSTRATED, *EXPO, *NEW, "apart"], default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--noise", type=float, default=0.34, help="of the expert")
     parser.add_argument("--demonstrations", type=int, default=100)
@@ -97,7 +97,7 @@ def main() -> None:
     results: dict[str, Any] = {"machine": {"cpu": platform.processor(), "cores": os.cpu_count()}}
     for name in options.rows:
         for seed in options.seeds:
-            kinds = {demonstrated: DEMONSTRATED, expo: EXPO, new: NEW}
+            kinds = {demonstrated: DEMONSTRATED, expo: EXPO, new: NEW, apart: ("apart",)}
             measure = next((kind for kind, rows in kinds.items() if name in rows), row)
             found = measure(name, seed, options)
             results[f"{name} {seed}"] = found
@@ -199,6 +199,20 @@ def new(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "return": statistics.mean(returns), "bar": bar, "episodes": len(returns), "steps": training["steps"],
         "seconds": training["seconds"],
     }  # fmt: skip
+
+
+def apart(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds to the same return in a slow environment: eight actors against acting and learning in turns."""
+    found: dict[str, Any] = {}
+    for way in ("sync", "apart"):
+        folder = options.cache / f"{name}_{seed}_{way}"
+        kept = folder / "result.json"
+        if not kept.exists():
+            line = [sys.executable, str(SCRIPT.parent / "apart.py"), way, str(folder), "--seed", str(seed)]
+            said = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout
+            kept.write_text(said.splitlines()[-1])
+        found[way] = json.loads(kept.read_text())
+    return {**found, "ratio": found["apart"]["seconds"] / found["sync"]["seconds"], "bar": 0.25}
 
 
 def speed(algorithm: str, peer: Path | None, rounds: int) -> dict[str, Any]:
