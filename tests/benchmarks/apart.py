@@ -123,7 +123,7 @@ def learn(way: str, folder: Path, seed: int) -> dict[str, float]:
                     raise TimeoutError("the actors do not come")
                 time.sleep(0.1)
         go.touch()
-        began, returns, staleness, row = time.monotonic(), [], [], {}
+        began, cpu, returns, staleness, row = time.monotonic(), time.process_time(), [], [], {}
         while len(returns) < LAST or np.mean(returns[-LAST:]) < TARGET:
             if time.monotonic() - began > LIMIT:
                 raise TimeoutError(f"the return after {LIMIT:g} s is {np.mean(returns[-LAST:]):.1f}")
@@ -132,8 +132,8 @@ def learn(way: str, folder: Path, seed: int) -> dict[str, float]:
             staleness += [row["staleness"]] if "staleness" in row else []
         seconds = time.monotonic() - began
         return {
-            "seconds": seconds, "steps": learner.steps, "updates": learner.updates,
-            "return": float(np.mean(returns[-LAST:])),
+            "seconds": seconds, "cpu_seconds": time.process_time() - cpu, "steps": learner.steps,
+            "updates": learner.updates, "return": float(np.mean(returns[-LAST:])),
         } | ({"staleness": float(np.mean(staleness))} if staleness else {})  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """An actor: steps environments with the newest parameters, records what happens, and leaves the rest to its `Link`.
 
 Environments are whatever has the interface `Environments`, as slow as they may be. An episode is committed to the
-actor's own store before it is sent. While more than `ahead` episodes are not acknowledged, because the learner is busy
-or away, the actor waits.
+actor's own store before it is sent. Until it is acknowledged the actor waits, for a learner that is busy or away: what
+it did meanwhile would be done with old parameters.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from robot_rl.rl.methods import build_off_policy
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.seed import mixed
 
-AHEAD = 1
-"""Episodes that may wait for their acknowledgement."""
 WAIT = 0.2
 """Seconds between two looks at whether to stop."""
 _SEEDS = 9_000_000
@@ -46,15 +44,13 @@ class Actor:
         method: of `build`.
         store: of `open_store`.
         link: that is told of each committed episode.
-        ahead: episodes that may wait for their acknowledgement.
     """
 
     def __init__(
-        self, welcome: Welcome, method: OffPolicyMethod, environments: Environments, store: Path, link: Link,
-        ahead: int = AHEAD,
-    ) -> None:  # fmt: skip
+        self, welcome: Welcome, method: OffPolicyMethod, environments: Environments, store: Path, link: Link
+    ) -> None:
         self._welcome, self._method, self._environments = welcome, method, environments
-        self._path, self._link, self._ahead = store, link, ahead
+        self._path, self._link = store, link
 
     def __enter__(self) -> Actor:
         self._writer = EpisodeStore.append(self._path, self._environments.contract)
@@ -85,8 +81,7 @@ class Actor:
         """
         news: News | None = None
         while not stopping():
-            wait = news is None or news.waiting > self._ahead
-            news = self._link.news(WAIT if wait else 0.0)
+            news = self._link.news(WAIT if news is None or news.waiting else 0.0)
             if news is None:
                 continue
             if news.finished:
@@ -94,7 +89,7 @@ class Actor:
             if news.arrays:
                 self._load(news.arrays)
                 self._explorer.weights = news.version
-            if news.waiting > self._ahead:
+            if news.waiting:
                 continue
             for number, _ in self._explorer.step(self._chunks(news.begin)):
                 self._link.recorded(number)

@@ -181,16 +181,16 @@ def test_a_link_keeps_to_one_training(tmp_path: Path) -> None:
 
 
 def test_an_actor_waits_while_the_learner_does_not_answer(tmp_path: Path) -> None:
-    """Two episodes are committed and not acknowledged: it makes no third."""
+    """An episode is committed and not acknowledged: it makes no second."""
     with learner(tmp_path / "replay.zarr") as training, acting(tmp_path / "a", training.server.port) as (link, future):
         end = time.monotonic() + LONGEST
-        while link._waiting < 2 and time.monotonic() < end:
+        while link._waiting < 1 and time.monotonic() < end:
             time.sleep(0.01)
-        assert link._waiting == 2
+        assert link._waiting == 1
         (path,) = (tmp_path / "a").iterdir()
-        assert len(EpisodeStore.open(path)) == 2
+        assert len(EpisodeStore.open(path)) == 1
         time.sleep(0.3)
-        assert len(EpisodeStore.open(path)) == 2
+        assert len(EpisodeStore.open(path)) == 1
         training.iterate()
     assert future.result(LONGEST) is False
 
