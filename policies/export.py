@@ -8,6 +8,7 @@ denoiser.onnx    x [B, H, A], rate, the parts (and known [B, H] if trained with 
 steering.onnx    only of a steered policy: the context to the noise [B, H, A]
 edit.onnx        only of an edited policy: context, N chunks [B, N, H, A] and how far actions are free [B, N, H, 1] to
                  the best [B, H, A] of them and their edits
+deviation.onnx   only of a tanh_gaussian that is to draw: the context to the deviation [B, H, A]
 export.json      {"format": "robot_rl onnx policy", "version": 2, "config", "action", "process",
                  "correction"}
 contract.json    observation and action
@@ -39,6 +40,7 @@ from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.onnx_policy import (
     CONTRACT,
     DENOISER,
+    DEVIATION,
     EDIT,
     ENCODER,
     EXPORT,
@@ -47,6 +49,7 @@ from robot_rl.policies.onnx_policy import (
     PARTS,
     STEERING,
     VERSION,
+    draws,
 )
 from robot_rl.policies.policy import Policy
 from robot_rl.policies.shortcut import Shortcut
@@ -85,6 +88,11 @@ def export_policy(policy: Policy, folder: str | Path) -> Path:
         chunks = torch.zeros(batch, policy.edit.candidates, policy.action_horizon, policy.contract.action_dim)
         inputs = {"context": encoded, "chunks": chunks, "free": chunks[..., :1]}
         _write(policy.edit, inputs, dict.fromkeys([*inputs, "best"], "batch"), folder / EDIT)
+    if draws(policy.config):
+        assert isinstance(policy.process, TanhGaussian)
+        _write(
+            _Deviation(policy.process), {"context": encoded}, {"context": "batch", "std": "batch"}, folder / DEVIATION
+        )
     context = policy.process.told(encoded, policy.process.steps)
     _write_denoiser(policy.denoiser, torch.zeros(3), context, folder)
     for name in (ENCODER, PARTS, DENOISER):
@@ -115,6 +123,15 @@ class _NamedInputs(nn.Module):
 
     def forward(self, *values: Tensor) -> Tensor:
         return self.encoder(dict(zip(self.names, values, strict=True)))
+
+
+class _Deviation(nn.Module):
+    def __init__(self, process: TanhGaussian) -> None:
+        super().__init__()
+        self.process = process
+
+    def forward(self, context: Tensor) -> Tensor:
+        return self.process.deviation(context)
 
 
 class _Parts(nn.Module):

@@ -18,12 +18,13 @@ from robot_rl.policies.prefix import Prefix, check_prefix_length
 
 FORMAT = "robot_rl onnx policy"
 VERSION = 2
-ENCODER, PARTS, DENOISER, STEERING, EDIT, EXPORT, CONTRACT = (
+ENCODER, PARTS, DENOISER, STEERING, EDIT, DEVIATION, EXPORT, CONTRACT = (
     "encoder.onnx",
     "parts.onnx",
     "denoiser.onnx",
     "steering.onnx",
     "edit.onnx",
+    "deviation.onnx",
     "export.json",
     "contract.json",
 )
@@ -73,14 +74,12 @@ class OnnxPolicy:
         options.log_severity_level = 3
         # Waiting threads must not take a core from the control loop.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        steering, edit = (self.config.get(key) for key in ("steering", "edit"))
-        names = [ENCODER, PARTS, DENOISER, *[STEERING] * (steering is not None), *[EDIT] * (edit is not None)]
-        sessions = {
+        self._sessions = {
             name: onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-            for name in names
+            for name in _graphs(self.config)
         }
-        self._encoder, self._parts, self._denoiser = (sessions[name] for name in (ENCODER, PARTS, DENOISER))
-        self._steering, self._edit = sessions.get(STEERING), sessions.get(EDIT)
+        self._encoder, self._parts, self._denoiser = (self._sessions[name] for name in (ENCODER, PARTS, DENOISER))
+        edit = self.config.get("edit")
         self._candidates = 1 if edit is None else int(edit["candidates"])
         self._part_names = [output.name for output in self._parts.get_outputs()]
 
@@ -113,8 +112,8 @@ class OnnxPolicy:
         batch = len(context)
         drawn = n * self._candidates
         shape = (batch, drawn, *self._chunk)
-        if noise is None and self._steering is not None:
-            noise = np.broadcast_to(self._steering.run(None, {"context": context})[0][:, None], shape)
+        if noise is None and STEERING in self._sessions:
+            noise = np.broadcast_to(self._sessions[STEERING].run(None, {"context": context})[0][:, None], shape)
         elif noise is None:
             noise = (generator or np.random.default_rng()).standard_normal(shape, np.float32)
         elif noise.shape != shape:
@@ -129,11 +128,10 @@ class OnnxPolicy:
         elif name == "gaussian":
             x = self._gaussian(context, noise, held)
         elif name == "tanh_gaussian":
-            x = np.tanh(_Denoiser(self, [0.0], context, held).output(np.zeros_like(noise), 0))
-            x = x if held is None else x + held.correction(x)
+            x = self._tanh_gaussian(context, noise, held)
         else:
             x = self._diffusion(context, noise, steps, held, generator or np.random.default_rng())
-        if self._edit is not None:
+        if EDIT in self._sessions:
             x = self._edited(alone, x, held)
         chunk = x * self._spread + self._center
         if self.config["clip_actions"]:
@@ -148,13 +146,13 @@ class OnnxPolicy:
 
     def _edited(self, context: np.ndarray, x: np.ndarray, held: _Held | None) -> np.ndarray:
         """The best of each N candidates [B · N, H, A] and their edits, [B, H, A]."""
-        assert self._edit is not None
+        session = self._sessions[EDIT]
         free = np.ones_like(x[..., :1]) if held is None else 1 - held.weight
         grouped = {
             name: part.reshape(-1, self._candidates, *part.shape[1:]) for name, part in (("chunks", x), ("free", free))
         }
         given = {"context": context, **grouped}
-        return self._edit.run(None, {item.name: given[item.name] for item in self._edit.get_inputs()})[0]
+        return session.run(None, {item.name: given[item.name] for item in session.get_inputs()})[0]
 
     def _flow(self, context: np.ndarray, noise: np.ndarray, steps: int, held: _Held | None) -> np.ndarray:
         if levels := self._process.get("levels"):  # a shortcut model is told the size of its steps, 1 / 2^k
@@ -205,6 +203,14 @@ class OnnxPolicy:
         x = np.ascontiguousarray(np.broadcast_to(self._query, noise.shape))
         chunk = _Denoiser(self, [0.0], context, held).output(x if held is None else held.shown(x), 0)
         chunk = chunk + np.float32(self.config["process"]["temperature"]) * self._std * noise
+        return chunk if held is None else chunk + held.correction(chunk)
+
+    def _tanh_gaussian(self, context: np.ndarray, noise: np.ndarray, held: _Held | None) -> np.ndarray:
+        u = _Denoiser(self, [0.0], context, held).output(np.zeros_like(noise), 0)
+        if DEVIATION in self._sessions:
+            std = self._sessions[DEVIATION].run(None, {"context": context})[0]
+            u = u + np.float32(self.config["process"]["temperature"]) * std * noise
+        chunk = np.tanh(u)
         return chunk if held is None else chunk + held.correction(chunk)
 
 
@@ -263,8 +269,20 @@ class _Held:
         return self.weight * (self.target - clean)
 
 
+def draws(config: Mapping[str, Any]) -> bool:
+    """Whether a policy of this configuration samples a squashed Gaussian about its mean."""
+    process = config["process"]
+    return bool(process["name"] == "tanh_gaussian" and process.get("temperature", 0) > 0)
+
+
+def _graphs(config: Mapping[str, Any]) -> list[str]:
+    """The files of the networks."""
+    optional = {STEERING: config.get("steering"), EDIT: config.get("edit"), DEVIATION: draws(config) or None}
+    return [ENCODER, PARTS, DENOISER, *(name for name, used in optional.items() if used is not None)]
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
-    lacking = [name for name in (EXPORT, CONTRACT, ENCODER, PARTS, DENOISER) if not (folder / name).is_file()]
+    lacking = [name for name in (EXPORT, CONTRACT) if not (folder / name).is_file()]
     if lacking:
         raise PolicyError(f"no exported policy at {folder}: it lacks {', '.join(lacking)}; `export_policy` writes them")
     described = json.loads((folder / EXPORT).read_text())
@@ -273,7 +291,6 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{folder / EXPORT}: expected format {FORMAT!r} version {VERSION}, got "
             f"{described.get('format')!r} version {described.get('version')!r}; export the policy again"
         )
-    for key, name, work in (("steering", STEERING, "chooses its noise"), ("edit", EDIT, "chooses its chunks")):
-        if described["config"].get(key) is not None and not (folder / name).is_file():
-            raise PolicyError(f"{folder} lacks {name}, which {work}; export the policy again")
+    if lacking := [name for name in _graphs(described["config"]) if not (folder / name).is_file()]:
+        raise PolicyError(f"{folder} lacks {', '.join(lacking)}; export the policy again")
     return described

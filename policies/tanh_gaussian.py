@@ -1,7 +1,7 @@
 """A Gaussian squashed by tanh, the policy of soft actor-critic (Haarnoja et al. 2018, appendix C).
 
-u ~ N(mean, std²), chunk = tanh(u), log p(chunk) = log N(u) - sum log(1 - tanh(u)²). The denoiser gives the mean; a
-small network of its own gives the deviation, and is not needed once the policy is deployed, which executes tanh(mean).
+u ~ N(mean, std²), chunk = tanh(u), log p(chunk) = log N(u) - sum log(1 - tanh(u)²). The denoiser gives the mean, a
+small network of its own the deviation.
 """
 
 from __future__ import annotations
@@ -29,22 +29,25 @@ class TanhGaussian(Process):
     Args:
         log_std_min, log_std_max: between which a tanh holds the logarithm of the deviation.
         std_width: hidden units of the network that gives the deviation.
+        temperature: factor on the deviation in `sample`; 0 gives tanh(mean). `draw` always draws with 1. What was
+            learned by drawing may need it: where a search got the peg in, the mean stays beside the hole.
     """
 
     deterministic: ClassVar[bool] = True
 
     def __init__(
-        self, shapes: Shapes, *, log_std_min: float = -5.0, log_std_max: float = 2.0, std_width: int = 64
-    ) -> None:
+        self, shapes: Shapes, *, log_std_min: float = -5.0, log_std_max: float = 2.0, std_width: int = 64,
+        temperature: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(shapes, steps=1)
-        if not log_std_min < log_std_max or std_width < 1:
+        if not log_std_min < log_std_max or std_width < 1 or temperature < 0:
             raise ValueError(
-                "expected log_std_min < log_std_max and std_width >= 1, got "
-                f"{log_std_min}, {log_std_max} and {std_width}"
+                "expected log_std_min < log_std_max, std_width >= 1 and temperature >= 0, got "
+                f"{log_std_min}, {log_std_max}, {std_width} and {temperature}"
             )
         if shapes.prefix:
             raise ValueError("tanh_gaussian is not trained with a prefix")
-        self.low, self.high = log_std_min, log_std_max
+        self.low, self.high, self.temperature = log_std_min, log_std_max, temperature
         last = nn.Linear(std_width, shapes.horizon * shapes.action_dim)
         with torch.no_grad():
             # Begin everywhere with a deviation of 1, or the next that is allowed.
@@ -55,9 +58,12 @@ class TanhGaussian(Process):
 
     def distribution(self, denoiser: Denoiser, context: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation [B, H, A] of u, before tanh."""
-        mean = self._mean(denoiser, context)
-        inside = torch.tanh(self.spread(context.flatten(1))).view_as(mean)
-        return mean, (self.low + 0.5 * (self.high - self.low) * (inside + 1)).exp()
+        return self._mean(denoiser, context), self.deviation(context)
+
+    def deviation(self, context: Tensor) -> Tensor:
+        """[B, H, A] of contexts [B, To, C]."""
+        inside = torch.tanh(self.spread(context.flatten(1))).unflatten(1, (self.shapes.horizon, -1))
+        return (self.low + 0.5 * (self.high - self.low) * (inside + 1)).exp()
 
     def draw(self, denoiser: Denoiser, context: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Chunks [B, H, A] and their log-densities by element, with gradients through the draw."""
@@ -86,7 +92,10 @@ class TanhGaussian(Process):
         inpainting: Inpainting | None,
         generator: torch.Generator | None,
     ) -> Tensor:
-        chunk = torch.tanh(self._mean(denoiser, context))
+        u = self._mean(denoiser, context)
+        if self.temperature > 0:
+            u = u + self.temperature * self.deviation(context) * noise
+        chunk = torch.tanh(u)
         if inpainting is None:
             return chunk
         if inpainting.guidance is not None:

@@ -64,7 +64,12 @@ def test_every_process(process: str, trained: bool, make_policy: Any, make_batch
 
 def test_a_squashed_gaussian_without_residual_blocks(make_policy: Any, make_batch: Any, tmp_path: Path) -> None:
     policy = make_policy("tanh_gaussian", "perceptron")
-    compare(policy, make_batch(policy), tmp_path)
+    compare(policy, make_batch(policy), tmp_path / "mean")
+    policy = make_policy({"name": "tanh_gaussian", "temperature": 0.7}, "perceptron")
+    compare(policy, make_batch(policy), tmp_path / "drawn")
+    (tmp_path / "drawn" / "deviation.onnx").unlink()
+    with pytest.raises(PolicyError, match=r"lacks deviation\.onnx"):
+        OnnxPolicy(tmp_path / "drawn")
 
 
 def test_other_horizons(make_policy: Any, make_batch: Any, tmp_path: Path) -> None:

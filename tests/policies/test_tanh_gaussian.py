@@ -55,6 +55,16 @@ def test_deployed_it_is_the_squashed_mean_whatever_the_noise() -> None:
         torch.testing.assert_close(process.sample(network, context, noise, 1, None, None), torch.tanh(mean))
 
 
+def test_with_a_temperature_its_samples_have_the_density_it_is_trained_with() -> None:
+    process, network = TanhGaussian(SHAPES, temperature=0.5), Perceptron(SHAPES, width=16)
+    context = torch.randn(1, 1, 3).expand(20_000, 1, 3)
+    noise = torch.randn(20_000, 4, 2, generator=seeded())
+    u = torch.atanh(process.sample(network, context, noise, 1, None, None))
+    mean, std = process.distribution(network, context[:1])
+    torch.testing.assert_close(u.mean(dim=0), mean[0], atol=0.02, rtol=0)
+    torch.testing.assert_close(u.std(dim=0), 0.5 * std[0], atol=0, rtol=0.03)
+
+
 def test_there_is_no_chain_and_wrong_values_are_refused() -> None:
     process, network = TanhGaussian(SHAPES), Perceptron(SHAPES, width=16)
     with pytest.raises(PolicyError, match="train it by sac or rlpd"):
