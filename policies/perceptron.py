@@ -8,18 +8,24 @@ from torch import Tensor, nn
 
 from robot_rl.policies.denoiser import Denoiser, Shapes
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
 
 class Perceptron(Denoiser):
-    """Linear layers with ReLU between them, which read neither the chunk nor the time.
+    """Linear layers, which read neither the chunk nor the time.
 
     Args:
         width, depth: of the hidden layers.
+        activation: between them, `relu` or `tanh`.
     """
 
-    def __init__(self, shapes: Shapes, *, width: int = 256, depth: int = 2) -> None:
+    def __init__(self, shapes: Shapes, *, width: int = 256, depth: int = 2, activation: str = "relu") -> None:
         super().__init__(shapes)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation: expected {' or '.join(ACTIVATIONS)}, got {activation!r}")
+        between = ACTIVATIONS[activation]
         sizes = [shapes.obs_horizon * shapes.context_dim, *[width] * depth]
-        hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
+        hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), between())]
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], shapes.horizon * shapes.action_dim))
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:

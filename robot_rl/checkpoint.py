@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,18 @@ from torch import Tensor, nn
 from robot_rl.ema import Ema
 
 
+class Optimizer(Protocol):
+    """What is kept of torch's optimizers, or of one that keeps its moments alike."""
+
+    state: Any
+
+
 class ResumeError(RuntimeError):
     """A training cannot go on from what its run folder holds; the message says what to do."""
 
 
 def save_training(
-    folder: Path, policy: nn.Module, average: Ema | None, optimizer: torch.optim.Optimizer, plain: Mapping[str, Any]
+    folder: Path, policy: nn.Module, average: Ema | None, optimizer: Optimizer, plain: Mapping[str, Any]
 ) -> None:
     """Write `training.safetensors` and `training.json` into a checkpoint folder.
 
@@ -43,15 +49,14 @@ def save_training(
     for name, value in _trained(policy).items():
         tensors |= {f"optimizer/{name}/{moment}": state for moment, state in optimizer.state.get(value, {}).items()}
     save_file(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / "training.safetensors"
+        {name: value.detach().clone().cpu().contiguous() for name, value in tensors.items()},
+        folder / "training.safetensors",
     )
     updates = average.updates if average is not None else 0
     (folder / "training.json").write_text(json.dumps({**plain, "average_updates": updates}, indent=2) + "\n")
 
 
-def load_training(
-    folder: Path, policy: nn.Module, average: Ema | None, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
+def load_training(folder: Path, policy: nn.Module, average: Ema | None, optimizer: Optimizer) -> dict[str, Any]:
     """Restore weights, average and moments in place; returns the plain state.
 
     Raises:
@@ -72,12 +77,13 @@ def load_training(
     with torch.no_grad():
         for name, value in trained.items():
             value.copy_(stored[name])
-            moments = _below(tensors, f"optimizer/{name}/")
-            optimizer.state[value] = {
-                # The moments take the memory layout and device of their weights, as the optimizer would have made them.
-                moment: state.to(value.device) if moment == "step" else torch.empty_like(value).copy_(state)
-                for moment, state in moments.items()
-            }
+            own = optimizer.state.setdefault(value, {})
+            for moment, state in _below(tensors, f"optimizer/{name}/").items():
+                if moment not in own:
+                    # With the memory layout and device of its weight, as the optimizer would have made it.
+                    like = torch.empty((), device=value.device) if moment == "step" else value
+                    own[moment] = torch.empty_like(like, dtype=state.dtype)
+                own[moment].copy_(state)
     if average is not None:
         average.load_state_dict(_below(tensors, "average/"), int(plain["average_updates"]))
     return plain

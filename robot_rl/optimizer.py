@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, Protocol
 
-import torch
 from torch import nn
 from torch.optim import AdamW
 
@@ -56,7 +56,13 @@ def warmup_cosine(step: int, steps: int, warmup: int, final: float = 0.0) -> flo
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
+class Grouped(Protocol):
+    """An optimizer with groups of parameters."""
+
+    param_groups: list[dict[str, Any]]
+
+
+def set_learning_rate(optimizer: Grouped, factor: float) -> float:
     """Give every group its peak times `factor`; returns the first group's learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from robot_rl.policies.critic_ensemble import CriticEnsemble
+from robot_rl.rl.flat_adam import FlatAdam
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.replay import Batch
@@ -107,13 +107,8 @@ class Updater:
 
     def __init__(self, critics: Critics, settings: OffPolicySettings) -> None:
         self.critics, self.method, self.settings = critics, critics.method, settings
-        self._critic = list(critics.live.parameters())
-        self._actor = self.method.trained()
-        groups = [
-            {"params": self._actor, "lr": settings.learning_rate},
-            {"params": self._critic, "lr": settings.critic_learning_rate},
-        ]
-        self.optimizer = AdamW(groups, weight_decay=0.0, fused=True)
+        actor, critic = self.method.trained(), list(critics.live.parameters())
+        self.optimizer = FlatAdam([(actor, settings.learning_rate), (critic, settings.critic_learning_rate)])
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -122,7 +117,7 @@ class Updater:
         target = self.returns(batch, generator)
         values = self.critics.live(batch.context, batch.chunk)
         loss = (values - target).square().mean(dim=1).sum()
-        self._step(loss, self._critic)
+        self.optimizer.step(loss, [1], self.settings.gradient_clip)
         self.critics.target.follow(self.critics.live, self.settings.polyak)
         self._log({"critic_loss": loss.detach(), "mean_value": values.detach().mean()})
 
@@ -138,7 +133,7 @@ class Updater:
         imitation = self.method.imitation(batch.context, batch.chunk, generator)
         if imitation is not None:
             loss, logged = loss + imitation, {**logged, "imitation_loss": imitation.detach()}
-        self._step(loss, self._actor)
+        self.optimizer.step(loss, [0], self.settings.gradient_clip)
         self.method.follow(self.critics.live)
         self._log(logged)
 
@@ -156,16 +151,6 @@ class Updater:
                 "training.gradient_clip."
             )
         return means
-
-    def _step(self, loss: Tensor, parameters: list[nn.Parameter]) -> None:
-        # Gradients of these alone: those of the critics' weights are not computed for the actor.
-        for value, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            value.grad = gradient
-        if self.settings.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip, foreach=True)
-        self.optimizer.step()
-        for value in parameters:
-            value.grad = None
 
     def _log(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():

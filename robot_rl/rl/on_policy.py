@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from robot_rl.rl.advantage import generalised_advantage
 from robot_rl.rl.collector import Rollout, encode_all
 from robot_rl.rl.critic import Critic
+from robot_rl.rl.flat_adam import FlatAdam
 from robot_rl.rl.method import Method, entropy
 
 
@@ -100,13 +100,13 @@ class ActorCritic(nn.Module):
         ).to(policy.device)  # fmt: skip
 
 
-def build_optimizer(model: ActorCritic, method: Method, settings: Settings) -> AdamW:
-    """Adam with a learning rate for the actor and one for the critic; `peak` is what the schedule scales."""
+def build_optimizer(model: ActorCritic, method: Method, settings: Settings) -> FlatAdam:
+    """A group for the actor and one for the critic."""
     groups = [
-        {"params": method.trained(), "peak": settings.learning_rate},
-        {"params": list(model.critic.parameters()), "peak": settings.critic_learning_rate},
+        (method.trained(), settings.learning_rate),
+        (list(model.critic.parameters()), settings.critic_learning_rate),
     ]
-    return AdamW(groups, lr=settings.learning_rate, weight_decay=0.0, eps=1e-5, fused=True)
+    return FlatAdam(groups, eps=1e-5)
 
 
 @torch.no_grad()
@@ -150,7 +150,7 @@ class Update:
     """
 
     def __init__(
-        self, method: Method, model: ActorCritic, optimizer: AdamW, settings: Settings, train_actor: bool = True
+        self, method: Method, model: ActorCritic, optimizer: FlatAdam, settings: Settings, train_actor: bool = True
     ) -> None:
         self.method, self.model, self.optimizer, self.settings = method, model, optimizer, settings
         self.train_actor = train_actor
@@ -175,24 +175,30 @@ class Update:
             epochs += 1
             divergence, minibatches = 0.0, 0
             order = torch.randperm(size, generator=generator).to(device)
-            for rows in order.split(settings.minibatch):
-                seen = context[rows] if self._frozen_encoder else self._encode(rollout, rows)
-                loss = self._critic_loss(self.model.critic(seen), value[rows], returns[rows])
+            # Shuffled once an epoch: a minibatch is then a slice of each column.
+            columns = [column[order] for column in (context, value, returns, states, counted, old, advantage)]
+            for rows, *parts in zip(
+                *(column.split(settings.minibatch) for column in (order, *columns)), strict=True
+            ):  # fmt: skip
+                seen, worth, target, drawn_states, used, before, better = parts
+                if not self._frozen_encoder:
+                    seen = self._encode(rollout, rows)
+                loss = self._critic_loss(self.model.critic(seen), worth, target)
                 logged["critic_loss"].append(float(loss.detach()))
                 if self.train_actor:
-                    density, std = self.method.density(states[rows], seen)
-                    difference = self.method.condense(density, counted[rows]) - old[rows]
+                    density, std = self.method.density(drawn_states, seen)
+                    difference = self.method.condense(density, used) - before
                     ratio = difference.exp()
                     if updates == 0:
                         first_ratio = float((ratio.detach() - 1).abs().max())
-                    actor, clipped = self._actor_loss(ratio, advantage[rows])
+                    actor, clipped = self._actor_loss(ratio, better)
                     spread = entropy(std)
                     loss = loss + actor - settings.entropy * spread
                     # Schulman's estimator of KL(old, new), which is never negative.
                     divergence += float((ratio.detach() - 1 - difference.detach()).mean())
                     for name, item in (("actor_loss", actor), ("entropy", spread), ("clipped", clipped)):
                         logged[name].append(float(item.detach()))
-                self._step(loss)
+                self.optimizer.step(loss, (0, 1) if self.train_actor else (1,), settings.gradient_clip)
                 updates += 1
                 minibatches += 1
             kl = divergence / minibatches
@@ -228,13 +234,6 @@ class Update:
             near = old + (new - old).clamp(-self.settings.value_clip, self.settings.value_clip)
             error = torch.maximum(error, (near - returns).square())
         return 0.5 * error.mean()
-
-    def _step(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for group in self.optimizer.param_groups:
-            nn.utils.clip_grad_norm_(group["params"], self.settings.gradient_clip, foreach=True)
-        self.optimizer.step()
 
     def _executed(self, rollout: Rollout) -> Tensor:
         """Bool [B, H]: the actions of each chunk that were executed."""

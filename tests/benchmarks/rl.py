@@ -9,7 +9,7 @@ core a seed, one of dppo longer. `--noise` decides how good the expert is, and w
 printed.
 
 `--speed` trains PPO on Hopper-v5 in 16 environments, rollouts of 128 steps, 10 epochs of minibatches of 64, on one
-thread, in turns with stable-baselines3 of the same sizes (two layers of 64 units, ours with residual blocks); and SAC,
+thread, in turns with stable-baselines3 of the same sizes (two layers of 64 units); and SAC,
 250 control steps a round with an update of 256 transitions each (two layers of 256 units, two critics):
 
     python -m venv peer && peer/bin/pip install stable-baselines3==2.9.0 "gymnasium[mujoco]"

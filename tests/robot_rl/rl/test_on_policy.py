@@ -128,9 +128,7 @@ def test_all_problems_of_the_settings_are_named_at_once() -> None:
 def test_the_optimizer_holds_every_parameter_once() -> None:
     trained = method("reinflow")
     model = ActorCritic(trained, settings())
-    held = [
-        id(value) for group in build_optimizer(model, trained, settings()).param_groups for value in group["params"]
-    ]
+    held = [id(value) for group in build_optimizer(model, trained, settings()).parameters for value in group]
     assert sorted(held) == sorted(id(value) for value in model.parameters())
 
 
