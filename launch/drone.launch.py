@@ -29,7 +29,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 ARGUMENTS = {
     "robot": ("px4", str, "name of a vehicle, or path of its file"),
-    "controller": ("", str, "px4_ctbr, px4_velocity or px4_position; empty: that of the vehicle's file"),
+    "controller": ("", str, "px4_ctbr, px4_attitude, px4_velocity or px4_position; empty: that of the vehicle's file"),
     "policy": ("", str, "run folder, checkpoint folder or exported policy, which is started, too; empty: none"),
     "task": ("", str, "of the policy, which computes what it sees beside odometry; empty: it sees odometry alone"),
     "horizon": ("0", int, "control steps after which the task is over; 0: its own"),
@@ -48,7 +48,7 @@ ARGUMENTS = {
     "real_time": ("true", bool, "of the twin; else simulated time goes as fast as all can follow"),
 }
 CHOICES = {
-    "controller": ["", "px4_ctbr", "px4_velocity", "px4_position"],
+    "controller": ["", "px4_ctbr", "px4_attitude", "px4_velocity", "px4_position"],
     "mode": ["receding_horizon", "temporal_ensembling", "asynchronous", "real_time"],
 }
 

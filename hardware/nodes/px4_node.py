@@ -201,7 +201,8 @@ class FlightBinding:
     def _look(self) -> None:
         """Look for the vehicle, and join its topics once they are all there."""
         robot, graph = self._node.robot, self._graph
-        found, missing = px4_messages.detect(graph.endpoints(), robot.namespace)
+        needed = ["vehicle_attitude_setpoint"] if robot.contract.controller == "px4_attitude" else []
+        found, missing = px4_messages.detect(graph.endpoints(), robot.namespace, needed)
         versions = {**px4_messages.V1_17, **found}
         self._missing = [f"no {base}" for base in missing]
         if missing:
@@ -274,7 +275,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with open_graph("supervisor", sys.argv[1:] if argv is None else argv) as graph:
         name = _setting(graph, "robot", "px4", "name of a vehicle, or path of its file")
         policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
-        level = _setting(graph, "controller", "", "px4_ctbr, px4_velocity or px4_position, where there is no policy")
+        level = _setting(
+            graph, "controller", "", "px4_ctbr, px4_attitude, px4_velocity or px4_position, where there is no policy"
+        )
         wait = _setting(
             graph, "wait_for_proposal", 0.0, "of every control period, for the twin's simulated time [wall s]"
         )

@@ -51,6 +51,7 @@ class Level(StrEnum):
     """What PX4 is asked to control: the first true field of OffboardControlMode."""
 
     POSITION = "position"
+    ATTITUDE = "attitude"
     RATES = "body_rate"
 
 
@@ -99,13 +100,16 @@ class ControlMode(NamedTuple):
     offboard: bool
     position: bool
     rates: bool
+    attitude: bool = False
 
     @property
     def level(self) -> Level | None:
         """The level of offboard control in force; None outside offboard mode."""
         if not self.offboard or not self.rates:
             return None
-        return Level.POSITION if self.position else Level.RATES
+        if self.position:
+            return Level.POSITION
+        return Level.ATTITUDE if self.attitude else Level.RATES
 
 
 class Telemetry(NamedTuple):
@@ -159,6 +163,13 @@ class RatesSetpoint(NamedTuple):
     rates: np.ndarray
 
 
+class AttitudeSetpoint(NamedTuple):
+    """Collective throttle, a part of the greatest thrust, and attitude wxyz in the world."""
+
+    throttle: float
+    quaternion: np.ndarray
+
+
 class TrajectorySetpoint(NamedTuple):
     """Position [3] m, velocity [3] m/s, yaw [rad] and yaw rate [rad/s]; NaN: not controlled."""
 
@@ -175,6 +186,7 @@ class FlightCommand(NamedTuple):
     rates: RatesSetpoint | None = None
     trajectory: TrajectorySetpoint | None = None
     orders: tuple[Order, ...] = ()
+    attitude: AttitudeSetpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +202,7 @@ class FlightLimits:
         throttle: least and greatest that may be commanded.
         command_speed: greatest velocity that may be commanded [m/s]; a position lies at most as many metres ahead.
         yaw_rate: greatest that may be commanded [rad/s].
+        command_tilt: greatest that may be commanded, less than `tilt` [rad].
     """
 
     fence: tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -202,6 +215,7 @@ class FlightLimits:
     throttle: tuple[float, float]
     command_speed: float
     yaw_rate: float
+    command_tilt: float = 0.6
 
     def __post_init__(self) -> None:
         lower, upper = np.array(self.fence, float)
@@ -209,6 +223,8 @@ class FlightLimits:
             raise ValueError(f"limits.fence: expected a lower and an upper corner in metres, got {self.fence}")
         if not 0 <= self.throttle[0] < self.throttle[1] <= 1:
             raise ValueError(f"limits.throttle: expected 0 <= least < greatest <= 1, got {self.throttle}")
+        if not 0 < self.command_tilt < self.tilt:
+            raise ValueError(f"limits.command_tilt: expected more than 0 and less than tilt, got {self.command_tilt}")
         numbers = (self.altitude, self.tilt, self.speed, self.jump, *self.rates, self.command_speed, self.yaw_rate)
         if not min(numbers) > 0 or not 0 <= self.battery < 1 or len(self.rates) != 3:
             raise ValueError(f"limits: expected positive numbers, and a battery from 0 to below 1, got {self}")

@@ -15,10 +15,11 @@ arm, holding a position is to a vehicle. Within a state a flight has phases:
 | arming    | the same                             | PX4's checks pass, arming is ordered, PX4 says that it is armed |
 | climbing  | above the start, then the home place | the vehicle is there: `ready`                                   |
 | holding   | one position                         | an action is accepted                                           |
-| handing   | that; zero rates with hover thrust   | PX4 says that it controls rates                                 |
+| handing   | that; hover thrust with zero rates,  | PX4 says that it controls rates, or the attitude                |
+|           | or upright                           |                                                                 |
 | following | the action                           | the lease ends, or a fault                                      |
-| braking   | zero rates with hover thrust; the    | PX4 says that it controls the position                          |
-|           | present position                     |                                                                 |
+| braking   | hover thrust with zero rates, or     | PX4 says that it controls the position                          |
+|           | upright; the present position        |                                                                 |
 | landing   | a descent, until PX4 says that it    | PX4 says that it is disarmed: `idle`, or `stopped` stays        |
 |           | lands by itself                      |                                                                 |
 | yielded   | nothing                              | PX4 says that it is disarmed                                    |
@@ -42,6 +43,7 @@ from robot_rl.hardware.px4.flight_state import (
     LAND,
     OFFBOARD,
     Ack,
+    AttitudeSetpoint,
     Command,
     FlightCommand,
     FlightPlan,
@@ -62,6 +64,7 @@ from robot_rl.hardware.safety.supervisor_state import TRANSITIONS, State, Status
 
 CONTROLLERS: dict[str, dict[str, int]] = {
     "px4_ctbr": {"throttle": 1, "body_rates": 3},
+    "px4_attitude": {"throttle": 1, "attitude": 4},
     "px4_velocity": {"velocity": 3, "yaw_rate": 1},
     "px4_position": {"position": 3, "yaw": 1},
 }
@@ -91,7 +94,8 @@ class FlightSupervisor(Supervision):
     def __init__(self, contract: Contract, plan: FlightPlan) -> None:
         _flyable(contract)
         super().__init__(contract.action_dim, plan.watchdog)
-        self.plan, self._level = plan, contract.controller
+        self.plan, self._controller = plan, contract.controller
+        self._thrusts = {"px4_ctbr": Level.RATES, "px4_attitude": Level.ATTITUDE}.get(contract.controller)
         self._slices = contract.action_slices
         self._telemetry = Telemetry()
         self.phase = Phase.GROUNDED
@@ -135,6 +139,9 @@ class FlightSupervisor(Supervision):
         reason: str | None = self._screening.rejection(proposal, self._desk, now)
         if reason is None and self._state not in (State.READY, *FOLLOWING):
             reason = "wrong_state"
+        if reason is None and self._thrusts is Level.ATTITUDE:
+            length = float(np.linalg.norm(proposal.action[self._slices["attitude"]]))
+            reason = None if 0.5 < length < 2.0 else "no_rotation"
         if reason is not None:
             self.reject(reason)
             return reason
@@ -149,7 +156,7 @@ class FlightSupervisor(Supervision):
             following = State.INTERVENING if holder.kind == "device" else State.RUNNING
             self._enter(following, f"{holder.source!r} acts")
         if self.phase in (Phase.HOLDING, Phase.BRAKING):
-            self._go(Phase.HANDING if self._commands_rates else Phase.FOLLOWING)
+            self._go(Phase.FOLLOWING if self._thrusts is None else Phase.HANDING)
         return None
 
     def problems(self, now: float) -> list[str]:
@@ -405,7 +412,7 @@ class FlightSupervisor(Supervision):
             case Phase.CLIMBING:
                 self._approach_home()
             case Phase.HANDING:
-                if mode is not None and mode.stamp > self._sent[1] and mode.level is self._sent[0] is Level.RATES:
+                if mode is not None and mode.stamp > self._sent[1] and mode.level is self._sent[0] is self._thrusts:
                     self._go(Phase.FOLLOWING, now)
             case Phase.BRAKING:
                 if mode is not None and mode.stamp > self._sent[1] and mode.level is self._sent[0] is Level.POSITION:
@@ -435,39 +442,45 @@ class FlightSupervisor(Supervision):
 
     def _stream(self, now: float) -> FlightCommand:
         orders = tuple(self._orders)
-        hover = RatesSetpoint(self.plan.hover_throttle, _ZERO3)
         here = TrajectorySetpoint(self._anchor.copy(), _NAN3, self._yaw, math.nan)
         match self.phase:
             case Phase.GROUNDED | Phase.YIELDED:
                 return FlightCommand(orders=orders)
             case Phase.HANDING:
-                return FlightCommand(Level.RATES, hover, here, orders)
+                return self._hovering(self._thrusts, here, orders)
             case Phase.BRAKING:
-                return FlightCommand(Level.POSITION, hover, here, orders)
+                return self._hovering(Level.POSITION, here, orders)
             case Phase.FOLLOWING:
                 return self._follow(orders)
             case Phase.LANDING:
                 if self._telemetry.status is not None and self._telemetry.status.nav_state == LAND:
                     return FlightCommand(orders=orders)
                 down = TrajectorySetpoint(_NAN3, np.array([0.0, 0.0, -self.plan.landing_speed]), self._yaw, math.nan)
-                return FlightCommand(Level.POSITION, hover, down, orders)
+                return self._hovering(Level.POSITION, down, orders)
         return FlightCommand(Level.POSITION, None, here, orders)
+
+    def _hovering(self, level: Level | None, wanted: TrajectorySetpoint, orders: tuple[Order, ...]) -> FlightCommand:
+        """A trajectory, and what replaces the last action for as long as PX4 controls rates or the attitude still."""
+        throttle = self.plan.hover_throttle
+        if self._thrusts is not Level.ATTITUDE:
+            return FlightCommand(level, RatesSetpoint(throttle, _ZERO3), wanted, orders)
+        upright = np.array([math.cos(self._yaw / 2), 0.0, 0.0, math.sin(self._yaw / 2)])
+        return FlightCommand(level, None, wanted, orders, AttitudeSetpoint(throttle, upright))
 
     def _follow(self, orders: tuple[Order, ...]) -> FlightCommand:
         part = {name: self._action[where] for name, where in self._slices.items()}
-        if self._commands_rates:
+        if self._thrusts is Level.RATES:
             return FlightCommand(
                 Level.RATES, RatesSetpoint(float(part["throttle"][0]), part["body_rates"]), None, orders
             )
-        if self._level == "px4_velocity":
+        if self._thrusts is Level.ATTITUDE:
+            attitude = AttitudeSetpoint(float(part["throttle"][0]), part["attitude"])
+            return FlightCommand(Level.ATTITUDE, None, None, orders, attitude)
+        if self._controller == "px4_velocity":
             wanted = TrajectorySetpoint(_NAN3, part["velocity"], math.nan, float(part["yaw_rate"][0]))
         else:
             wanted = TrajectorySetpoint(part["position"], _NAN3, float(part["yaw"][0]), math.nan)
         return FlightCommand(Level.POSITION, None, wanted, orders)
-
-    @property
-    def _commands_rates(self) -> bool:
-        return self._level == "px4_ctbr"
 
     def _limit(self, action: np.ndarray) -> np.ndarray:
         """The nearest action that may be commanded."""
@@ -478,6 +491,8 @@ class FlightSupervisor(Supervision):
                     limited[where] = np.clip(limited[where], *limits.throttle)
                 case "body_rates":
                     limited[where] = np.clip(limited[where], -np.array(limits.rates), limits.rates)
+                case "attitude":
+                    limited[where] = _upright_enough(limited[where], limits.command_tilt)
                 case "velocity":
                     speed = float(np.linalg.norm(limited[where]))
                     limited[where] *= min(1.0, limits.command_speed / max(speed, 1e-9))
@@ -500,7 +515,7 @@ class FlightSupervisor(Supervision):
         """Hold the position from now on: through zero rates where PX4 may control rates, else at once."""
         if self.phase in (Phase.HANDING, Phase.FOLLOWING, Phase.CLIMBING):
             self._stay_here()
-            self._go(Phase.BRAKING if self._sent[0] is Level.RATES else Phase.HOLDING)
+            self._go(Phase.HOLDING if self._sent[0] is Level.POSITION else Phase.BRAKING)
 
     def _stay_here(self) -> None:
         if self._odometry is not None:
@@ -517,6 +532,8 @@ class FlightSupervisor(Supervision):
             self._enter(State.STOPPED, reason)
 
     def _land(self) -> None:
+        if self._odometry is not None:
+            self._yaw = self._odometry.yaw
         self._desk.revoke()
         self._go(Phase.LANDING)
         self._given = self._now
@@ -556,6 +573,19 @@ class FlightSupervisor(Supervision):
     def _go(self, phase: Phase, now: float | None = None) -> None:
         self.phase, self._since = phase, self._now if now is None else now
         self._order, self._refused = None, ""
+
+
+def _upright_enough(quaternion: np.ndarray, tilt: float) -> np.ndarray:
+    """The rotation of a quaternion wxyz with its heading, but leaning no further than `tilt` [rad].
+
+    A rotation is one about the vertical axis, then one by the tilt about an axis on the level.
+    """
+    w, x, y, z = quaternion / np.linalg.norm(quaternion)
+    lean = math.hypot(x, y)  # the sine of half the tilt
+    if lean <= math.sin(tilt / 2):
+        return np.array([w, x, y, z])
+    level, part = math.cos(tilt / 2) / max(math.hypot(w, z), 1e-9), math.sin(tilt / 2) / lean
+    return np.array([w * level, x * part, y * part, z * level]) if w or z else np.array([1.0, 0.0, 0.0, 0.0])
 
 
 def _flyable(contract: Contract) -> None:

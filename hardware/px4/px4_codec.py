@@ -65,6 +65,7 @@ class TelemetryDecoder:
                     mode=ControlMode(
                         received, bool(message.flag_control_offboard_enabled),
                         bool(message.flag_control_position_enabled), bool(message.flag_control_rates_enabled),
+                        bool(message.flag_control_attitude_enabled),
                     )
                 )  # fmt: skip
             case "vehicle_local_position":
@@ -107,7 +108,7 @@ def encode_command(command: FlightCommand, timestamp: int) -> list[tuple[str, An
     """Messages by topic of `px4_messages.INPUTS`, in the order in which they are to be sent."""
     sent: list[tuple[str, Any]] = []
     if command.level is not None:
-        heartbeat = {"position": command.level is Level.POSITION, "body_rate": command.level is Level.RATES}
+        heartbeat = {level.value: command.level is level for level in Level}
         sent.append((
             "offboard_control_mode",
             messages.make("px4_msgs/msg/OffboardControlMode", timestamp=timestamp, **heartbeat),
@@ -129,6 +130,14 @@ def encode_command(command: FlightCommand, timestamp: int) -> list[tuple[str, An
             messages.make(
                 "px4_msgs/msg/VehicleRatesSetpoint", timestamp=timestamp, roll=roll, pitch=pitch, yaw=yaw,
                 thrust_body=[0.0, 0.0, -command.rates.throttle],
+            ),
+        ))  # fmt: skip
+    if command.attitude is not None:
+        sent.append((
+            "vehicle_attitude_setpoint",
+            messages.make(
+                "px4_msgs/msg/VehicleAttitudeSetpoint", timestamp=timestamp,
+                q_d=swap_attitude(command.attitude.quaternion), thrust_body=[0.0, 0.0, -command.attitude.throttle],
             ),
         ))  # fmt: skip
     return sent + [("vehicle_command", encode_order(order, timestamp)) for order in command.orders]

@@ -74,6 +74,9 @@ DEFINITIONS: Mapping[str, Mapping[int, str]] = {
     "VehicleRatesSetpoint": {
         0: "uint64 timestamp; float32 roll; float32 pitch; float32 yaw; float32[3] thrust_body; bool reset_integral"
     },
+    "VehicleAttitudeSetpoint": {
+        1: "uint64 timestamp; float32 yaw_sp_move_rate; float32[4] q_d; float32[3] thrust_body"
+    },
     "VehicleCommand": {
         0: "uint64 timestamp; float32 param1; float32 param2; float32 param3; float32 param4; float64 param5; "
         "float64 param6; float32 param7; uint32 command; uint8 target_system; uint8 target_component; "
@@ -112,13 +115,13 @@ DEFINITIONS: Mapping[str, Mapping[int, str]] = {
 """Fields by message and version."""
 
 V1_17: Mapping[str, int] = {
-    "VehicleStatus": 1, "VehicleLocalPosition": 1, "BatteryStatus": 1,
+    "VehicleStatus": 1, "VehicleLocalPosition": 1, "BatteryStatus": 1, "VehicleAttitudeSetpoint": 1,
 }  # fmt: skip
 """Versions of PX4 v1.17 that are not 0; v1.16 may have others, which its topics' names say."""
 
 INPUTS = {
     "offboard_control_mode": "OffboardControlMode", "trajectory_setpoint": "TrajectorySetpoint",
-    "vehicle_rates_setpoint": "VehicleRatesSetpoint",
+    "vehicle_rates_setpoint": "VehicleRatesSetpoint", "vehicle_attitude_setpoint": "VehicleAttitudeSetpoint",
     "vehicle_command": "VehicleCommand", "vehicle_visual_odometry": "VehicleOdometry",
 }  # fmt: skip
 """Topics under /fmu/in without a version, and their messages."""
@@ -130,8 +133,10 @@ OUTPUTS = {
 }  # fmt: skip
 """Topics under /fmu/out likewise."""
 
-OPTIONAL = frozenset({"battery_status", "vehicle_command_ack", "vehicle_visual_odometry"})
-"""Topics without which a vehicle is complete."""
+OPTIONAL = frozenset({
+    "battery_status", "vehicle_command_ack", "vehicle_visual_odometry", "vehicle_attitude_setpoint",
+})  # fmt: skip
+"""Topics without which a vehicle is complete, unless somebody needs them."""
 
 _MESSAGE_VERSION = re.compile(r"^\s*uint32\s+MESSAGE_VERSION\s*=\s*(\d+)", re.MULTILINE)
 
@@ -197,12 +202,16 @@ def table(versions: Mapping[str, int] = V1_17, prefix: str = "") -> dict[str, To
     return found
 
 
-def detect(endpoints: Iterable[Endpoint], prefix: str = "") -> tuple[dict[str, int], list[str]]:
+def detect(
+    endpoints: Iterable[Endpoint], prefix: str = "", needed: Iterable[str] = ()
+) -> tuple[dict[str, int], list[str]]:
     """Versions by message of the topics that a vehicle offers, and the topics that it has to offer and does not.
 
     A topic of PX4's outputs is offered by a publisher, one of its inputs by a subscription. Where several versions are
-    offered the newest one that is known here counts; an optional one of an unknown version is left alone.
+    offered the newest one that is known here counts; an optional one of an unknown version is left alone, unless it is
+    among `needed`.
     """
+    optional = OPTIONAL - set(needed)
     seen: dict[str, set[int]] = {}
     for endpoint in endpoints:
         direction = "out" if endpoint.is_publisher else "in"
@@ -213,9 +222,9 @@ def detect(endpoints: Iterable[Endpoint], prefix: str = "") -> tuple[dict[str, i
     for base, name in (OUTPUTS | INPUTS).items():
         offered = seen.get(base, set())
         known = offered & set(DEFINITIONS[name])
-        if known or (offered and base not in OPTIONAL):
+        if known or (offered and base not in optional):
             versions[name] = max(known or offered)
-        elif base not in OPTIONAL:
+        elif base not in optional:
             missing.append(base)
     return versions, missing
 

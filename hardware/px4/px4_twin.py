@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from robot_rl.hardware.px4.flight_state import LAND, NAMES, OFFBOARD, Ack, Command, Level, Odometry
-from robot_rl.hardware.px4.frames import swap_body, swap_heading, swap_world
+from robot_rl.hardware.px4.frames import swap_attitude, swap_body, swap_heading, swap_world
 from robot_rl.hardware.px4.px4_codec import ARMED, encode_odometry
 from robot_rl.hardware.ros2 import messages
-from robot_rl.sim.drone.batch import DroneBatch
+from robot_rl.sim.drone.batch import LEVELS, DroneBatch
 from robot_rl.sim.drone.vehicle_model import Vehicle
 
 STEP = 0.01
@@ -64,7 +64,7 @@ class Px4Twin:
     def __init__(
         self, vehicle: Vehicle, seed: int = 0, parameters: Mapping[str, Any] | None = None, boot: float = BOOT
     ) -> None:
-        self._batches = {level: DroneBatch(vehicle, 1, _SUBSTEPS, level) for level in ("rates", "velocity", "position")}
+        self._batches = {level: DroneBatch(vehicle, 1, _SUBSTEPS, level) for level in LEVELS}
         self._vehicle, self._level = vehicle, "position"
         self._batch.begin([0], [seed], np.array([[0.0, 0.0, vehicle.floor]]), parameters=parameters)
         self.nav_state, self.armed, self.failsafe = HOLD, False, False
@@ -75,6 +75,7 @@ class Px4Twin:
         self._beat, self._since, self._wanted = -math.inf, -math.inf, Level.POSITION
         self._controls: Level | None = None
         self._rates = np.array([0.0, 0.0, 0.0, 0.0])
+        self._attitude = np.array([0.0, 1.0, 0.0, 0.0, 0.0])
         self._trajectory: Any = None
         self._armed_at, self._touched = -math.inf, math.inf
         self._hold = self._here()
@@ -108,11 +109,16 @@ class Px4Twin:
                     self._since = self.time
                 self._beat = self.time
                 self._wanted = Level.POSITION if message.position or message.velocity else Level.RATES
+                if self._wanted is Level.RATES and message.attitude:
+                    self._wanted = Level.ATTITUDE
             case "trajectory_setpoint":
                 self._trajectory = message
             case "vehicle_rates_setpoint":
                 rates = swap_body(np.array([message.roll, message.pitch, message.yaw], float))
                 self._rates = np.array([-float(message.thrust_body[2]), *rates])
+            case "vehicle_attitude_setpoint":
+                attitude = swap_attitude(np.asarray(message.q_d, float))
+                self._attitude = np.array([-float(message.thrust_body[2]), *attitude])
             case "vehicle_command":
                 if "ignore_commands" not in self.faults:
                     self._obey(int(message.command), float(message.param1), float(message.param2))
@@ -229,6 +235,8 @@ class Px4Twin:
             return "position", self._hold
         if self._controls is Level.RATES:
             return "rates", self._rates
+        if self._controls is Level.ATTITUDE:
+            return "attitude", self._attitude
         wanted = self._trajectory
         if wanted is None:
             return "position", self._hold
@@ -279,7 +287,7 @@ class Px4Twin:
             flag_control_auto_enabled=NAMES.get(self.nav_state) in ("hold", "return", "land"),
             flag_control_position_enabled=position, flag_control_velocity_enabled=position,
             flag_control_altitude_enabled=position, flag_control_climb_rate_enabled=position,
-            flag_control_attitude_enabled=position, flag_control_rates_enabled=True,
+            flag_control_attitude_enabled=position or self._controls is Level.ATTITUDE, flag_control_rates_enabled=True,
             flag_control_allocation_enabled=True,
         )  # fmt: skip
 

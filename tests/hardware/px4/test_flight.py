@@ -1,9 +1,11 @@
 """Whole flights in the twin, on simulated time: as planned, and with each fault that must end in a landing."""
 
+import mujoco
 import numpy as np
 import pytest
 
 from robot_rl.hardware.px4.flight_state import LAND, OFFBOARD, Phase
+from robot_rl.hardware.px4.frames import swap_attitude
 from robot_rl.hardware.px4.px4_twin import RETURN
 from robot_rl.hardware.safety.proposal import Proposal
 from robot_rl.hardware.safety.supervisor import SupervisorError
@@ -17,6 +19,15 @@ from robot_rl.hardware.safety.supervisor_messages import (
 from robot_rl.hardware.safety.supervisor_state import State
 
 HOVER = [0.4905, 0.0, 0.0, 0.0]
+
+
+def multiply(one, other):
+    """The product of two quaternions wxyz."""
+    product = np.empty(4)
+    mujoco.mju_mulQuat(product, np.asarray(one, float), np.asarray(other, float))
+    return product
+
+
 POSITION = 2  # nav_state
 
 
@@ -61,6 +72,45 @@ def test_follows_trajectories(flight, controller):
     f.supervisor.emergency_stop("test")
     f.finish()
     assert f.state is State.STOPPED
+
+
+def test_follows_attitudes_no_further_than_they_may_lean(flight):
+    f = flight("px4_attitude").take_off()
+    f.acquire()
+    level, turned = [0.4905, 1.0, 0.0, 0.0, 0.0], np.array([np.cos(0.25), 0.0, 0.0, np.sin(0.25)])
+    f.run(0.02, level)
+    handing = f.streamed()
+    assert handing["offboard_control_mode"].attitude
+    assert not handing["offboard_control_mode"].body_rate
+    # PX4 still controls the position: hover thrust, upright, until it does not.
+    assert f.supervisor.phase is Phase.HANDING
+    assert handing["vehicle_attitude_setpoint"].thrust_body[2] == pytest.approx(-f.plan.hover_throttle)
+    assert "trajectory_setpoint" in handing
+    assert f.run(1.0, level, until=lambda: f.supervisor.phase is Phase.FOLLOWING)
+    # The nose half a radian to the left, leaning forward: there it flies.
+    lean = np.array([np.cos(0.05), 0.0, np.sin(0.05), 0.0])
+    f.run(1.5, [0.4905, *multiply(turned, lean)])
+    assert f.twin.true.yaw == pytest.approx(0.5, abs=0.1)
+    assert f.twin.true.tilt == pytest.approx(0.1, abs=0.03)
+    velocity = f.twin.true.velocity
+    assert velocity[0] > 0.4
+    assert np.arctan2(velocity[1], velocity[0]) == pytest.approx(0.5, abs=0.3)
+    f.tick([0.4905, *multiply(turned, [np.cos(0.7), 0.0, np.sin(0.7), 0.0])])
+    q = swap_attitude(np.asarray(f.streamed()["vehicle_attitude_setpoint"].q_d, float))
+    sent = f.twin.true._replace(quaternion=q)
+    assert (sent.tilt, sent.yaw) == (pytest.approx(f.plan.limits.command_tilt), pytest.approx(0.5))
+    assert f.supervisor.status.limited == 1
+    # No rotation, and then nothing: upright with hover thrust within a tenth of a second, then a held position.
+    f.run(0.5, level)
+    f.run(0.2, [0.4905, 0.0, 0.0, 0.0, 0.0])
+    assert f.supervisor.status.rejected["no_rotation"] > 0
+    assert (f.state, f.supervisor.phase) == (State.HELD, Phase.BRAKING)
+    q = swap_attitude(np.asarray(f.streamed()["vehicle_attitude_setpoint"].q_d, float))
+    assert f.twin.true._replace(quaternion=q).tilt == pytest.approx(0.0, abs=1e-6)
+    assert f.run(2.0, until=lambda: f.supervisor.phase is Phase.HOLDING)
+    f.supervisor.disengage()
+    f.finish()
+    assert f.state is State.IDLE
 
 
 def test_streams_before_it_orders_and_hands_over_when_px4_says_so(flight):

@@ -36,7 +36,7 @@ def test_names_of_v1_17():
         "/fmu/in/offboard_control_mode", "/fmu/in/trajectory_setpoint", "/fmu/in/vehicle_rates_setpoint",
         "/fmu/in/vehicle_command", "/fmu/in/vehicle_visual_odometry", "/fmu/out/vehicle_odometry",
         "/fmu/out/vehicle_status_v1", "/fmu/out/vehicle_local_position_v1", "/fmu/out/vehicle_control_mode",
-        "/fmu/out/vehicle_command_ack",
+        "/fmu/out/vehicle_command_ack", "/fmu/in/vehicle_attitude_setpoint_v1",
     ):  # fmt: skip
         assert name in {topic.name for topic in topics.values()}
 
@@ -47,7 +47,7 @@ def test_fields_are_laid_out_as_in_c():
         "OffboardControlMode": 8 + 7, "TrajectorySetpoint": 8 + 4 * 14, "VehicleRatesSetpoint": 8 + 4 * 6 + 1,
         "VehicleCommandAck": 8 + 4 + 2 + 2 + 4 + 1 + 1 + 2 + 1,
         "VehicleOdometry": 16 + 4 + 12 + 16 + 4 + 12 * 5 + 2,
-        "VehicleControlMode": 8 + 14,
+        "VehicleControlMode": 8 + 14, "VehicleAttitudeSetpoint": 8 + 4 * 8,
     }.items():  # fmt: skip
         message = messages.make(f"px4_msgs/msg/{name}")
         assert len(messages.encode(message)) == 4 + (size + 3) // 4 * 4, name
@@ -57,6 +57,9 @@ def test_versions_are_detected():
     versions = {"VehicleStatus": 1, "VehicleLocalPosition": 1, "BatteryStatus": 1}
     assert detect(endpoints(versions))[0].items() >= versions.items()
     assert detect(endpoints(versions))[1] == []
+    without = endpoints(versions, without=("vehicle_attitude_setpoint",))
+    assert detect(without)[1] == []
+    assert detect(without, "", ["vehicle_attitude_setpoint"])[1] == ["vehicle_attitude_setpoint"]
     older = {"VehicleStatus": 0, "VehicleLocalPosition": 0}
     assert detect(endpoints(older))[0].items() >= older.items()
     _, missing = detect(endpoints(versions, "/px4_1"))

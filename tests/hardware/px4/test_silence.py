@@ -37,7 +37,6 @@ TICK = 0.01
 SILENCE = 0.8
 LATE = 0.3  # s, until PX4 controls what it is asked to
 POSITION = 2  # nav_state
-HOVER = np.array([0.49, 0.0, 0.0, 0.0])
 FLOWN = AIRBORNE - {Phase.CLIMBING}
 
 
@@ -48,6 +47,7 @@ class Sky:
         robot = VehicleFile.load("px4").with_controller(controller).with_silence(SILENCE)
         plan: FlightPlan = replace(robot.plan, patience=replace(robot.plan.patience, stream=1.1))
         self.supervisor = FlightSupervisor(robot.contract, plan)
+        self.hover = np.array([0.49, 1.0, 0.0, 0.0, 0.0] if controller == "px4_attitude" else [0.49, 0.0, 0.0, 0.0])
         self.now, self.sequence, self.lease = 100.0, 0, 0
         self.armed, self.nav_state, self.level, self.asked = False, 4, Level.POSITION, (Level.POSITION, 0.0)
         self.position = np.zeros(3)
@@ -66,7 +66,8 @@ class Sky:
         telemetry = Telemetry(
             Odometry(self.now, self.position, np.zeros(3), np.array([1.0, 0, 0, 0]), np.zeros(3)),
             VehicleState(self.now, self.armed, self.nav_state),
-            ControlMode(self.now, self.nav_state == OFFBOARD, self.level is Level.POSITION, True),
+            ControlMode(self.now, self.nav_state == OFFBOARD, self.level is Level.POSITION, True,
+                        self.level is not Level.RATES),
             True, 1.0,
         )  # fmt: skip
         command, _ = self.supervisor.tick(self.now, telemetry)
@@ -114,13 +115,14 @@ class Sky:
         with suppress(LeaseRefused):
             self.lease = self.supervisor.acquire("test", kind, self.now).id
 
-    def propose(self, action=HOVER, stamp=0.0, lease=None, beats=True):
+    def propose(self, action=None, stamp=0.0, lease=None, beats=True):
         """One proposal; it counts as flown where the Supervisor accepts it."""
         if beats:
             self.beat()
         self.sequence += 1
         lease = self.lease if lease is None else lease
-        if self.supervisor.propose(Proposal(lease, self.sequence, self.now + stamp, action), self.now) is None:
+        proposal = Proposal(lease, self.sequence, self.now + stamp, self.hover if action is None else action)
+        if self.supervisor.propose(proposal, self.now) is None:
             self.flown = self.now
 
     def beat(self):
@@ -144,7 +146,7 @@ def ready(controller="px4_ctbr"):
 
 MOMENTS = {
     "flies": lambda sky: sky.propose(),
-    "proposes no numbers": lambda sky: sky.propose(np.full(4, np.nan)),
+    "proposes no numbers": lambda sky: sky.propose(np.full_like(sky.hover, np.nan)),
     "proposes too late": lambda sky: sky.propose(stamp=-1.0),
     "proposes without a lease": lambda sky: sky.propose(lease=12345),
     "keeps its lease alone": lambda sky: sky.beat(),
@@ -156,8 +158,8 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("controller", ["px4_ctbr", "px4_velocity"])
-@settings(max_examples=25)
+@pytest.mark.parametrize("controller", ["px4_ctbr", "px4_attitude", "px4_velocity"])
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.sampled_from(sorted(MOMENTS)), st.sampled_from([0.02, 0.1, 0.3, 0.7])), max_size=8))
 def test_it_never_stays_in_the_air_for_longer_than_the_limit_without_a_valid_proposal(controller, story):
     sky = ready(controller)
