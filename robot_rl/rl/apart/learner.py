@@ -90,9 +90,10 @@ class ApartLearner(OffPolicyLearner):
     def _collect(self, generator: torch.Generator) -> dict[str, float]:
         wanted = self.steps + self.settings.rollout_steps * self._environments.num_envs
         staleness: list[float] = []
-        intervened, before = 0, self.steps
+        intervened, before, connected = 0, self.steps, 0
         while self.steps < wanted and not self.finished and not self.stopping():
             self.watch()
+            connected = max(connected, self.server.connected)
             arrived = self.server.next(WAIT)
             if arrived is None:
                 continue
@@ -117,7 +118,7 @@ class ApartLearner(OffPolicyLearner):
                 if self.steps % PUBLISH == 0:
                     self._publish()
             self._publish()
-        row = {"actors": float(self.server.connected)}
+        row = {"actors": float(connected)}
         if staleness:
             row["staleness"] = float(np.mean(staleness))
         if self._intervener is not None and self.steps > before:

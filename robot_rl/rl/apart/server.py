@@ -132,7 +132,7 @@ class Server:
             finally:
                 channel.close()
         except ChannelError as error:
-            if not self._closed.is_set():
+            if not (self._closed.is_set() or self._published.finished):
                 self._say(f"actor at {name}: {error}")
         except CancelledError:
             pass
