@@ -12,6 +12,7 @@ import hmac
 import secrets
 import socket
 import struct
+import time
 from contextlib import suppress
 
 PROTOCOL = b"robot_rl actors 1"
@@ -49,9 +50,10 @@ class Channel:
 
     def __init__(self, connection: socket.socket, secret: bytes, learner: bool, largest: int = LARGEST) -> None:
         self._connection, self._largest = connection, largest
+        self._until: float | None = time.monotonic() + PATIENCE
         try:
-            connection.settimeout(PATIENCE)
             sending, receiving = self._meet(secret, learner)
+            self._until = None
             connection.settimeout(None)
         except BaseException:
             connection.close()
@@ -135,10 +137,12 @@ class Channel:
         buffer = bytearray(size)
         view, done = memoryview(buffer), 0
         while done < size:
+            if self._until is not None:
+                self._connection.settimeout(max(0.001, self._until - time.monotonic()))
             try:
                 count = self._connection.recv_into(view[done:])
             except TimeoutError as error:
-                raise ChannelError(f"the other side said nothing for {PATIENCE:g} s") from error
+                raise ChannelError(f"the other side did not prove itself within {PATIENCE:g} s") from error
             except OSError as error:
                 raise ChannelError(f"the other side has gone: {error}") from error
             if not count:

@@ -35,7 +35,7 @@ Arrived = tuple[str, Recorded, "Future[None]"]
 
 
 class Server:
-    """Listens from the beginning; `publish` before actors come.
+    """Listens from the beginning, and answers from the first `publish` on.
 
     Args:
         host, port: to listen at; port 0: a free one.
@@ -66,7 +66,7 @@ class Server:
         except (OSError, OverflowError) as error:
             raise FinetuneError(f"actors.host={host} actors.listen={port}: {error}") from error
         self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
 
     @property
     def connected(self) -> int:
@@ -77,6 +77,8 @@ class Server:
     def publish(self, version: int, begin: bool, finished: bool, arrays: Arrays) -> None:
         """What actors get from now on, see `Reply`; the arrays stay as they are."""
         self._published = Reply(0, version, begin, finished, arrays)
+        if self._accepting.ident is None:
+            self._accepting.start()
 
     def next(self, seconds: float) -> Arrived | None:
         """The next episode that has come, None if none does in this time."""

@@ -2,9 +2,10 @@
 
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
@@ -75,12 +76,24 @@ def test_a_proof_sent_back_does_not_prove_anything(sockets: tuple[socket.socket,
         actor.result()
 
 
-def test_who_says_nothing_is_left(
-    sockets: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trickles", [False, True])
+def test_who_says_nothing_or_too_little_is_left(
+    trickles: bool, sockets: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.05)
-    with pytest.raises(ChannelError, match=r"said nothing for 0\.05 s"):
-        Channel(sockets[0], SECRET, True)
+    stopped = threading.Event()
+
+    def trickle() -> None:
+        with suppress(OSError):
+            for _ in range(60 if trickles else 0):  # fewer than a greeting has
+                if not stopped.wait(0.01):
+                    sockets[1].sendall(b"r")
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(trickle)
+        with pytest.raises(ChannelError, match=r"did not prove itself within 0\.05 s"):
+            Channel(sockets[0], SECRET, True)
+        stopped.set()
 
 
 def test_who_leaves_before_the_proof_may_come_again(sockets: tuple[socket.socket, socket.socket]) -> None:
