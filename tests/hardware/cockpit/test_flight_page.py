@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robot_rl.hardware.cockpit import dead_man
-from robot_rl.hardware.cockpit.device import WebDevice
+from robot_rl.hardware.cockpit.device import ABSENT, WebDevice
 from robot_rl.hardware.cockpit.flight_scene import FlightScene
 from robot_rl.hardware.cockpit.pilot import Pilot
 from robot_rl.hardware.cockpit.server import CockpitServer, Poses
@@ -134,9 +134,11 @@ async def fly(browser, view, device, stops):
     assert stops
     assert browser.errors == []
 
-    # The page is closed: nobody is at the sticks.
+    # The page is left: nobody is at the sticks, though the browser may keep its connection for a while.
     await browser.send("Page.navigate", url="about:blank")
     await until(lambda reading: reading is None)
+    await asyncio.sleep(0.5)
+    assert device.read(time.monotonic()) is None
 
 
 def test_a_pilot_flies_by_the_page_until_it_is_closed(tmp_path, monkeypatch):
@@ -146,7 +148,7 @@ def test_a_pilot_flies_by_the_page_until_it_is_closed(tmp_path, monkeypatch):
     async def whole():
         stops, view = [], FlightView()
         pilot = Pilot(lambda: stops.append(True))
-        device = WebDevice(pilot, patience=PATIENCE)
+        device = WebDevice(pilot, patience=ABSENT)
         server = CockpitServer(view, pilot, port=0)
         server.open()
         try:
