@@ -240,6 +240,7 @@ def test_a_vehicle_hovers_under_a_device_at_rest_and_lands_without_one(local_gra
     assert rig.twin.landed
 
 
+@pytest.mark.slow
 def test_a_page_flies_the_vehicle_and_its_loss_holds_and_then_lands_it(local_graph):
     graph = local_graph()
     page = Page(graph)
