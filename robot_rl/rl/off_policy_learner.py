@@ -206,7 +206,8 @@ class OffPolicyLearner:
         else:
             # Killed after more episodes, or others collected: those under way are among them, or lost.
             self.steps = store.num_steps
-            used = [store.facts(number).get("seed") for number in range(len(store))]
+            facts = [store.facts(number) for number in range(len(store))]
+            used = [each.get("seed") for each in facts if "actor" not in each]  # actors have seeds of their own
             following = int(state["explorer"].get("next_seed", self._first_seed))
             self.explorer.begin(max([following, *(seed for seed in used if seed)]) + self._environments.num_envs)
 

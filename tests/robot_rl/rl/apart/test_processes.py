@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from robot_rl.cli import compose
 from robot_rl.datasets import EpisodeStore
+from robot_rl.finetune import main
+from robot_rl.metric_log import read_metrics
 from robot_rl.rl.apart.pool import Pool
+from robot_rl.rl.apart.secret import VARIABLE
 from robot_rl.rl.on_policy import FinetuneError
 
 pytestmark = pytest.mark.slow
@@ -93,6 +97,22 @@ def test_a_killed_actor_and_a_killed_learner_lose_nothing(tmp_path: Path) -> Non
         own = EpisodeStore.open(next(folder.glob("*.zarr")))
         ours = [number for number in range(len(store)) if store.facts(number)["actor"] == actor]
         assert [store.facts(number)["seed"] for number in ours] == [own.facts(k)["seed"] for k in range(len(ours))]
+
+
+def test_actors_of_this_machine_come_and_go_with_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    run = tmp_path / "run"
+    small = [*SMALL, "training.steps=60", "training.start_steps=30", f"output={run}"]
+    assert main(compose("finetune", [*small, "actors.count=2"])) == 0
+    rows = read_metrics(run / "metrics.csv")
+    assert rows[-1]["step"] >= 60
+    assert rows[-1]["updates"] > 0
+    assert rows[-1]["actors"] >= 1
+    assert rows[-1]["staleness"] >= 0
+    store = EpisodeStore.open(run / "replay.zarr")
+    assert store.num_steps == rows[-1]["step"]
+    assert all("actor" in store.facts(number) for number in range(len(store)))
+    assert (run / "report.html").exists()
 
 
 def test_a_pool_starts_what_crashed_and_reports_what_failed(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from robot_rl.rl.apart.learner import ApartLearner
 from robot_rl.rl.apart.link import Link
 from robot_rl.rl.apart.messages import MessageError
 from robot_rl.rl.apart.outbox import Outbox, open_store
+from robot_rl.rl.off_policy_learner import OffPolicyLearner
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.sac import SAC
 from tests.robot_rl.rl.line import CONTRACT, HORIZON, Line
@@ -126,6 +127,7 @@ def test_a_learner_that_dies_is_found_again_and_gets_what_it_missed(tmp_path: Pa
         assert store.facts(number)["seed"] == own.facts(number)["seed"]
 
 
+@pytest.mark.slow
 def test_an_actor_that_dies_comes_back_as_the_same_and_with_other_seeds(tmp_path: Path) -> None:
     with learner(tmp_path / "replay.zarr", steps=120) as training:
         for _ in range(2):
@@ -141,6 +143,36 @@ def test_an_actor_that_dies_comes_back_as_the_same_and_with_other_seeds(tmp_path
     seeds = [own.facts(number)["seed"] for number in range(len(own))]
     assert len(set(seeds)) == len(seeds)
     assert len({store.facts(number)["actor"] for number in range(len(store))}) == 1
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_without_actors_and_with_them_again(tmp_path: Path) -> None:
+    replay, saved = tmp_path / "replay.zarr", tmp_path / "saved"
+    saved.mkdir()
+    with learner(replay, steps=200) as first, acting(tmp_path / "a", first.server.port):
+        first.iterate()
+        first.save(saved, {})
+        before = first.steps
+    torch.manual_seed(0)
+    method = SAC(squashed_policy(), 1, temperature=0.1)
+    alone = OffPolicyLearner(method, Line(1), settings(num_envs=1, rollout_steps=30, steps=200), replay, 0, 100)
+    with alone as second:
+        second.load(saved)
+        assert second.steps == before
+        second.iterate()
+        second.save(saved, {})
+        assert second.steps == before + 30
+        collected = second.writer.store.num_steps
+    with learner(replay, steps=200) as third, acting(tmp_path / "a", third.server.port):
+        third.load(saved)
+        assert third.steps == collected
+        third.iterate()
+    store = EpisodeStore.open(replay)
+    seeds = [store.facts(number)["seed"] for number in range(len(store))]
+    assert len(set(seeds)) == len(seeds)
+    numbers = [store.facts(number)["number"] for number in range(len(store)) if "actor" in store.facts(number)]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) < len(store)
 
 
 def test_strangers_are_told_why_they_are_not_wanted(tmp_path: Path) -> None:
