@@ -267,6 +267,9 @@ def test_other_policies_and_wrong_values_are_refused() -> None:
         EXPO(line_policy({"name": "gaussian"}), 1)
     with pytest.raises(PolicyError, match=r"whole chunks: expected training.execute=4, got 2"):
         EXPO(line_policy(FLOW, horizon=4), 2)
+    scaled = {**line_policy(FLOW).config, "normalizer": {"observation": "min_max", "action": "mean_std"}}
+    with pytest.raises(PolicyError, match="action=mean_std puts actions outside"):
+        EXPO(Policy(scaled, line_policy(FLOW).contract), 1)
     with pytest.raises(PolicyError, match="expected backup best or sarsa"):
         EXPO(line_policy(FLOW), 1, backup="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a bound of at least 0"):
