@@ -117,6 +117,25 @@ def finetuning_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> Path |
     return path
 
 
+def learning_curves(path: Path, panels: Mapping[str, Mapping[str, Sequence[Sequence[Mapping[str, float]]]]]) -> Path:
+    """Evaluated success over the control steps of several fine-tunings.
+
+    Args:
+        panels: by title, then by label the rows of each training of that kind, which share a colour.
+    """
+    with _figure(path, 6.4, 2.6 * len(panels)) as figure:
+        axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+        for panel, (title, kinds) in zip(axes, panels.items(), strict=True):
+            for colour, (label, trainings) in zip(COLOURS, kinds.items(), strict=False):
+                for number, rows in enumerate(trainings):
+                    steps, values = _column(rows, "success_rate")
+                    name = label if number == 0 else None
+                    panel.plot(steps, 100 * values, color=colour, marker=".", markersize=4, label=name)
+            panel.set(title=title, ylabel="success [%]", xlabel="control steps", ylim=(0, 101))
+            panel.legend(loc="lower right")
+    return path
+
+
 def error_by_step(path: Path, policy: Sequence[float], hold: Sequence[float], rate_hz: float) -> Path:
     """Action error over the steps of a chunk, in deviations of the recorded actions."""
     with _figure(path, 6.4, 2.8) as figure:
