@@ -1,9 +1,9 @@
 """Draws the learning curves of docs/finetuning.md from finished trainings.
 
-    python tests/benchmarks/rl_curves.py docs/finetuning.svg "Off-policy:rlpd:RUN" "Off-policy:rlpd:RUN" "On-policy:resip:RUN"
+    python tests/benchmarks/rl_curves.py curves.svg "Off-policy:rlpd:RUN" "Off-policy:rlpd:RUN" "On-policy:resip:RUN"
 
-Each argument is PANEL:LABEL:RUN, RUN a folder that `robot-rl finetune` wrote, such as tests/benchmarks/rl.py leaves below
-its cache; runs of one label share a colour. The last line of the output is JSON.
+Each argument is PANEL:LABEL:RUN, RUN a folder that `robot-rl finetune` wrote, such as tests/benchmarks/rl.py leaves
+below its cache; runs of one label share a colour. The last line of the output is JSON.
 """
 
 from __future__ import annotations
