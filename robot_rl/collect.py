@@ -29,7 +29,7 @@ from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.differences import differences
 from robot_rl.interrupt import Interrupt
 from robot_rl.sim import is_world
-from robot_rl.sim.spec import resolve
+from robot_rl.sim.spec import SpecError, resolve
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -322,13 +322,21 @@ def _first(pool: ProcessPoolExecutor) -> tuple[Contract, int]:
     return Contract.from_dict(contract), state_size
 
 
+def _as_now(recorded: dict[str, Any]) -> dict[str, Any]:
+    """The environment of a store with what is said of it today: keys that came later have their defaults."""
+    try:
+        return dict(json.loads(json.dumps(resolve(recorded))))
+    except SpecError:
+        return recorded
+
+
 def _recorded(path: Path, spec: dict[str, Any], actor: Actor) -> dict[int, bool]:
     """The success of each seed that the actor has in the store, which must come from the same environment."""
     if not path.exists() or not any(path.iterdir()):
         return {}
     store = EpisodeStore.open(path)
     there = store.provenance.get("environment")
-    if there is not None and (different := differences(there, json.loads(json.dumps(spec)))):
+    if there is not None and (different := differences(_as_now(there), json.loads(json.dumps(spec)))):
         lines = "\n".join(f"  - {line}" for line in different)
         raise CollectError(
             f"{path} was recorded in another environment (there against asked):\n{lines}\n"

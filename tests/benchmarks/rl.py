@@ -41,15 +41,19 @@ PEERS = SCRIPT.parent / "peers"
 
 @dataclass(frozen=True)
 class Row:
-    """A method on the peg task: preset and updates of the clone, keys of `finetune`, and the least success.
+    """A method: preset and updates of the clone, keys of `finetune`, and the least success.
 
-    Without a clone it begins with a new policy, and with states of the demonstrations.
+    Without a clone it begins with a new policy, and with states of the demonstrations. Noise and number of the
+    demonstrations are those of the command line unless they are given here.
     """
 
     clone: str | None
     updates: int
     tune: tuple[str, ...]
     bar: float
+    task: str = "peg"
+    noise: float | None = None
+    demonstrations: int | None = None
 
 
 CLONE = ("policy.obs_horizon=1", "policy.action_horizon=4", "threads=1")
@@ -60,7 +64,11 @@ ROWS = {
     "resip": Row("flow_mlp", 1000, ("algorithm=resip", "algorithm.steps=4", "training.steps=500000"), 0.90),
     "dsrl": Row("flow_mlp", 1000, ("algorithm=dsrl", "algorithm.steps=4"), 0.85),
     "demo_reset": Row(None, 0, ("algorithm=demo_reset", "training.steps=1000000"), 0.80),
+    "lift": Row(
+        "flow_mlp", 400, ("algorithm=resip", "algorithm.steps=4", "training.steps=100000"), 0.70, "lift", 0.6, 40
+    ),
 }
+"""The bar of `lift` is 20 points above the clone, which makes about 50 % of the episodes."""
 NEW = {
     "hopper": ("ppo", "gym/Hopper-v5", 300_000, 2500.0),
     "halfcheetah": ("ppo", "gym/HalfCheetah-v5", 1_000_000, 2000.0),
@@ -115,14 +123,16 @@ def command(*arguments: str) -> None:
 def row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Record, clone and fine-tune; what `finetune` measured at its end."""
     made = ROWS[name]
-    cache = options.cache / f"noise{options.noise:g}_{options.demonstrations}"
-    store = cache / f"peg_{seed}.zarr"
-    if not (cache / f"peg_{seed}.done").exists():
+    noise = options.noise if made.noise is None else made.noise
+    episodes = made.demonstrations or options.demonstrations
+    cache = options.cache / f"noise{noise:g}_{episodes}"
+    store = cache / f"{made.task}_{seed}.zarr"
+    if not store.with_suffix(".done").exists():
         command(
-            "collect", "task=peg", f"noise={options.noise}", f"episodes={options.demonstrations}", f"output={store}",
+            "collect", f"task={made.task}", f"noise={noise}", f"episodes={episodes}", f"output={store}",
             f"first_seed={1000 * seed}",
         )  # fmt: skip
-        (cache / f"peg_{seed}.done").touch()
+        store.with_suffix(".done").touch()
     begin = [f"algorithm.demonstrations={store}"]
     if made.clone is not None:
         base = cache / f"{made.clone}_{seed}"
@@ -132,7 +142,7 @@ def row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         begin = [f"policy={base}", "training.execute=4"]
     run = cache / f"{name}_{seed}"
-    command("finetune", "task=peg", *begin, *made.tune, f"seed={seed}", f"output={run}")
+    command("finetune", f"task={made.task}", *begin, *made.tune, f"seed={seed}", f"output={run}")
     found = json.loads((run / "evaluation" / "results.json").read_text())
     training = json.loads((run / "metrics.json").read_text())["training"]
     return {

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from robot_rl.attempt import Attempt, attempt
+from robot_rl.attempt import Actor, Attempt, attempt
 from robot_rl.cli import compose
-from robot_rl.collect import CollectError, _Seeds, main
+from robot_rl.collect import CollectError, _recorded, _Seeds, main
 from robot_rl.datasets import EpisodeStore
-from robot_rl.sim.spec import SpecError
+from robot_rl.sim.spec import SpecError, resolve
 
 from .conftest import reach_contract
 
@@ -145,6 +145,20 @@ def test_another_environment_and_wrong_words_are_refused(tmp_path: Path) -> None
         _collect(tmp_path / "new.zarr", "cameras={moon: [8, 8]}", "workers=1")
     assert not (tmp_path / "new.zarr").exists()
     assert len(EpisodeStore.open(store)) == 1
+
+
+@pytest.mark.parametrize(("key", "value"), [("ends_at_success", None), ("horizon", 7)])
+def test_a_store_from_before_a_key_came_goes_on_where_its_default_is_asked_for(
+    key: str, value: int | None, tmp_path: Path
+) -> None:
+    store, spec = tmp_path / "lift.zarr", resolve({"task": "lift", "horizon": 12})
+    before = {name: each for name, each in spec.items() if name != key} | ({} if value is None else {key: value})
+    EpisodeStore.create(store, reach_contract(), {"environment": before})
+    if value is None:
+        assert _recorded(store, spec, Actor("expert")) == {}
+    else:
+        with pytest.raises(CollectError, match="horizon: 7 against 12"):
+            _recorded(store, spec, Actor("expert"))
 
 
 @pytest.mark.slow
