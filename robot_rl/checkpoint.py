@@ -48,10 +48,9 @@ def save_training(
         tensors |= {f"average/{name}": value for name, value in average.state_dict().items()}
     for name, value in _trained(policy).items():
         tensors |= {f"optimizer/{name}/{moment}": state for moment, state in optimizer.state.get(value, {}).items()}
-    save_file(
-        {name: value.detach().clone().cpu().contiguous() for name, value in tensors.items()},
-        folder / "training.safetensors",
-    )
+    # Apart from each other, as the file holds them: some are views of one vector.
+    apart = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    save_file(apart, folder / "training.safetensors")
     updates = average.updates if average is not None else 0
     (folder / "training.json").write_text(json.dumps({**plain, "average_updates": updates}, indent=2) + "\n")
 

@@ -325,7 +325,7 @@ def _first(pool: ProcessPoolExecutor) -> tuple[Contract, int]:
 def _as_now(recorded: dict[str, Any]) -> dict[str, Any]:
     """The environment of a store with what is said of it today: keys that came later have their defaults."""
     try:
-        return dict(json.loads(json.dumps(resolve(recorded))))
+        return resolve(recorded)
     except SpecError:
         return recorded
 
