@@ -148,8 +148,3 @@ def _check(policy: Policy, execute: int) -> None:
             f"expo imitates what it executes, whole chunks: expected training.execute={horizon}, got {execute}; or "
             f"clone with policy.action_horizon={execute}"
         )
-    if policy.config["normalizer"]["action"] == "mean_std":
-        raise PolicyError(
-            "expo: normalizer.action=mean_std puts actions outside [-1, 1], where critics do not look; clone with "
-            "min_max"
-        )

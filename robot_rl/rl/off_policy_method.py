@@ -27,6 +27,9 @@ class OffPolicyMethod(nn.Module, ABC):
     Args:
         policy: what is trained, deployed and saved.
         execute: k, actions of a chunk that are executed, and the critics see.
+
+    Raises:
+        PolicyError: the policy has what no off-policy method trains, or executes fewer actions.
     """
 
     def __init__(self, policy: Policy, execute: int) -> None:
@@ -38,6 +41,11 @@ class OffPolicyMethod(nn.Module, ABC):
             raise PolicyError(f"action_offset: expected 0 for an off-policy method, got {policy.action_offset}")
         if not 1 <= execute <= policy.action_horizon:
             raise PolicyError(f"execute: a chunk of {policy.action_horizon} actions, got {execute}")
+        if policy.config["normalizer"]["action"] == "mean_std":
+            raise PolicyError(
+                "normalizer.action=mean_std puts actions outside [-1, 1], where the replay and the critics of an "
+                "off-policy method do not look; clone with policy.normalizer.action=min_max"
+            )
         self.policy, self.execute = policy, execute
         policy.encoder.requires_grad_(False)
 

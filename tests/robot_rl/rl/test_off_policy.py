@@ -9,13 +9,17 @@ import torch
 
 from robot_rl.checkpoint import ResumeError
 from robot_rl.datasets import EpisodeStore
+from robot_rl.policies import Policy, PolicyError
 from robot_rl.recordings import Recordings
+from robot_rl.rl.dsrl import DSRL
+from robot_rl.rl.hil import HIL
 from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater
 from robot_rl.rl.off_policy_learner import OffPolicyLearner
+from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.replay import Batch
 from robot_rl.rl.sac import SAC
-from tests.robot_rl.rl.line import HORIZON, Line
+from tests.robot_rl.rl.line import HORIZON, Line, line_policy
 from tests.robot_rl.rl.stored import squashed_policy, store_episodes
 
 PLAIN: dict[str, Any] = {
@@ -100,6 +104,15 @@ def test_demonstrations_have_to_be_there_where_they_are_wanted_and_only_there(tm
     with pytest.raises(FinetuneError, match="leaves nothing to learn from it"):
         learner(tmp_path / "own.zarr", recorded=recorded)
     assert not (tmp_path / "own.zarr").exists()
+
+
+@pytest.mark.parametrize(("kind", "process"), [(SAC, "tanh_gaussian"), (HIL, "tanh_gaussian"), (DSRL, "flow_matching")])
+def test_a_policy_whose_actions_leave_the_replay_is_refused(kind: type[OffPolicyMethod], process: str) -> None:
+    """The replay bounds actions to [-1, 1], which `mean_std` exceeds."""
+    plain = line_policy({"name": process})
+    scaled = {**plain.config, "normalizer": {"observation": "mean_std", "action": "mean_std"}}
+    with pytest.raises(PolicyError, match=r"action=mean_std puts actions outside \[-1, 1\]"):
+        kind(Policy(scaled, plain.contract), 1)
 
 
 def test_all_that_was_done_lies_in_the_store_and_every_step_is_counted(tmp_path: Path) -> None:
