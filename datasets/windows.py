@@ -6,10 +6,16 @@ start and after the end the nearest row of the episode is repeated and marked in
 
 A batch is a pure function of the seed and the number of samples consumed before it. So the order does not depend on the
 number of workers, the sampling position is one number, and shuffling needs no memory.
+
+Decoding is most of the work where there are cameras. Windows of several observations are therefore drawn in random runs
+of `RUN`, spread over many batches (see `order`), and frames are remembered until the next window of their run: at two
+observations nine frames are decoded for eight windows instead of sixteen. With frames too large to be remembered in
+`REMEMBERED` bytes, every window is drawn, and its frames decoded, on its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,8 +23,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from robot_rl.datasets.contract import Contract, ContractError, satisfies
-from robot_rl.datasets.order import Order
+from robot_rl.datasets.order import SPREAD, Order
 from robot_rl.datasets.prefetch import BATCHES_AHEAD, Prefetch
+from robot_rl.datasets.recent import RecentFrames
 from robot_rl.datasets.recycled import RecycledMemory
 from robot_rl.datasets.statistics import Statistics, combine
 
@@ -35,6 +42,9 @@ Batch: TypeAlias = "dict[str, Any]"
 
 ACTIONS = ("executed", "intended")
 """Labels that are actions."""
+
+RUN = 8
+REMEMBERED = 128 * 2**20
 
 
 class Windows:
@@ -123,7 +133,20 @@ class Windows:
         self._shares = _fractions(sizes if shares is None else shares)
         self._labels = labels
         self._shuffle = shuffle
-        self._order = Order(sizes, self._shares, seed, shuffle)
+        # A quarter more than is under way, for batches that are prepared at the same time.
+        held = (obs_horizon - 1) * 5 // 4
+        packed = {
+            name: feature
+            for name, feature in self.contract.cameras.items()
+            if any(store.layout.encoding[name] != "raw" for store in stores)
+        }
+        frame_bytes = sum(math.prod(frame.shape) * np.dtype(frame.dtype).itemsize for frame in packed.values())
+        shared = held * SPREAD * frame_bytes
+        self._run = RUN if shuffle and 0 < shared <= REMEMBERED else 1
+        self._order = Order(sizes, self._shares, seed, shuffle, self._run)
+        if self._run > 1:
+            for source, spread in zip(self._sources, self._order.spread, strict=True):
+                source.recent = {name: RecentFrames(held * spread) for name in packed}
         self._workers = workers
         self._pin_memory = pin_memory
         self._memory = RecycledMemory(len(self.contract.cameras) * (BATCHES_AHEAD * workers + 2))
@@ -158,6 +181,7 @@ class Windows:
             "position": self.position,
             "seed": self.seed,
             "shuffle": self._shuffle,
+            "run": self._run,
             "windows": [source.num_windows for source in self._sources],
             "shares": self._shares,
         }
@@ -168,7 +192,7 @@ class Windows:
         Raises:
             ValueError: the state belongs to other windows; every difference is listed.
         """
-        own = self.state_dict()
+        own, state = self.state_dict(), {"run": 1, **state}  # states from before there were runs
         differences = [
             f"{key}: {state.get(key)!r} in the state, {value!r} here"
             for key, value in own.items()
@@ -292,6 +316,7 @@ class _Source:
         self.steps = store.lengths[self.episodes]
         self.ends = np.cumsum(self.steps)
         self.num_windows = int(self.ends[-1])
+        self.recent: dict[str, RecentFrames] = {}
         self._weights = None if weights is None else np.asarray(weights, np.float32)
         self._by_row = self._weights is not None and len(self._weights) != len(store)
         if self._weights is not None and len(self._weights) not in (len(store), store.num_rows):
@@ -331,9 +356,15 @@ class _Source:
         again = origins != places
         decoded = first.tolist()
         repeated = list(zip(places[again].tolist(), origins[again].tolist(), strict=True))
+        shared = np.zeros(len(unique), bool)
+        shared[copies.reshape(rows.shape)[:, 1:]] = True  # the next window has all but the first
         for camera, target in targets.items():
             flat = target.reshape(-1, *target.shape[2:])
-            self.store.frames(camera).decode(unique, [flat[place] for place in decoded])
+            reader, out = self.store.frames(camera), [flat[place] for place in decoded]
+            if camera in self.recent:
+                self.recent[camera].decode(reader, unique, out, shared)
+            else:
+                reader.decode(unique, out)
             for place, origin in repeated:
                 flat[place] = flat[origin]
 

@@ -74,6 +74,7 @@ def main() -> None:
             commands[f"{encoding} large"] = [SCRIPT, "--measure", large[encoding]]
     commands["jpeg, 2 workers"] = [*commands["jpeg"], "--workers", 2]
     commands["jpeg large, 2 workers"] = [*commands["jpeg large"], "--workers", 2]
+    commands["lz4, 2 workers"] = [*commands["lz4"], "--workers", 2]
     loaders = {name: Loader([sys.executable, *command]) for name, command in commands.items()}
     for kind, dataset in peers.items():
         loaders[f"LeRobot {kind}"] = Loader([options.peer.absolute(), PEERS / "lerobot_loader.py", "read", dataset])

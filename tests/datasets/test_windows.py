@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from robot_rl.datasets.contract import Contract, ContractError
 from robot_rl.datasets.errors import StoreError
+from robot_rl.datasets.frames import FrameReader
 from robot_rl.datasets.store import EpisodeStore
 from robot_rl.datasets.windows import Mixture
 
@@ -154,6 +155,32 @@ def test_every_epoch_of_the_endless_stream_holds_every_window_in_another_order(s
     assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert epochs[0] != sorted(epochs[0])
+
+
+def test_windows_with_cameras_decode_shared_frames_once_and_say_so_in_their_state(store, monkeypatch):
+    decoded: list[int] = []
+    whole = FrameReader.decode
+
+    def counted(self: Any, rows: np.ndarray, out: Any) -> None:
+        decoded.extend(rows.tolist())
+        whole(self, rows, out)
+
+    monkeypatch.setattr(FrameReader, "decode", counted)
+    windows = store.windows(2, 3, batch_size=5, observation=["front", "position"], seed=2)
+    batches = take(windows, windows.num_windows // 5)
+    for batch in batches[:4]:
+        assert batch["observation"]["front"].shape[1] == 2
+    needed = sum(len({(e, max(t - 1, 0)), (e, t)}) for batch in batches for _, e, t in origins(batch))
+    assert len(decoded) < 0.7 * needed
+    assert windows.state_dict()["run"] > 1
+    assert store.windows(1, 3).state_dict()["run"] == store.windows(2, 3, shuffle=False).state_dict()["run"] == 1
+
+
+def test_a_state_from_before_windows_came_in_runs(store):
+    old = {key: value for key, value in store.windows(1, 2).state_dict().items() if key != "run"}
+    store.windows(1, 2).load_state_dict(old)
+    with pytest.raises(ValueError, match="run: 1 in the state, 8 here"):
+        store.windows(2, 2).load_state_dict(old)
 
 
 def test_without_shuffling_the_stream_repeats_the_order_of_the_epoch(store):
