@@ -28,7 +28,7 @@ from robot_rl.attempt import Actor, Attempt, describe, run_attempt, start_worker
 from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.differences import differences
 from robot_rl.interrupt import Interrupt
-from robot_rl.sim import is_world
+from robot_rl.sim import is_world, knows_success
 from robot_rl.sim.spec import SpecError, resolve
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def main(config: DictConfig) -> int:
     if plain["source"] == "teleop":
         return _teleoperate(plain)
     spec, actor, episodes = _asked(plain)
+    if plain["until_success"] and not knows_success(spec):
+        raise CollectError(f"{spec['task']} knows no success: until_success=true would never end; leave it out")
     plain["task"] = spec["task"] if isinstance(spec["task"], str) else spec["task"]["name"]
     path = Path(plain["output"] or f"data/{plain['task']}.zarr")
     if (workers := plain["workers"] or os.cpu_count() or 1) < 1:

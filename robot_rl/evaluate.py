@@ -4,7 +4,7 @@ The run folder then holds:
 
 ```
 metrics.json                 success_rate, success_interval, episodes, offline_action_error, hold_baseline_error,
-                             and the seconds of each stage
+                             and the seconds of each stage; mean_return, return_interval where a task knows no success
 evaluation/episodes.csv      one row for each seed
 evaluation/results.json      everything that was measured in simulation; the configuration in config.yaml
 evaluation/*.svg, videos/    success over time; the first successes and failures
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robot_rl.datasets import EpisodeStore
-from robot_rl.intervals import mcnemar, wilson
+from robot_rl.intervals import mcnemar, paired_t, student, wilson
 from robot_rl.metric_log import read_results, write_results
 from robot_rl.observation_shift import ROWS, Reference, read_rows, shift
 from robot_rl.policies import prediction
@@ -151,6 +151,7 @@ def simulate(
     from robot_rl.plots import success_over_time
     from robot_rl.replay import film
     from robot_rl.rollout import run_episodes, without_unseen_cameras
+    from robot_rl.sim import knows_success
     from robot_rl.unfinished import Unfinished
 
     if not seeds or min(seeds) < 0:
@@ -182,14 +183,16 @@ def simulate(
             raise
 
     outcomes = run(candidate, spec, "evaluate", record is not None)
+    by_success = knows_success(spec)
+    judge = _rates if by_success else _returns
     seconds = time.perf_counter() - began
     compared, others = None, None
     if other is not None:
         other_spec = _resolved(other.environment(changes))
         others = run(other, other_spec, "compare", False)
         compared = {
-            **_rates(others), "policy": other.name, "path": str(other.path), "environment": other_spec,
-            **mcnemar([o.success for o in outcomes], [o.success for o in others]).__dict__,
+            **judge(others), "policy": other.name, "path": str(other.path), "environment": other_spec,
+            **_paired(outcomes, others, by_success),
         }  # fmt: skip
 
     place = _fresh(folder / "evaluation")
@@ -199,7 +202,7 @@ def simulate(
         "environment": spec,
         **execution,
         "first_seed": int(seeds[0]),
-        **_rates(outcomes),
+        **judge(outcomes),
         "metrics": _means(outcomes),
         "rate_hz": candidate.policy.contract.rate_hz,
         "seconds": round(seconds, 2),
@@ -208,14 +211,15 @@ def simulate(
         "provenance": provenance(("robot_rl", "torch", "numpy", "mujoco", "robosuite")),
     }
     _write_episodes(place / "episodes.csv", outcomes, others)
-    runs = {candidate.name: [outcome.success_step for outcome in outcomes]}
-    if other is not None and others is not None:
-        name = other.name if other.name != candidate.name else f"{other.name} (compared)"
-        runs[name] = [outcome.success_step for outcome in others]
-    horizon = max(int(spec.get("horizon") or 0), *(outcome.steps for outcome in (*outcomes, *(others or ()))))
-    success_over_time(place / "success_over_time.svg", runs, horizon, results["rate_hz"])
-    rates = {key: results[key] for key in ("success_rate", "success_interval", "episodes")}
-    _merge_metrics(folder, "evaluate", seconds, rates)
+    if by_success:
+        runs = {candidate.name: [outcome.success_step for outcome in outcomes]}
+        if other is not None and others is not None:
+            name = other.name if other.name != candidate.name else f"{other.name} (compared)"
+            runs[name] = [outcome.success_step for outcome in others]
+        horizon = max(int(spec.get("horizon") or 0), *(outcome.steps for outcome in (*outcomes, *(others or ()))))
+        success_over_time(place / "success_over_time.svg", runs, horizon, results["rate_hz"])
+    kept = ("success_rate", "success_interval") if by_success else ("mean_return", "return_interval")
+    _merge_metrics(folder, "evaluate", seconds, {key: results[key] for key in (*kept, "episodes")})
     # The results are safe by now: recording and filming is what a machine may be unable to do.
     _write_json(place / "results.json", {**results, "videos": []})
     for state in unfinished:
@@ -314,6 +318,18 @@ def _rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
+def _returns(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What stands for the rates where a task knows no success."""
+    returns = [outcome.total_reward for outcome in outcomes]
+    return {"episodes": len(returns), "mean_return": float(np.mean(returns)), "return_interval": student(returns)}
+
+
+def _paired(outcomes: Sequence[Outcome], others: Sequence[Outcome], by_success: bool) -> dict[str, Any]:
+    if by_success:
+        return mcnemar([o.success for o in outcomes], [o.success for o in others]).__dict__
+    return paired_t([o.total_reward for o in outcomes], [o.total_reward for o in others]).__dict__
+
+
 def _means(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Of each metric of the task, over the episodes that have it."""
     names = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
@@ -352,7 +368,7 @@ def _write_episodes(path: Path, outcomes: Sequence[Outcome], others: Sequence[Ou
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         columns = ("success", "steps", "success_step", "return")
-        metrics = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
+        metrics = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics if name not in columns)
         writer.writerow(["seed", *columns, *(f"other_{name}" for name in columns if others is not None), *metrics])
         for index, outcome in enumerate(outcomes):
             both = [outcome] if others is None else [outcome, others[index]]
@@ -394,6 +410,8 @@ def _write_config(place: Path, plain: Mapping[str, Any]) -> None:
 
 def say_simulated(results: Mapping[str, Any]) -> str:
     """What `simulate` found, in a few lines."""
+    if "success_rate" not in results:
+        return _say_returns(results)
     low, high = results["success_interval"]
     lines = [
         f"{results['policy']} on {results['environment']['task']}: {results['successes']} of {results['episodes']} "
@@ -408,6 +426,26 @@ def say_simulated(results: Mapping[str, Any]) -> str:
             f"{other['policy']} on the same seeds: {other['success_rate']:.1%} ({low:.1%} to {high:.1%}); only the "
             f"first succeeds in {other['only_first']}, only the second in {other['only_second']} "
             f"(exact McNemar p = {other['p_value']:.3g})"
+        )
+    return "\n".join(lines)
+
+
+def _say_returns(results: Mapping[str, Any]) -> str:
+    def around(interval: Sequence[float] | None) -> str:
+        return "" if interval is None else f" (95 % interval {interval[0]:.4g} to {interval[1]:.4g})"
+
+    lines = [
+        f"{results['policy']} on {results['environment']['task']}: return {results['mean_return']:.4g}"
+        f"{around(results['return_interval'])} over {results['episodes']} episodes, in {results['seconds']:.0f} s"
+    ]
+    further = [f"{name} {value:.3g}" for name, value in results["metrics"].items() if name != "return"]
+    lines += ["on average " + ", ".join(further)] if further else []
+    if (other := results["comparison"]) is not None:
+        test = "" if other["p_value"] is None else f", paired t-test p = {other['p_value']:.3g}"
+        lines.append(
+            f"{other['policy']} on the same seeds: return {other['mean_return']:.4g}"
+            f"{around(other['return_interval'])}; the first returns {other['difference']:+.4g}"
+            f"{around(other['difference_interval'])} against it{test}"
         )
     return "\n".join(lines)
 

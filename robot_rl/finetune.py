@@ -47,6 +47,7 @@ from robot_rl.rl.off_policy_learner import STORE, OffPolicyLearner
 from robot_rl.rl.on_policy import FinetuneError, Settings
 from robot_rl.rl.success_detector import DetectedSuccess
 from robot_rl.rollout import FIRST_VALIDATION_SEED, run_episodes, without_unseen_cameras
+from robot_rl.sim import knows_success
 from robot_rl.success_source import SuccessSource
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class _Run:
                 on_policy, environments, settings, plain["seed"], seed, scale_observations=base is None
             )  # fmt: skip
         self.learner.policy.config = {**self.learner.policy.config, "execute": self.learner.execute}
-        self.results: dict[str, Any] = {"seconds": 0.0, "best": None, "evaluation_steps": 0, "success_rate": None}
+        self.results: dict[str, Any] = {"seconds": 0.0, "best": None, "evaluation_steps": 0}
 
     @contextmanager
     def actors(self) -> Iterator[None]:
@@ -202,8 +203,10 @@ class _Run:
         began, stop = time.perf_counter(), False
         bar = tqdm(total=settings.steps, initial=learner.steps, desc="finetune", unit="step", disable=None)
         try:
+            evaluated: dict[str, float] = {}
             if learner.steps == 0:
-                log.add(0, self._evaluate())
+                evaluated = self._evaluate()
+                log.add(0, evaluated)
                 self._save_last()
             while not learner.finished and not stop:
                 started, before = time.perf_counter(), learner.steps
@@ -211,15 +214,14 @@ class _Run:
                 if isinstance(self.environments, DetectedSuccess):
                     row |= self.environments.take_log()
                 row["steps_per_second"] = (learner.steps - before) / (time.perf_counter() - started)
+                if self.source.is_task and not knows_success(self.spec):
+                    row.pop("train_success_rate", None)
                 if learner.iterations % settings.evaluate_every == 0 or learner.finished:
-                    row |= self._evaluate()
+                    evaluated = self._evaluate()
+                    row |= evaluated
                 log.add(learner.steps, row)
                 bar.update(min(learner.steps, settings.steps) - bar.n)
-                success = self.results["success_rate"]
-                bar.set_postfix(
-                    success=f"{row.get('train_success_rate', float('nan')):.0%}", evaluated=f"{success:.0%}",
-                    reward=f"{row.get('train_return', float('nan')):.4g}", refresh=False,
-                )  # fmt: skip
+                bar.set_postfix(_shown(row, evaluated), refresh=False)
                 stop = interrupt.requested is not None
                 if learner.iterations % settings.save_every == 0 or learner.finished or stop:
                     now = time.perf_counter()
@@ -230,21 +232,22 @@ class _Run:
             log.close()
 
     def _evaluate(self) -> dict[str, float]:
-        """Success and return without exploration; replaces `checkpoints/best` if there was none better."""
+        """Success, where the task knows it, and return without exploration.
+
+        Replaces `checkpoints/best` if there was none better.
+        """
         policy = self.learner.policy
         seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + self.settings.evaluate_episodes)
         outcomes = run_episodes(
             policy, self.spec, seeds, num_envs=max(self.settings.num_envs, min(10, len(seeds))),
             processes=self.plain["processes"], execute=self.learner.execute, progress=False,
         )  # fmt: skip
-        row = {
-            "success_rate": sum(outcome.success for outcome in outcomes) / len(outcomes),
-            "mean_return": float(np.mean([outcome.total_reward for outcome in outcomes])),
-        }
-        self.results["success_rate"] = row["success_rate"]
+        row = {"mean_return": float(np.mean([outcome.total_reward for outcome in outcomes]))}
+        if knows_success(self.spec):
+            row = {"success_rate": sum(outcome.success for outcome in outcomes) / len(outcomes), **row}
         self.results["evaluation_steps"] += sum(outcome.steps for outcome in outcomes)
         best = self.results["best"]
-        if best is None or tuple(row.values()) >= (best["success_rate"], best["mean_return"]):
+        if best is None or tuple(row.values()) >= tuple(best[name] for name in row):
             self.results["best"] = {"step": self.learner.steps, **row}
             replace_folder(self.folder / "checkpoints" / "best", self._write_policy)
         return {**row, "evaluation_steps": self.results["evaluation_steps"]}
@@ -297,10 +300,20 @@ class _Run:
             "steps_per_second": self.learner.steps / seconds,
         }
         write_results(self.folder, {"training": results})
+        success = f"success {best['success_rate']:.1%}, " if "success_rate" in best else ""
         print(
             f"Trained {self.learner.steps} steps in {seconds:.0f} s. checkpoints/best is of step {best['step']}, "
-            f"success {best['success_rate']:.1%}, return {best['mean_return']:.4g} on the seeds that chose it."
+            f"{success}return {best['mean_return']:.4g} on the seeds that chose it."
         )
+
+
+def _shown(row: Mapping[str, float], evaluated: Mapping[str, float]) -> dict[str, str]:
+    """What stands behind the progress bar: success where there is one, and returns."""
+    shown = {
+        "success": (row.get("train_success_rate"), ".0%"), "evaluated": (evaluated.get("success_rate"), ".0%"),
+        "reward": (row.get("train_return"), ".4g"), "evaluated_reward": (evaluated.get("mean_return"), ".4g"),
+    }  # fmt: skip
+    return {name: format(value, pattern) for name, (value, pattern) in shown.items() if value is not None}
 
 
 def _compare(

@@ -1,11 +1,14 @@
-"""Statistics of success rates: the Wilson interval of one, the exact McNemar test of two on the same seeds."""
+"""Statistics of success rates and of returns, of one policy and of two on the same seeds.
+
+Of success the Wilson interval and the exact McNemar test, of returns Student's interval and his paired test.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -49,3 +52,50 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
     tail = sum(math.comb(tosses, k) for k in range(fewer + 1))
     # Integers until the division: 2**tosses overflows a float for more than 1023 episodes.
     return PairedTest(only_first, only_second, min(1.0, 2 * tail / 2**tosses))
+
+
+def student(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval of the mean of values whose spread is unknown (Student, 1908); None of one value, which shows none."""
+    if not values:
+        raise ValueError("expected at least one value")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a share between 0 and 1, got {confidence}")
+    if len(values) == 1:
+        return None
+    from scipy.special import stdtrit
+
+    mean, error = fmean(values), stdev(values) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.5 + confidence / 2)) * error
+    return mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two means over the same episodes.
+
+    Attributes:
+        difference: of the first from the second.
+        difference_interval: 95 %; None of one episode.
+        p_value: probability of so large a difference, or a larger one, if both were equally good; two-sided. None of
+            one episode.
+    """
+
+    difference: float
+    difference_interval: tuple[float, float] | None
+    p_value: float | None
+
+
+def paired_t(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
+    """Student's test of the differences within pairs, which over many episodes need not be normal."""
+    if len(first) != len(second):
+        raise ValueError(f"paired outcomes are of the same episodes, got {len(first)} and {len(second)}")
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    interval, mean = student(differences), fmean(differences)
+    if interval is None:
+        return PairedDifference(mean, None, None)
+    error = stdev(differences) / math.sqrt(len(differences))
+    if error == 0:
+        return PairedDifference(mean, interval, 1.0 if mean == 0 else 0.0)
+    from scipy.special import stdtr
+
+    return PairedDifference(mean, interval, 2 * float(stdtr(len(differences) - 1, -abs(mean) / error)))

@@ -96,14 +96,20 @@ def training_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> Path | N
 
 
 def finetuning_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> Path | None:
-    """Success and return over the control steps of a fine-tuning, with and without exploration; None without rows."""
-    panels = [("success [%]", "success_rate", 100.0), ("return", "mean_return", 1.0)]
+    """Success and return over the control steps of a fine-tuning, with and without exploration; None without rows.
+
+    Success has no panel where none was logged, because the task knows none.
+    """
+    panels = [
+        ("success [%]", "success_rate", "train_success_rate", 100.0), ("return", "mean_return", "train_return", 1.0),
+    ]  # fmt: skip
     if not len(_column(rows, "mean_return")[0]):
         return None
-    with _figure(path, 6.4, 4.6) as figure:
-        axes = figure.subplots(2, 1, sharex=True)
-        for panel, (label, name, factor) in zip(axes, panels, strict=True):
-            exploring = {"success_rate": "train_success_rate", "mean_return": "train_return"}[name]
+    if not any(len(_column(rows, name)[0]) for name in panels[0][1:3]):
+        panels = panels[1:]
+    with _figure(path, 6.4, 4.6 if len(panels) == 2 else 3.0) as figure:
+        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for panel, (label, name, exploring, factor) in zip(axes, panels, strict=True):
             steps, values = _column(rows, exploring)
             panel.plot(steps, factor * values, color=COLOURS[0], alpha=0.25, linewidth=0.8)
             if len(steps):
@@ -111,9 +117,10 @@ def finetuning_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> Path |
             steps, values = _column(rows, name)
             panel.plot(steps, factor * values, color=COLOURS[2], marker=".", label="evaluated")
             panel.set(ylabel=label)
-        axes[0].set_ylim(0, 101)
+        if len(panels) == 2:
+            axes[0].set_ylim(0, 101)
         axes[0].legend(loc="lower right")
-        axes[1].set(xlabel="control steps")
+        axes[-1].set(xlabel="control steps")
     return path
 
 

@@ -121,7 +121,12 @@ class _Run:
 
 def _tiles(run: _Run) -> Html:
     tiles: list[tuple[str, str, str | None]] = []
-    if run.evaluation:
+    if run.evaluation and "success_rate" not in run.evaluation:
+        tiles.append((
+            "return in simulation", f"{run.evaluation['mean_return']:.4g}",
+            f"{_around(run.evaluation['return_interval'])}{run.evaluation['episodes']} episodes",
+        ))  # fmt: skip
+    elif run.evaluation:
         low, high = run.evaluation["success_interval"]
         tiles.append((
             "success in simulation", _percent(run.evaluation["success_rate"]),
@@ -205,6 +210,14 @@ def _simulation(run: _Run) -> Html | None:
         return None
     rows = _read_csv(run.folder / "evaluation" / "episodes.csv")
     first = results["first_seed"]
+    if "success_rate" not in results:
+        return _section(
+            "Simulation",
+            tag("p", f"{results['episodes']} episodes, from the fixed evaluation seeds {first} to "
+                f"{first + results['episodes'] - 1}. This task knows no success; the mean of their returns is "
+                f"{results['mean_return']:.4g}."),
+            _compared_returns(results),
+        )  # fmt: skip
     squares = [
         tag("span", title=f"seed {row['seed']}: {('failure', 'success')[success]}, {row['steps']} steps",
             class_=None if success else "failed")
@@ -223,16 +236,33 @@ def _simulation(run: _Run) -> Html | None:
     )  # fmt: skip
 
 
+def _compared_returns(results: Mapping[str, Any]) -> Html | None:
+    other = results.get("comparison")
+    if not other:
+        return None
+    test = (
+        "" if other["p_value"] is None else f" Paired t-test: p = {other['p_value']:.3g}. {_verdict(other['p_value'])}"
+    )
+    return join([
+        tag("h3", "Comparison on the same seeds"),
+        _table(
+            ["policy", "return", "95 % interval"],
+            [
+                [each["policy"], f"{each['mean_return']:.4g}", _bounds(each["return_interval"])]
+                for each in (results, other)
+            ],
+            numbers=(1,),
+        ),
+        tag("p", f"The first returns {other['difference']:+.4g} against the second "
+            f"(95 % interval {_bounds(other['difference_interval'])}).{test}"),
+    ])  # fmt: skip
+
+
 def _comparison(results: Mapping[str, Any]) -> Html | None:
     other = results.get("comparison")
     if not other:
         return None
     p = other["p_value"]
-    verdict = (
-        "The difference is more than chance would bring in 19 of 20 cases."
-        if p < 0.05
-        else "A difference like this arises by chance alone more often than in 1 of 20 cases."
-    )
     return join([
         tag("h3", "Comparison on the same seeds"),
         _table(
@@ -243,8 +273,16 @@ def _comparison(results: Mapping[str, Any]) -> Html | None:
             ],
             numbers=(1, 3),
         ),
-        tag("p", f"Exact McNemar test: p = {p:.3g}. {verdict}"),
+        tag("p", f"Exact McNemar test: p = {p:.3g}. {_verdict(p)}"),
     ])  # fmt: skip
+
+
+def _verdict(p: float) -> str:
+    return (
+        "The difference is more than chance would bring in 19 of 20 cases."
+        if p < 0.05
+        else "A difference like this arises by chance alone more often than in 1 of 20 cases."
+    )
 
 
 def _videos(run: _Run) -> Html | None:
@@ -254,6 +292,8 @@ def _videos(run: _Run) -> Html | None:
         if path.is_file():
             seconds = entry["steps"] / run.evaluation["rate_hz"]
             word = tag("b", "Success" if entry["success"] else "Failure", class_="good" if entry["success"] else "bad")
+            if "success_rate" not in run.evaluation:
+                word = tag("b", "Episode")
             figures.append(
                 tag("figure", inline_video(path), tag("figcaption", word, f", seed {entry['seed']}, {seconds:.1f} s"))
             )
@@ -323,7 +363,11 @@ def _training(run: _Run) -> Html | None:
     best = (run.metrics.get("training") or {}).get("best")
     words = None
     if best:
-        known = [f"{key.replace('_', ' ')} {best[key]:.4g}" for key in ("held_out_loss", "success_rate") if key in best]
+        known = [
+            f"{key.replace('_', ' ')} {best[key]:.4g}"
+            for key in ("held_out_loss", "success_rate", "mean_return")
+            if key in best
+        ]
         words = tag("p", f"The best checkpoint is of step {best['step']} ({', '.join(known)}).")
     return _section("Training", words, curves)
 
@@ -410,6 +454,14 @@ def _percent(share: float) -> str:
 
 def _interval(results: Mapping[str, Any]) -> str:
     return " to ".join(_percent(bound) for bound in results["success_interval"])
+
+
+def _bounds(interval: Sequence[float] | None) -> str:
+    return "unknown" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
+
+
+def _around(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"95 % interval {_bounds(interval)}, "
 
 
 def _figures(value: float) -> str:

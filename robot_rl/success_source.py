@@ -16,6 +16,7 @@ from robot_rl.policies.checkpoint import MODEL, checkpoint_folder
 from robot_rl.rl.environments import Environments
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.success_detector import DetectedSuccess, KeyPress, Restartable, goes_on
+from robot_rl.sim import knows_success
 from robot_rl.success_classifier import FILE, SuccessClassifier
 
 KEYS = {"task": (), "key": ("key",), "classifier": ("path", "persistence")}
@@ -84,7 +85,7 @@ class SuccessSource:
             ContractError: the classifier needs other observations.
             OSError: a key is waited for, and there is no terminal.
         """
-        knows = not str(spec["task"]).startswith("gym/")
+        knows = knows_success(spec)
         if self.is_task:
             yield environments
         elif self.classifier is not None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from robot_rl.sim.vector import VectorEnv
     from robot_rl.sim.world_env import WorldEnv, WorldVectorEnv
 
-__all__ = ["is_world", "make", "make_vector"]
+__all__ = ["is_world", "knows_success", "make", "make_vector"]
 
 
 def make(spec: str | Mapping[str, Any]) -> ArmEnv | WorldEnv | GymEnv:
@@ -58,6 +58,11 @@ def make_vector(
 def is_world(spec: str | Mapping[str, Any]) -> bool:
     """Whether many copies of a task are stepped in one process, see `robot_rl.sim.world_env`."""
     return _family(spec) in ("drone", "lean")
+
+
+def knows_success(spec: str | Mapping[str, Any]) -> bool:
+    """Whether a task says when it is achieved; Gymnasium's are judged by their return alone."""
+    return _family(spec) != "gym"
 
 
 def _family(spec: str | Mapping[str, Any]) -> str:

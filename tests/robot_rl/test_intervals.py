@@ -1,13 +1,13 @@
-"""Success-rate statistics against SciPy."""
+"""Statistics of success rates and of returns against SciPy's tests."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp, ttest_rel
 
-from robot_rl.intervals import mcnemar, wilson
+from robot_rl.intervals import mcnemar, paired_t, student, wilson
 
 
 @given(trials=st.integers(1, 500), share=st.floats(0, 1), confidence=st.sampled_from([0.9, 0.95, 0.99]))
@@ -48,3 +48,35 @@ def test_mcnemar_of_very_many_episodes_does_not_overflow():
 def test_mcnemar_needs_pairs():
     with pytest.raises(ValueError, match="3 and 2"):
         mcnemar([True] * 3, [True] * 2)
+
+
+RETURNS = st.floats(-1e4, 1e4).map(lambda value: round(value, 2))
+
+
+@given(st.lists(RETURNS, min_size=2, max_size=40, unique=True))
+def test_student_is_scipys(values):
+    expected = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert student(values) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-6)
+
+
+@given(st.lists(st.tuples(RETURNS, RETURNS), min_size=2, max_size=40, unique_by=lambda pair: pair[0] - pair[1]))
+def test_paired_t_is_scipys(pairs):
+    first, second = zip(*pairs, strict=True)
+    found, expected = paired_t(first, second), ttest_rel(first, second)
+    assert found.difference == pytest.approx(sum(first) / len(first) - sum(second) / len(second), abs=1e-6)
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+    interval = expected.confidence_interval(0.95)
+    assert found.difference_interval == pytest.approx((interval.low, interval.high), rel=1e-9, abs=1e-6)
+
+
+def test_means_of_one_or_of_equal_values():
+    assert student([3.0]) is None
+    assert student([3.0, 3.0]) == (3.0, 3.0)
+    one = paired_t([3.0], [1.0])
+    assert (one.difference, one.difference_interval, one.p_value) == (2.0, None, None)
+    assert paired_t([3.0, 4.0], [3.0, 4.0]).p_value == 1.0
+    assert paired_t([3.0, 4.0], [2.0, 3.0]).p_value == 0.0
+    with pytest.raises(ValueError, match="at least one"):
+        student([])
+    with pytest.raises(ValueError, match="3 and 2"):
+        paired_t([1.0] * 3, [1.0] * 2)
