@@ -6,17 +6,22 @@ learner has not acknowledged is sent again, and counted once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from robot_rl.interrupt import Interrupt
+from robot_rl.policies.checkpoint import CheckpointError
 from robot_rl.rl.apart.actor import Actor, build
 from robot_rl.rl.apart.link import Link
+from robot_rl.rl.apart.messages import Welcome
 from robot_rl.rl.apart.outbox import Outbox, open_store
 from robot_rl.rl.apart.secret import VARIABLE, find
 from robot_rl.rl.on_policy import FinetuneError
+from robot_rl.success_classifier import ClassifierError
+from robot_rl.success_source import SuccessSource
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,19 +50,40 @@ def main(config: DictConfig) -> int:
             if welcome is None:
                 return interrupt.exit_status
             given = {key: plain[key] for key in ("task", "robot", "controller", "randomization") if plain[key]}
-            spec = resolve({**welcome.environment, **given, **(plain["environment"] or {})})
+            source = _source(plain, welcome)
+            spec = source.stepped(resolve({**welcome.environment, **given, **(plain["environment"] or {})}))
             method = build(welcome)
-            with sim.make_vector(spec, plain["num_envs"], plain["processes"]) as environments:
+            with (
+                sim.make_vector(spec, plain["num_envs"], plain["processes"]) as made,
+                source.surround(made, spec) as environments,
+            ):
                 store = open_store(Path(plain["output"]), welcome.run, environments.contract, spec)
                 outbox = Outbox(store)
                 print(f"{store}: actor {outbox.actor}, {welcome.name} on {spec['task']} for {host}:{port}", flush=True)
                 with Actor(welcome, method, environments, store, link) as actor:
-                    link.join(outbox, environments.contract)
+                    link.join(outbox, environments.contract, source.plain["name"])
                     finished = actor.act(lambda: interrupt.requested is not None)
         finally:
             link.close()
     print("The training is finished." if finished else f"Stopped; the same command goes on with {store}.")
     return 0 if finished else interrupt.exit_status
+
+
+def _source(plain: Mapping[str, Any], welcome: Welcome) -> SuccessSource:
+    """Where success comes from here: as is asked for, else as at the learner.
+
+    Raises:
+        FinetuneError: it is not possible, or the learner's classifier is not here.
+    """
+    asked = plain.get("success")
+    try:
+        return SuccessSource.load(asked or welcome.success, plain["num_envs"], torch.device("cpu"))
+    except (ClassifierError, CheckpointError) as error:
+        if asked:
+            raise
+        raise FinetuneError(
+            f"the learner's classifier is not here: {error}\nGive success=classifier success.path=… of a copy"
+        ) from error
 
 
 def _address(learner: str | None) -> tuple[str, int]:

@@ -79,11 +79,10 @@ def main(config: DictConfig) -> int:
             raise FinetuneError(f"{key}={plain[key]}: expected at least {least}")
     apart = _wants_actors(plain)
     torch.set_num_threads(plain["threads"])
-    source = SuccessSource.load(plain["success"], settings.num_envs, find_device(plain["device"]))
+    watched = 1 if apart else settings.num_envs  # by a person with a key; each actor has its own
+    source = SuccessSource.load(plain["success"], watched, find_device(plain["device"]))
     if plain["name"] == "demo_reset" and not source.is_task:
         raise FinetuneError("demo_reset: episodes begin in states that know no detector; leave success=task")
-    if apart and not source.is_task:
-        raise FinetuneError("actors: what actors do is judged by their own task; leave success=task")
     base, demonstrations = _load_base(plain), _load_demonstrations(plain)
     changes = {key: plain[key] for key in ("task", "robot", "controller", "randomization")} | (
         plain["environment"] or {}
@@ -101,7 +100,7 @@ def main(config: DictConfig) -> int:
             return 0
         with (
             _environments(stepped, base, source, settings, plain["processes"]) as made,
-            source.surround(made, spec) as environments,
+            nullcontext(source.elsewhere(made)) if apart else source.surround(made, spec) as environments,
         ):
             run = _Run(folder, plain, settings, base, demonstrations, spec, source, environments)
             if stage == "begin":
@@ -144,9 +143,10 @@ class _Run:
             actors = plain["actors"]
             if _wants_actors(plain):
                 self.learner = ApartLearner(
-                    method, *common, _seen(spec, base, source), base is None, **given,
+                    method, *common, _seen(source.stepped(spec), base, source), base is None, **given,
                     host=actors["host"], port=actors["listen"] or 0,
                     secret=lambda: find_or_make(actors["secret"], folder), say=_say_above_bar,
+                    success=source.plain,
                 )  # fmt: skip
             else:
                 self.learner = OffPolicyLearner(method, *common, source.stepped(spec), base is None)
@@ -377,6 +377,11 @@ def _wants_actors(plain: Mapping[str, Any]) -> bool:
     if wanted and plain["name"] not in OFF_POLICY:
         raise FinetuneError(
             f"actors: {plain['name']} learns from what it does itself; {', '.join(OFF_POLICY)} can do so"
+        )
+    if wanted and actors["count"] and plain["success"]["name"] == "key":
+        raise FinetuneError(
+            "success=key: the actors that actors.count starts have no terminal. Leave actors.count=0, set "
+            "actors.listen, and start each actor in a terminal of its own: robot-rl act …"
         )
     if wanted:
         find(actors["secret"])

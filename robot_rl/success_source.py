@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from robot_rl.keyboard import Keyboard
 from robot_rl.policies.checkpoint import MODEL, checkpoint_folder
-from robot_rl.rl.environments import Environments
+from robot_rl.rl.environments import Environments, Observation
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.success_detector import DetectedSuccess, KeyPress, Restartable, goes_on
 from robot_rl.sim import knows_success
@@ -52,7 +54,7 @@ class SuccessSource:
             )
         if name == "key" and (num_envs != 1 or len(str(plain["key"])) != 1):
             raise FinetuneError(
-                f"success=key: a person watches one environment and presses one key; got training.num_envs={num_envs}, "
+                f"success=key: a person watches one environment and presses one key; got num_envs={num_envs}, "
                 f"success.key={plain['key']!r}"
             )
         if name != "classifier":
@@ -98,6 +100,18 @@ class SuccessSource:
                 press = KeyPress(keyboard.pressed, key, environments.contract.rate_hz)
                 yield DetectedSuccess(environments, press, 1, knows)
 
+    def elsewhere(self, environments: Restartable) -> Environments:
+        """Environments of a learner whose actors take success from here; they are not stepped, and nobody is asked.
+
+        Raises:
+            ContractError: the classifier needs other observations.
+        """
+        if self.is_task:
+            return environments
+        if self.classifier is not None:
+            self.classifier.check(environments.contract)
+        return DetectedSuccess(environments, _nobody, 1, knows=False)
+
     def describe(self) -> list[dict[str, Any]]:
         """What a resumed run has to begin with again."""
         if self.classifier is None:
@@ -106,3 +120,7 @@ class SuccessSource:
         for name in (MODEL, FILE):
             digest.update((folder / name).read_bytes())
         return [{"path": str(self.plain["path"]), "sha256": digest.hexdigest()}]
+
+
+def _nobody(observation: Observation) -> NDArray[np.bool_]:
+    raise AssertionError("the environments of a learner with actors are not stepped")

@@ -118,13 +118,18 @@ class DetectedSuccess:
         `task_success_rate` is the task's own; of the episodes that the detector ended, `false_success_rate` had none;
         of those that had some, it did not end `missed_success_rate`.
         """
-        ended, self._ended = np.array(self._ended, np.bool_).reshape(-1, 2), []
-        claimed, achieved = ended.T
-        shares = {
-            "task_success_rate": achieved, "false_success_rate": ~achieved[claimed],
-            "missed_success_rate": ~claimed[achieved],
-        }  # fmt: skip
-        return {name: float(hits.mean()) for name, hits in shares.items() if self.knows and len(hits)}
+        ended, self._ended = self._ended, []
+        return fared(ended) if self.knows else {}
+
+
+def fared(ended: Sequence[tuple[bool, bool]]) -> dict[str, float]:
+    """How a detector has fared against the task, see `take_log`; of episodes: what it said, what the task knew."""
+    claimed, achieved = np.array(ended, np.bool_).reshape(-1, 2).T
+    shares = {
+        "task_success_rate": achieved, "false_success_rate": ~achieved[claimed],
+        "missed_success_rate": ~claimed[achieved],
+    }  # fmt: skip
+    return {name: float(hits.mean()) for name, hits in shares.items() if len(hits)}
 
 
 class KeyPress:

@@ -150,6 +150,8 @@ def test_impossible_judges_are_refused_before_the_run_begins(judge: Path, tmp_pa
     key = ["algorithm=sac", "task=reach", f"output={run}", "success=key", "training.num_envs=2"]
     with pytest.raises(FinetuneError, match="watches one environment"):
         finetune.main(compose("finetune", key))
+    with pytest.raises(FinetuneError, match="have no terminal"):
+        finetune.main(compose("finetune", [*key, "actors.count=1"]))
     assert not (run / "config.yaml").exists()
 
 

@@ -15,7 +15,7 @@ import struct
 import time
 from contextlib import suppress
 
-PROTOCOL = b"robot_rl actors 1"
+PROTOCOL = b"robot_rl actors 2"
 PATIENCE = 10.0
 """Seconds for the other side to prove itself."""
 LARGEST = 512 * 2**20

@@ -24,6 +24,7 @@ from robot_rl.rl.off_policy import OffPolicySettings
 from robot_rl.rl.off_policy_learner import OffPolicyLearner
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
+from robot_rl.rl.success_detector import fared
 
 PUBLISH = 10
 """Control steps whose updates are made between two publications."""
@@ -36,6 +37,7 @@ class ApartLearner(OffPolicyLearner):
 
     Args:
         name, algorithm, network: of the method, and of the policy that it was built on; see `Welcome`.
+        success: where the success of actors comes from; see `Welcome`.
         host, port, secret: see `Server`; the secret is asked for when it opens.
         say: is told who comes, goes, and is refused.
         environments: say the contract, and are not stepped.
@@ -51,11 +53,12 @@ class ApartLearner(OffPolicyLearner):
         seed: int, first_seed: int = 0, demonstrations: Recordings | None = None,
         environment: Mapping[str, Any] | None = None, new: bool = False, *, name: str, algorithm: Mapping[str, Any],
         network: Mapping[str, Any], secret: Callable[[], bytes], host: str = "127.0.0.1", port: int = 0,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = print, success: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(method, environments, settings, store, seed, first_seed, demonstrations, environment, new)
         self._name, self._algorithm, self._network = name, dict(algorithm), dict(network)
         self._secret, self._host, self._port, self._say = secret, host, port, say
+        self._success = dict(success or {"name": "task"})
         self.stopping: Callable[[], bool] = lambda: False
         self.watch: Callable[[], None] = lambda: None
 
@@ -80,7 +83,7 @@ class ApartLearner(OffPolicyLearner):
         self._reception = Reception(self.writer)
         welcome = Welcome(
             str(store.provenance["run"]), self._spec, self._name, self._algorithm, self._network,
-            self.policy.contract.to_dict(), self.execute, self._first_seed,
+            self.policy.contract.to_dict(), store.contract.to_dict(), self._success, self.execute, self._first_seed,
         )  # fmt: skip
         self.server = Server(
             self._host, self._port, self._secret(), welcome, store.contract, self._reception.received, self._say
@@ -90,6 +93,7 @@ class ApartLearner(OffPolicyLearner):
     def _collect(self, generator: torch.Generator) -> dict[str, float]:
         wanted = self.steps + self.settings.rollout_steps * self._environments.num_envs
         staleness: list[float] = []
+        ended: list[tuple[bool, bool]] = []
         intervened, before, connected = 0, self.steps, 0
         while self.steps < wanted and not self.finished and not self.stopping():
             self.watch()
@@ -109,6 +113,8 @@ class ApartLearner(OffPolicyLearner):
             episode = self.writer.store[number]
             self._finished(number, Episode(float(episode.reward.sum()), bool(episode.success), episode.length))
             intervened += int(episode.intervened.sum())
+            if "task_success" in episode.facts:
+                ended.append((bool(episode.success), bool(episode.facts["task_success"])))
             if "weights" in episode.facts:
                 # Parameters of a life that was cut short may be of more updates than there are now.
                 staleness.append(max(0.0, self.updates - float(episode.facts["weights"][1])))
@@ -118,7 +124,7 @@ class ApartLearner(OffPolicyLearner):
                 if self.steps % PUBLISH == 0:
                     self._publish()
             self._publish()
-        row = {"actors": float(connected)}
+        row = {"actors": float(connected), **fared(ended)}
         if staleness:
             row["staleness"] = float(np.mean(staleness))
         if self._intervener is not None and self.steps > before:

@@ -99,9 +99,10 @@ class Link:
             return welcome
         return None
 
-    def join(self, outbox: Outbox, contract: Contract) -> None:
-        """Begin to talk."""
-        threading.Thread(target=self._talk, args=(outbox, contract), daemon=True).start()
+    def join(self, outbox: Outbox, contract: Contract, success: str = "task") -> None:
+        """Begin to talk; see `Join`."""
+        join = Join(outbox.actor, contract.to_dict(), success)
+        threading.Thread(target=self._talk, args=(outbox, join), daemon=True).start()
 
     def news(self, seconds: float = 0.0) -> News | None:
         """What the learner said last, and its parameters once; waits so long for it to say something new.
@@ -139,12 +140,12 @@ class Link:
     def _waiting(self) -> int:
         return self._committed - self._acknowledged
 
-    def _talk(self, outbox: Outbox, contract: Contract) -> None:
+    def _talk(self, outbox: Outbox, join: Join) -> None:
         try:
             while not self._stopped:
                 assert self._channel is not None
                 try:
-                    self._converse(self._channel, outbox, contract)
+                    self._converse(self._channel, outbox, join)
                     return
                 except AccessError:
                     raise
@@ -160,9 +161,9 @@ class Link:
                 self._failure = error
                 self._changed.notify_all()
 
-    def _converse(self, channel: Channel, outbox: Outbox, contract: Contract) -> None:
+    def _converse(self, channel: Channel, outbox: Outbox, join: Join) -> None:
         """From joining to the end of the training."""
-        reply = _ask(channel, Join(outbox.actor, contract.to_dict()))
+        reply = _ask(channel, join)
         while True:
             outbox.acknowledge(reply.received)
             with self._changed:

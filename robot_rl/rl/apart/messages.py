@@ -35,6 +35,8 @@ class Welcome:
         environment: specification of what is stepped.
         name, algorithm: of the method, and its options.
         network, contract: configuration and contract of the policy that the method is built on.
+        recorded: the contract of the environments, and of what is recorded; the policy may see less.
+        success: where success comes from, as of `SuccessSource`.
         execute: actions of each chunk that are executed.
         first_seed: of the training's episodes.
     """
@@ -45,6 +47,8 @@ class Welcome:
     algorithm: dict[str, Any]
     network: dict[str, Any]
     contract: dict[str, Any]
+    recorded: dict[str, Any]
+    success: dict[str, Any]
     execute: int
     first_seed: int
 
@@ -56,10 +60,12 @@ class Join:
     Attributes:
         actor: its identity, that of its store.
         contract: of its environments.
+        success: who says there that the task is achieved: `task`, `key` or `classifier`.
     """
 
     actor: str
     contract: dict[str, Any]
+    success: str
 
 
 @dataclass(frozen=True)

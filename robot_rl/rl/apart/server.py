@@ -57,6 +57,7 @@ class Server:
         self._secret, self._welcome, self._contract, self._received, self._say = (
             secret, encode(welcome), contract, received, say,
         )  # fmt: skip
+        self._success = str(welcome.success["name"])
         self._arrived: queue.Queue[Arrived] = queue.Queue()
         self._published = Reply(0, 0, True, False)
         self._connections: set[socket.socket] = set()
@@ -148,6 +149,11 @@ class Server:
         try:
             join = decode(channel.receive(), Join)
             equal(self._contract, Contract.from_dict(join.contract))
+            if (join.success == "task") != (self._success == "task"):
+                raise MessageError(
+                    f"expected success={self._success}, got success={join.success}: the rewards of a task and those "
+                    "of a detector, 1 for each success, are not to be mixed. Choose it at the learner"
+                )
             self._say(f"actor {join.actor} at {name} has joined; {self._received.get(join.actor, 0)} of its episodes")
             version: int | None = None
             while True:

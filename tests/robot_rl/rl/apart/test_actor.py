@@ -30,7 +30,7 @@ def test_any_method_is_built_from_what_the_learner_says(name: str) -> None:
     with torch.no_grad():
         for value in ours.parameters():
             value.add_(0.05 * torch.randn(value.shape))  # as after some updates
-    sent = Welcome("run", {}, name, OPTIONS[name], network, contract, execute, 0)
+    sent = Welcome("run", {}, name, OPTIONS[name], network, contract, contract, {"name": "task"}, execute, 0)
     theirs = build(decode(encode(sent), Welcome))
     arrays = {key: value.numpy() for key, value in ours.state_dict().items()}
     came = decode(encode(Reply(0, 1, False, False, arrays)), Reply).arrays

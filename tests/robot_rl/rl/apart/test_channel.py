@@ -59,7 +59,7 @@ def test_another_secret_is_refused_on_both_sides(sockets: tuple[socket.socket, s
 
 def test_another_version_is_refused_by_name(sockets: tuple[socket.socket, socket.socket]) -> None:
     sockets[1].sendall(b"robot_rl actors 9".ljust(32, b"\0") + bytes(32))
-    with pytest.raises(AccessError, match=r"speaks b'robot_rl actors 9', expected b'robot_rl actors 1'"):
+    with pytest.raises(AccessError, match=r"speaks b'robot_rl actors 9', expected b'robot_rl actors 2'"):
         Channel(sockets[0], SECRET, True)
 
 

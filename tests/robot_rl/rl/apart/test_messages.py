@@ -26,8 +26,11 @@ ARRAYS = {
     "stamp": np.array([0.1, 0.2]), "turned": np.arange(6.0).reshape(2, 3).T,
 }  # fmt: skip
 MESSAGES: list[Message] = [
-    Welcome("run", {"task": "line"}, "sac", {"temperature": 1.0}, {}, {"name": "line"}, 1, 10_000_000),
-    Join("actor", {"name": "line"}), Recorded(3, {"success": None, "tags": ["a"]}, 7, ARRAYS), Poll(2),
+    Welcome(
+        "run", {"task": "line"}, "sac", {"temperature": 1.0}, {}, {"name": "line"}, {"name": "line"},
+        {"name": "task"}, 1, 10_000_000,
+    ),
+    Join("actor", {"name": "line"}, "task"), Recorded(3, {"success": None, "tags": ["a"]}, 7, ARRAYS), Poll(2),
     Reply(4, 2, False, True, ARRAYS), Reply(4, 2, False, True), Refused("why"),
 ]  # fmt: skip
 
@@ -53,7 +56,7 @@ def test_arrives_as_it_was_sent(message: Message) -> None:
 
 def test_another_kind_is_named() -> None:
     with pytest.raises(MessageError, match="expected Recorded or Poll, got Join"):
-        decode(encode(Join("a", {})), Recorded, Poll)
+        decode(encode(Join("a", {}, "task")), Recorded, Poll)
     with pytest.raises(MessageError, match="expected Reply, got Refused: another contract"):
         decode(encode(Refused("another contract")), Reply)
     for kind in ("Launch", None, 3, ["Poll"]):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,9 +22,11 @@ from robot_rl.rl.apart.outbox import Outbox, open_store
 from robot_rl.rl.off_policy_learner import OffPolicyLearner
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.sac import SAC
+from robot_rl.rl.success_detector import DetectedSuccess
 from tests.robot_rl.rl.line import CONTRACT, HORIZON, Line
 from tests.robot_rl.rl.stored import squashed_policy
 from tests.robot_rl.rl.test_off_policy import settings
+from tests.robot_rl.rl.test_success_detector import RestartableLine
 
 SECRET = b"0123456789abcdef"
 LONGEST = 120.0
@@ -34,13 +37,13 @@ def said(text: str) -> None:
     """Nobody listens."""
 
 
-def learner(store: Path, **changes: Any) -> ApartLearner:
+def learner(store: Path, success: str = "task", **changes: Any) -> ApartLearner:
     torch.manual_seed(0)
     policy = squashed_policy()
     made = ApartLearner(
         SAC(policy, 1, temperature=0.1), Line(1), settings(num_envs=1, rollout_steps=30, **changes), store, 0, 100,
         environment={"task": "line"}, new=True, name="sac", algorithm={"temperature": 0.1}, network=policy.config,
-        secret=lambda: SECRET, say=said,
+        secret=lambda: SECRET, say=said, success={"name": success},
     )  # fmt: skip
     end = time.monotonic() + LONGEST
 
@@ -52,7 +55,9 @@ def learner(store: Path, **changes: Any) -> ApartLearner:
 
 
 @contextmanager
-def acting(folder: Path, port: int, secret: bytes = SECRET, contract: Any = CONTRACT) -> Iterator[tuple[Link, Any]]:
+def acting(
+    folder: Path, port: int, secret: bytes = SECRET, contract: Any = CONTRACT, detector: Any = None
+) -> Iterator[tuple[Link, Any]]:
     """An actor in a thread, and whether it heard of the end."""
     link, stop = Link("127.0.0.1", port, secret, said), False
 
@@ -60,11 +65,13 @@ def acting(folder: Path, port: int, secret: bytes = SECRET, contract: Any = CONT
         welcome = link.meet(lambda: stop)
         if welcome is None:
             return False
-        environments = Line(1)
+        environments: Any = RestartableLine(1)
         environments.contract = contract
+        if detector is not None:
+            environments = DetectedSuccess(environments, detector, 1)
         store = open_store(folder, welcome.run, contract, welcome.environment)
         with Actor(welcome, build(welcome), environments, store, link) as actor:
-            link.join(Outbox(store), contract)
+            link.join(Outbox(store), contract, "task" if detector is None else "key")
             return actor.act(lambda: stop)
 
     with ThreadPoolExecutor(1) as threads:
@@ -99,6 +106,23 @@ def test_what_an_actor_does_is_learned_from_as_many_updates_as_steps(tmp_path: P
     assert rows[-1]["staleness"] >= 0
     assert rows[-1]["actors"] == 1
     assert "critic_loss" in rows[-1]
+
+
+def test_success_is_decided_where_the_actor_is(tmp_path: Path) -> None:
+    with learner(tmp_path / "replay.zarr", "classifier") as training:
+        port = training.server.port
+        with acting(tmp_path / "a", port, detector=lambda seen: seen["place"][:, 0] < 9):
+            row = training.iterate()
+        with acting(tmp_path / "b", port) as (_, future), pytest.raises(MessageError) as raised:
+            future.result(LONGEST)
+        assert "expected success=classifier, got success=task: the rewards" in str(raised.value)
+    store = EpisodeStore.open(tmp_path / "replay.zarr")
+    episodes = [store[number] for number in range(len(store))]
+    assert len(episodes) >= 30
+    for episode in episodes:
+        assert (episode.success, episode.reward.tolist(), episode.terminated.tolist()) == (True, [1.0], [True])
+    assert row["train_success_rate"] == 1
+    assert row["task_success_rate"] == np.mean([episode.facts["task_success"] for episode in episodes])
 
 
 @pytest.mark.slow
