@@ -40,6 +40,7 @@ from robot_rl.recordings import Recordings
 from robot_rl.rl.apart.learner import ApartLearner
 from robot_rl.rl.apart.pool import Pool
 from robot_rl.rl.apart.secret import FILE, VARIABLE, find, find_or_make
+from robot_rl.rl.intervention import Intervener
 from robot_rl.rl.learner import Learner
 from robot_rl.rl.methods import OFF_POLICY, build_method, build_off_policy, fresh_policy
 from robot_rl.rl.off_policy import OffPolicySettings
@@ -49,6 +50,7 @@ from robot_rl.rl.success_detector import DetectedSuccess
 from robot_rl.rollout import FIRST_VALIDATION_SEED, run_episodes, without_unseen_cameras
 from robot_rl.sim import knows_success
 from robot_rl.success_source import SuccessSource
+from robot_rl.take_over import check, taking_over, wants_person
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -83,6 +85,9 @@ def main(config: DictConfig) -> int:
     source = SuccessSource.load(plain["success"], watched, find_device(plain["device"]))
     if plain["name"] == "demo_reset" and not source.is_task:
         raise FinetuneError("demo_reset: episodes begin in states that know no detector; leave success=task")
+    person = wants_person(plain["name"], plain["algorithm"])
+    if person:
+        check(plain["algorithm"], plain["success"]["name"], apart)
     base, demonstrations = _load_base(plain), _load_demonstrations(plain)
     changes = {key: plain[key] for key in ("task", "robot", "controller", "randomization")} | (
         plain["environment"] or {}
@@ -101,8 +106,9 @@ def main(config: DictConfig) -> int:
         with (
             _environments(stepped, base, source, settings, plain["processes"]) as made,
             nullcontext(source.elsewhere(made)) if apart else source.surround(made, spec) as environments,
+            taking_over(plain["algorithm"], environments, _say_above_bar) if person else nullcontext() as intervener,
         ):
-            run = _Run(folder, plain, settings, base, demonstrations, spec, source, environments)
+            run = _Run(folder, plain, settings, base, demonstrations, spec, source, environments, intervener)
             if stage == "begin":
                 run_folder.begin(folder, plain)
             opened: AbstractContextManager[Any] = nullcontext()
@@ -121,6 +127,7 @@ class _Run:
     def __init__(
         self, folder: Path, plain: dict[str, Any], settings: Settings | OffPolicySettings, base: Candidate | None,
         demonstrations: Recordings | None, spec: dict[str, Any], source: SuccessSource, environments: Any,
+        intervener: Intervener | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.plain, self.settings, self.base = folder, plain, settings, base
         self.demonstrations, self.source, self.environments = demonstrations, source, environments
@@ -149,7 +156,7 @@ class _Run:
                     success=source.plain,
                 )  # fmt: skip
             else:
-                self.learner = OffPolicyLearner(method, *common, source.stepped(spec), base is None)
+                self.learner = OffPolicyLearner(method, *common, source.stepped(spec), base is None, intervener)
         else:
             on_policy = build_method(name, plain["algorithm"], policy)
             self.learner = Learner(

@@ -21,7 +21,8 @@ Stage = Literal["begin", "resume", "finished"]
 
 FREE = (
     "output", "resume", "overwrite", "device", "threads", "dataset", "episodes", "processes", "success.path", "actors",
-    "training.workers", "training.log_every", "training.save_every",
+    "algorithm.device", "algorithm.speed", "algorithm.handback", "algorithm.settings", "training.workers",
+    "training.log_every", "training.save_every",
 )  # fmt: skip
 """Configuration keys that say where and how a training runs, not what it computes: they may change on a resume."""
 

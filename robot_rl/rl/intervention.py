@@ -1,6 +1,6 @@
 """Taking over from a policy that explores: who acts in the step that comes, and with what action.
 
-An `Intervener` is asked before every control step. A teleoperation device can be one; the first is scripted.
+An `Intervener` is asked before every control step. The one here is scripted; `person` is one with a device.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from robot_rl.recordings import Recordings
 from robot_rl.rl.collector import Episode
 from robot_rl.rl.environments import Environments
 from robot_rl.rl.explorer import Explorer
+from robot_rl.rl.intervention import Intervener
 from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
@@ -47,6 +48,7 @@ class OffPolicyLearner:
         demonstrations: recorded episodes for symmetric sampling.
         environment: resolved specification of what is stepped, kept in the store.
         new: whether the policy comes from nowhere, so that its normaliser may be fitted.
+        intervener: who may take over; None: whom the method names.
 
     Raises:
         FinetuneError: demonstrations are missing, or nobody would learn from them.
@@ -56,7 +58,7 @@ class OffPolicyLearner:
     def __init__(
         self, method: OffPolicyMethod, environments: Environments, settings: OffPolicySettings, store: Path,
         seed: int, first_seed: int = 0, demonstrations: Recordings | None = None,
-        environment: Mapping[str, Any] | None = None, new: bool = False,
+        environment: Mapping[str, Any] | None = None, new: bool = False, intervener: Intervener | None = None,
     ) -> None:  # fmt: skip
         self.method, self.settings, self.seed = method, settings, seed
         self.policy = method.policy
@@ -70,7 +72,7 @@ class OffPolicyLearner:
         self._demonstrations: Replay | None = None
         self.episodes: list[Episode] = []
         satisfies(self.policy.contract, environments.contract)
-        self._intervener = method.intervener(environments)
+        self._intervener = method.intervener(environments) if intervener is None else intervener
         self._environments, self._path, self._first_seed = environments, store, first_seed
         self._spec = dict(environment or {})
 

@@ -69,6 +69,7 @@ link.addEventListener("hello", ({ detail }) => {
   drive.flies = Boolean(detail.flies);
   document.body.dataset.robot = detail.flies ? "vehicle" : "arm";
   if (detail.flies) scene?.fly();
+  else if (detail.drags === false) scene?.watch();
 });
 
 // The scene.

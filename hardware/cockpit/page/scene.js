@@ -21,7 +21,8 @@ export class SceneView extends EventTarget {
   #dirty = false;
   #scale = 1;
   #looked = false;
-  #centre = null; // of a vehicle's fence; an arm's workspace lies before it
+  #centre = null; // of a vehicle's fence, or a simulation; an arm's workspace lies before it
+  #drags = true; // the target, by the gizmo at it
 
   // Throws when the browser has no WebGL.
   constructor(canvas) {
@@ -53,6 +54,12 @@ export class SceneView extends EventTarget {
   // A vehicle has no hand to drag.
   fly() {
     this.flies = true;
+    this.watch();
+  }
+
+  // Nothing to drag, and what there is lies around the middle of its box.
+  watch() {
+    this.#drags = false;
     this.gizmoControls.detach();
   }
 
@@ -133,7 +140,7 @@ export class SceneView extends EventTarget {
   drop() {
     if (!this.dragging) return;
     this.gizmoControls.detach();
-    if (!this.flies) this.gizmoControls.attach(this.target);
+    if (this.#drags) this.gizmoControls.attach(this.target);
     this.#drag(false);
   }
 
@@ -177,9 +184,9 @@ export class SceneView extends EventTarget {
     const size = upper.map((value, axis) => value - lower[axis]);
     this.#scale = Math.hypot(...size) / REACH;
     this.floor = lower[2] - 0.001;
+    if (!this.#drags) this.#centre = new Vector3(...lower.map((value, axis) => value + size[axis] / 2));
     if (this.flies) {
       this.floor = Math.max(lower[2], 0) - 0.001; // fences reach below the ground
-      this.#centre = new Vector3(...lower.map((value, axis) => value + size[axis] / 2));
       this.camera.far = 20 * this.#scale;
       this.camera.updateProjectionMatrix();
     }
