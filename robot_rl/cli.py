@@ -7,6 +7,7 @@ are its help. The commands of `PLAIN` take ordinary arguments instead and have `
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import importlib
 import itertools
@@ -55,6 +56,9 @@ Start with `robot-rl demo`. `robot-rl <command> --help` explains a command."""
 
 INTERRUPTED = 128
 """Exit statuses from here on mean: ended by a signal."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UsageError(ValueError):
@@ -189,6 +193,10 @@ def _combinations(overrides: list[str]) -> Any:
 
 
 def _say(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{error}. The disk (or the quota) is full: free some space, then give the same command again."
+    if isinstance(error, OSError) and error.errno in FORBIDDEN:
+        return f"{error}. Mend the permissions there, or choose another path."
     expected = (ValueError, OSError, ImportError, RuntimeError)
     return str(error) if isinstance(error, expected) else f"{type(error).__name__}: {error}"
 
@@ -207,7 +215,8 @@ def _explain(command: str, defaults: DictConfig, overrides: list[str], error: Ex
     from omegaconf import DictConfig
 
     for item in overrides:
-        if item.startswith("+") or _key(item) in _groups(command):
+        # What is added below a key that exists is checked by who reads it.
+        if (item.startswith("+") and _key(item).split(".")[0] in defaults) or _key(item) in _groups(command):
             continue
         node: Any = defaults
         walked: list[str] = []
@@ -224,9 +233,13 @@ def _explain(command: str, defaults: DictConfig, overrides: list[str], error: Ex
 
 
 def _check_types(command: str, defaults: DictConfig, config: DictConfig, overrides: list[str]) -> None:
-    """A number stays a number: `steps=many` is an error here, not hours later."""
+    """A number stays a number: `steps=many` is an error here, not hours later. No key comes, and none goes."""
     from omegaconf import DictConfig, ListConfig, OmegaConf
 
+    if config.keys() - defaults.keys():
+        raise UsageError(_explain(command, defaults, overrides, ValueError()))
+    if gone := defaults.keys() - config.keys():
+        raise UsageError(f"{', '.join(map(str, gone))}: no key can be left out; null stands for nothing: key=null")
     for item in overrides:
         if item.startswith(("+", "~")) or _key(item) in _groups(command):
             continue

@@ -149,7 +149,7 @@ def simulate(
         ContractError: an environment does not offer what a policy needs.
     """
     from robot_rl.plots import success_over_time
-    from robot_rl.replay import film
+    from robot_rl.replay import film, look_through
     from robot_rl.rollout import run_episodes, without_unseen_cameras
     from robot_rl.sim import knows_success
     from robot_rl.unfinished import Unfinished
@@ -158,12 +158,16 @@ def simulate(
         raise EvaluateError("episodes: expected at least 1, and first_seed at least 0")
     if videos < 0:
         raise EvaluateError(f"videos={videos}: expected how many of each kind to film, 0 for none")
+    if len(size) != 2 or not all(isinstance(length, int) and length > 0 for length in size):
+        raise EvaluateError(f"video_size={list(size)}: expected [height, width] in pixels")
     if record is not None and Path(record).exists():
         raise EvaluateError(f"record={record}: exists already; choose another path")
     _try_to_write(folder)
     execution = {"execute": execute, "mode": mode, "delay": delay, "guidance": guidance}
     options = {**execution, "num_envs": num_envs, "processes": processes}
     spec = _resolved(candidate.environment(changes))
+    if videos:
+        look_through(spec, camera, size)
     began = time.perf_counter()
     unfinished = []
 

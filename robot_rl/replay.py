@@ -51,6 +51,21 @@ def replay(spec: Mapping[str, Any], outcome: Outcome, camera: str, size: Sequenc
         )
 
 
+def look_through(spec: Mapping[str, Any], camera: str, size: Sequence[int]) -> None:
+    """Make sure that the environment has this camera, before there are episodes to film.
+
+    Raises:
+        SpecError: it has none of that name.
+    """
+    from robot_rl import sim
+    from robot_rl.sim.gl_context import RenderError
+
+    try:
+        sim.make({**spec, "cameras": {camera: list(size)}, "observation": None}).close()
+    except RenderError:
+        return  # there will be no videos, and `film` says why
+
+
 def film(
     folder: Path, spec: Mapping[str, Any], outcomes: Sequence[Outcome], number: int, camera: str, size: Sequence[int]
 ) -> list[dict[str, Any]]:

@@ -1,9 +1,15 @@
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
 
 from robot_rl.atomic_folder import recover, replace_folder
 
@@ -20,6 +26,22 @@ def test_recover_finishes_or_undoes_a_broken_exchange(tmp_path: Path) -> None:
     target.rename(tmp_path / ".last.old")
     recover(target)
     assert (target / "value").read_text() == "2"
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_a_write_that_the_system_refuses_leaves_the_old_folder_and_is_its_error(tmp_path: Path) -> None:
+    target = tmp_path / "last"
+    replace_folder(target, lambda folder: _fill(folder, "1"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            replace_folder(target, lambda folder: save_file({"a": np.zeros(100_000)}, folder / "model.safetensors"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.errno == errno.EFBIG
+    assert error.value.filename == str(target)
+    assert (target / "value").read_text() == "1"
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 

@@ -1,6 +1,8 @@
 """The command line as a newcomer meets it: help, composed configurations, and errors that say what exists."""
 
 import csv
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,8 @@ def test_show_prints_the_composed_configuration(capsys: pytest.CaptureFixture[st
         (("train", "policy=flow_mpl", "dataset=x"), "did you mean 'flow_mlp'"),
         (("train", "training.stepz=1", "dataset=x"), "did you mean 'steps'"),
         (("train", "seed.more=1", "dataset=x"), "is a value"),
+        (("train", "+sede=1", "dataset=x"), "has no key 'sede' (did you mean 'seed'?)"),
+        (("train", "~seed", "dataset=x"), "no key can be left out"),
         (("train", "training=5", "dataset=x"), "expected keys and values"),
         (("train", "training.betas=5", "dataset=x"), "expected a list such as [0.9, 0.999]"),
     ],
@@ -90,6 +94,22 @@ def test_an_error_that_nobody_thought_of_is_no_traceback_unless_asked(
     assert "KeyError: 'thing'" in err
     with pytest.raises(KeyError):
         run(capsys, "train", "dataset=x", "--traceback")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "choose another path")]
+)
+def test_a_disk_that_cannot_be_written_is_told_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def fail(config: object) -> None:
+        raise OSError(number, os.strerror(number), "runs/mine")
+
+    monkeypatch.setattr("robot_rl.train.main", fail)
+    status, _, err = run(capsys, "train", "dataset=x")
+    assert status == 1
+    assert "'runs/mine'" in err
+    assert advice in err
 
 
 def test_a_sweep_trains_every_combination_and_leaves_its_table(

@@ -21,6 +21,7 @@ from robot_rl.policies import build_policy, save_policy
 from robot_rl.replay import film
 from robot_rl.rollout import Outcome
 from robot_rl.sim.gl_context import RenderError
+from robot_rl.sim.spec import SpecError
 
 SEEDS = range(100_000, 100_020)
 
@@ -186,6 +187,18 @@ def test_without_a_renderer_there_are_no_videos(walker, tmp_path, monkeypatch, c
     assert simulate(tmp_path, walker, {}, SEEDS[:3])["videos"] == []
     assert "No videos: install libegl1" in capsys.readouterr().out
     assert not list((tmp_path / "evaluation").rglob("*.mp4*"))
+
+
+def test_a_camera_that_is_not_there_is_told_before_any_episode(walker, tmp_path, monkeypatch):
+    def refuse(spec):
+        raise SpecError(f"no camera {next(iter(spec['cameras']))!r}")
+
+    monkeypatch.setattr(sim, "make", refuse)
+    with pytest.raises(SpecError, match="no camera 'atop'"):
+        simulate(tmp_path / "run", walker, {}, SEEDS, camera="atop")
+    with pytest.raises(EvaluateError, match=r"video_size=\[3\]: expected \[height, width\]"):
+        simulate(tmp_path / "run", walker, {}, SEEDS, size=[3])
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_episode_that_cannot_be_repeated_has_no_video(walker, tmp_path, monkeypatch, capsys):
