@@ -9,8 +9,7 @@ A control step begins with its tick, takes a row of observations and ends with a
 has one, otherwise as soon as the chunk that it waits for arrives. When the next tick comes first, the robot is told to
 stay where it was sent last, so that the Supervisor hears of its source in every period.
 
-A sample that was measured at the tick arrives a little later. By the rhythm of its stream so far it is known that it
-must come, so it is awaited, rather than to act on one that is a period of the stream older.
+A sample that was measured at the tick arrives a little later, and is awaited: see `rhythm`.
 
 With `lockstep` simulated time waits for the action of every tick, and a step waits also for a chunk that is to be there
 by its artificial delay.
@@ -27,11 +26,11 @@ from numpy.typing import NDArray
 
 from robot_rl.hardware.alignment import Row
 from robot_rl.hardware.inference import Answer, Description, Event, Failure
+from robot_rl.hardware.rhythm import Rhythm, Samples
 from robot_rl.policies.chunk_runner import ChunkRunner, Mode, StarvedError, UnknownRequestError
 from robot_rl.policies.prefix import Prefix
 
 _EPSILON = 1e-6  # clocks are floats
-_SILENT = 3.0  # periods without a sample after which a stream is no longer taken to keep its rhythm
 
 
 class Computes(Protocol):
@@ -44,13 +43,10 @@ class Computes(Protocol):
     def events(self) -> list[Event]: ...
 
 
-class Aligns(Protocol):
+class Aligns(Samples, Protocol):
     """What the loop needs of `Alignment`."""
 
-    @property
-    def health(self) -> Mapping[str, Any]: ...
     def take(self, topic: str, message: Any, received: float) -> None: ...
-    def newest(self, feature: str) -> tuple[float, NDArray[Any]] | None: ...
     def row(self, time: float) -> Row: ...
 
 
@@ -112,8 +108,7 @@ class PolicyLoop:
         self._delay, self._lockstep, self._rate_hz = delay, lockstep, contract.rate_hz
         smooth = [part for name, part in contract.action_slices.items() if name != "gripper_opening"]
         self._smooth = np.r_[tuple(smooth or contract.action_slices.values())]
-        self._newest = dict.fromkeys(alignment.health, -np.inf)
-        self._interval: dict[str, float] = {}
+        self._rhythm = Rhythm(alignment)
         self._asked: dict[int, float] = {}
         self._answers: list[Answer] = []
         self._time: float | None = None
@@ -146,12 +141,7 @@ class PolicyLoop:
     def take(self, topic: str, message: Any, received: float) -> None:
         """Take a message; see `Alignment.take`."""
         self._alignment.take(topic, message, received)
-        for name, last in self._newest.items():
-            sample = self._alignment.newest(name)
-            if sample is not None and sample[0] != last:
-                # A clock that went back gives no interval, and nothing is awaited.
-                self._interval[name] = sample[0] - last if sample[0] > last else np.inf
-                self._newest[name] = sample[0]
+        self._rhythm.listen()
 
     @property
     def waiting(self) -> bool:
@@ -160,10 +150,7 @@ class PolicyLoop:
 
     def awaited(self) -> list[str]:
         """Features whose next sample, by the rhythm so far, belongs to the present tick and has not come."""
-        if self._time is None or self._observed:
-            return []
-        overdue = {name: self._time - self._newest[name] - interval for name, interval in self._interval.items()}
-        return [name for name, by in overdue.items() if -_EPSILON <= by <= _SILENT * self._interval[name]]
+        return [] if self._time is None or self._observed else self._rhythm.awaited(self._time)
 
     def tick(self, time: float) -> list[Step]:
         """Begin the control step of a time [s], ending the one before.

@@ -6,12 +6,15 @@ learner has not acknowledged is sent again, and counted once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from robot_rl.datasets import Contract
+from robot_rl.deployment import Stopped
 from robot_rl.interrupt import Interrupt
 from robot_rl.policies.checkpoint import CheckpointError
 from robot_rl.rl.apart.actor import Actor, build
@@ -19,6 +22,7 @@ from robot_rl.rl.apart.link import Link
 from robot_rl.rl.apart.messages import Welcome
 from robot_rl.rl.apart.outbox import Outbox, open_store
 from robot_rl.rl.apart.secret import VARIABLE, find
+from robot_rl.rl.environments import Environments
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.success_classifier import ClassifierError
 from robot_rl.success_source import SuccessSource
@@ -31,9 +35,6 @@ def main(config: DictConfig) -> int:
     """Act until the training is finished. Returns the exit status."""
     from omegaconf import OmegaConf
 
-    from robot_rl import sim
-    from robot_rl.sim.spec import resolve
-
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     host, port = _address(plain["learner"])
     for key in ("num_envs", "threads"):
@@ -43,30 +44,63 @@ def main(config: DictConfig) -> int:
     if secret is None:
         raise FinetuneError(f"secret= is missing: give the learner's actors.secret, or set {VARIABLE}")
     torch.set_num_threads(plain["threads"])
-    link = Link(host, port, secret, lambda text: print(text, flush=True))
+    link, finished = Link(host, port, secret, say), False
     with Interrupt("Stopping after this step; what was recorded is kept. Ctrl-C again stops at once.") as interrupt:
         try:
             welcome = link.meet(lambda: interrupt.requested is not None)
             if welcome is None:
                 return interrupt.exit_status
-            given = {key: plain[key] for key in ("task", "robot", "controller", "randomization") if plain[key]}
-            source = _source(plain, welcome)
-            spec = source.stepped(resolve({**welcome.environment, **given, **(plain["environment"] or {})}))
-            method = build(welcome)
-            with (
-                sim.make_vector(spec, plain["num_envs"], plain["processes"]) as made,
-                source.surround(made, spec) as environments,
-            ):
+            source, method = _source(plain, welcome), build(welcome)
+            with _environments(plain, welcome, source) as (environments, spec, asked):
                 store = open_store(Path(plain["output"]), welcome.run, environments.contract, spec)
                 outbox = Outbox(store)
-                print(f"{store}: actor {outbox.actor}, {welcome.name} on {spec['task']} for {host}:{port}", flush=True)
-                with Actor(welcome, method, environments, store, link) as actor:
+                say(f"{store}: actor {outbox.actor}, {welcome.name} on {spec['task']} for {host}:{port}")
+                with Actor(welcome, method, environments, store, link, lazy=_on_robot(plain), say=say) as actor:
                     link.join(outbox, environments.contract, source.plain["name"])
-                    finished = actor.act(lambda: interrupt.requested is not None)
+                    with suppress(Stopped):
+                        finished = actor.act(lambda: interrupt.requested is not None or asked())
         finally:
             link.close()
     print("The training is finished." if finished else f"Stopped; the same command goes on with {store}.")
-    return 0 if finished else interrupt.exit_status
+    return 0 if finished else interrupt.exit_status or 130
+
+
+def say(text: str) -> None:
+    """To the terminal, or the log, at once."""
+    print(text, flush=True)
+
+
+def _on_robot(plain: Mapping[str, Any]) -> bool:
+    return bool(plain["ros"] or plain["twin"])
+
+
+@contextmanager
+def _environments(
+    plain: Mapping[str, Any], welcome: Welcome, source: SuccessSource
+) -> Iterator[tuple[Environments, dict[str, Any], Callable[[], bool]]]:
+    """What is acted on, its specification, and whether somebody there wants the program to end."""
+    from robot_rl import sim
+    from robot_rl.sim.spec import resolve
+
+    if not _on_robot(plain):
+        given = {key: plain[key] for key in ("task", "robot", "controller", "randomization") if plain[key]}
+        spec = source.stepped(resolve({**welcome.environment, **given, **(plain["environment"] or {})}))
+        with (
+            sim.make_vector(spec, plain["num_envs"], plain["processes"]) as made,
+            source.surround(made, spec) as environments,
+        ):
+            yield environments, spec, lambda: False
+        return
+    from robot_rl.act_robot import check, open_robot
+
+    check(plain, source.plain["name"])
+    spec = source.stepped(resolve({**welcome.environment, **({"task": plain["task"]} if plain["task"] else {})}))
+    contract = Contract.from_dict(welcome.recorded)
+    with (
+        open_robot(plain, spec, contract, source.plain["name"], say) as acted,
+        source.surround(acted.environment, spec, acted.keys, knows=plain["twin"]) as environments,
+    ):
+        yield environments, spec, acted.stopping
 
 
 def _source(plain: Mapping[str, Any], welcome: Welcome) -> SuccessSource:

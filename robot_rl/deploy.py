@@ -229,7 +229,7 @@ def _deploy(
         keyboard = None if twin else stack.enter_context(Keyboard())
         graph = stack.enter_context(open_graph("deploy"))
         processes = [
-            NodeProcess(name, parameters, folder / "logs" / f"{name}.log", _show(name, plain["verbose"]))
+            NodeProcess(name, parameters, folder / "logs" / f"{name}.log", show_log(name, plain["verbose"]))
             for name, parameters in nodes.items()
         ]
         lockstep = twin and not plain["real_time"]
@@ -405,7 +405,7 @@ def _say(folder: Path, results: Mapping[str, Any]) -> str:
     return "\n".join(f"{name:12} {value}" for name, value in lines.items())
 
 
-def _show(name: str, verbose: bool) -> Callable[[str], None]:
+def show_log(name: str, verbose: bool) -> Callable[[str], None]:
     def show(line: str) -> None:
         # ROS 2's own form: [LEVEL] [time] [name]: text
         if verbose or not line.startswith(("[INFO]", "[DEBUG]")):

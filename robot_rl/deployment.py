@@ -152,8 +152,17 @@ class Deployment:
         self.start()
 
     def prepare(self, seed: int, home: bool = True) -> None:
-        """Bring scene and robot to the start of an episode."""
+        """Bring scene and robot to the start of an episode of the policy node."""
         self.call("policy/stop")
+        self.bring(seed, home)
+        self.set_parameter("policy", "seed", seed)
+
+    def bring(self, seed: int, home: bool = True) -> None:
+        """Bring scene and robot to the start of an episode.
+
+        Raises:
+            DeployError: the emergency stop is latched, or they do not get there.
+        """
         if self.state == "stopped" and not self._twin:
             raise DeployError("the emergency stop is latched; clear it with `ros2 service call /supervisor/clear …`")
         if self._twin or home or self.state == "held":
@@ -169,7 +178,6 @@ class Deployment:
         self.wait(lambda: self.state not in ("idle", "homing"), 60.0, "the robot to be home")
         if self.state != "ready":
             raise DeployError(f"the robot did not get home: {self.state} ({self._reason})")
-        self.set_parameter("policy", "seed", seed)
 
     def run(self, seed: int, horizon: int, facts: Mapping[str, Any], verdict: Callable[[], str | None]) -> Attempt:
         """Let the policy act until it succeeds or fails.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,24 +81,37 @@ class SuccessSource:
             raise FinetuneError(str(error)) from error
 
     @contextmanager
-    def surround(self, environments: Restartable, spec: Mapping[str, Any]) -> Iterator[Environments]:
+    def surround(
+        self, environments: Restartable, spec: Mapping[str, Any], keys: Callable[[], str] | None = None,
+        knows: bool = True,
+    ) -> Iterator[Environments]:  # fmt: skip
         """Environments that take success from here.
+
+        Args:
+            spec: of them.
+            keys: those pressed since the last call, where somebody else reads the terminal; then the environment has a
+                pace of its own, as a robot has.
+            knows: whether the task itself can know success; on a robot nobody computes it.
 
         Raises:
             ContractError: the classifier needs other observations.
             OSError: a key is waited for, and there is no terminal.
         """
-        knows = knows_success(spec)
+        knows = knows and knows_success(spec)
         if self.is_task:
             yield environments
         elif self.classifier is not None:
             self.classifier.check(environments.contract)
             yield DetectedSuccess(environments, self.classifier, int(self.plain["persistence"]), knows)
         else:
-            with Keyboard() as keyboard:
+            with ExitStack() as stack:
+                sleep: Callable[[float], None] = _no_pace
+                pressed = keys
+                if pressed is None:
+                    pressed, sleep = stack.enter_context(Keyboard()).pressed, time.sleep
                 key = str(self.plain["key"])
                 print(f"Press {key} when the task is achieved.")
-                press = KeyPress(keyboard.pressed, key, environments.contract.rate_hz)
+                press = KeyPress(pressed, key, environments.contract.rate_hz, sleep=sleep)
                 yield DetectedSuccess(environments, press, 1, knows)
 
     def elsewhere(self, environments: Restartable) -> Environments:
@@ -124,3 +138,7 @@ class SuccessSource:
 
 def _nobody(observation: Observation) -> NDArray[np.bool_]:
     raise AssertionError("the environments of a learner with actors are not stepped")
+
+
+def _no_pace(seconds: float) -> None:
+    """Control steps take their time by themselves."""

@@ -217,7 +217,7 @@ def _write_contract(folder: Path, plain: Mapping[str, Any]) -> Path:
 
 
 def _hold(graph: Graph, folder: Path, plain: Mapping[str, Any], contract: str) -> int:
-    from robot_rl.deploy import _show
+    from robot_rl.deploy import show_log
     from robot_rl.deployment import Deployment, Stopped
     from robot_rl.hardware.nodes.teleop_node import make_node
     from robot_rl.node_process import NodeProcess
@@ -227,7 +227,7 @@ def _hold(graph: Graph, folder: Path, plain: Mapping[str, Any], contract: str) -
         node.listens = False
         stack.callback(node.device.close)
         processes = [
-            NodeProcess(name, parameters, folder / "logs" / f"{name}.log", _show(name, plain["verbose"]))
+            NodeProcess(name, parameters, folder / "logs" / f"{name}.log", show_log(name, plain["verbose"]))
             for name, parameters in node_parameters(plain, folder, contract).items()
         ]
         rate_hz = 1.0 / node.period

@@ -1,4 +1,7 @@
-"""What reinforcement learning needs of many environments stepped at once."""
+"""What reinforcement learning needs of many environments stepped at once.
+
+Where something else than the actions is executed, `info` of `step` says what: `executed`, [N, A].
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ from numpy.typing import NDArray
 from robot_rl.datasets import Contract
 
 Observation = dict[str, NDArray[Any]]
+
+
+class AbandonedError(RuntimeError):
+    """An episode cannot go on, and nothing may be learned from it; the message says why. `reset` begins another one."""
 
 
 class Environments(Protocol):

@@ -20,7 +20,7 @@ from robot_rl.datasets.writer import StoreWriter
 from robot_rl.policies import Policy
 from robot_rl.policies.chunk_runner import ChunkRunner
 from robot_rl.rl.collector import Episode
-from robot_rl.rl.environments import Environments, Observation
+from robot_rl.rl.environments import AbandonedError, Environments, Observation
 from robot_rl.rl.intervention import Intervener
 
 Act = Callable[[Tensor], Tensor]
@@ -50,6 +50,8 @@ class Explorer:
         writer: of the store that takes the episodes; its contract is that of the environments.
         task: name in the facts of the episodes.
         intervener: who may take over. What was executed is recorded as the action, beside what the policy proposed.
+        lazy: begin episodes when their first step is to be made, as a robot wants it, which acts for nobody until then;
+            for one environment. Else environments begin them, each right after the last one.
 
     Attributes:
         interventions: control steps of all environments in which somebody took over.
@@ -58,7 +60,7 @@ class Explorer:
 
     def __init__(
         self, policy: Policy, environments: Environments, execute: int | None, first_seed: int, writer: StoreWriter,
-        task: str, intervener: Intervener | None = None,
+        task: str, intervener: Intervener | None = None, lazy: bool = False,
     ) -> None:  # fmt: skip
         satisfies(policy.contract, environments.contract)
         self.policy, self.environments, self.writer, self.task = policy, environments, writer, task
@@ -67,7 +69,10 @@ class Explorer:
         self.intervener, self.interventions = intervener, 0
         self.weights: int | None = None
         self._names = list(environments.contract.observation)
-        self.begin(first_seed)
+        self._lazy, self._next_seed = lazy, first_seed
+        self._open: list[_Open] = []
+        if not lazy:
+            self.begin(first_seed)
 
     @property
     def steps(self) -> int:
@@ -84,7 +89,13 @@ class Explorer:
         self._observe(observation)
 
     def step(self, act: Act) -> list[tuple[int, Episode]]:
-        """One control step in every environment; the episodes that ended with it, each with its number in the store."""
+        """One control step in every environment; the episodes that ended with it, each with its number in the store.
+
+        Raises:
+            AbandonedError: the episode cannot go on. The next step begins another one.
+        """
+        if not self._open:
+            self.begin(self._next_seed)
         request = self.runner.request()
         if request is not None:
             with torch.no_grad():
@@ -92,7 +103,12 @@ class Explorer:
             self.runner.deliver(request.id, chunk.cpu().numpy())
         proposed = self.runner.next_action()
         intervened, action = self._intervene(proposed)
-        observation, reward, terminated, truncated, info = self.environments.step(action)
+        try:
+            observation, reward, terminated, truncated, info = self.environments.step(action)
+        except AbandonedError:
+            self._open = []
+            raise
+        action = info.get("executed", action)
         self.runner.renew(intervened)  # what the policy planned no longer holds
         over = terminated | truncated
         finished: list[tuple[int, Episode]] = []
@@ -113,6 +129,9 @@ class Explorer:
                 self._open[env] = _Open(seed, [self._row(observation, env)])
             else:
                 episode.observation.append(self._row(observation, env))
+        if finished and self._lazy:
+            self._open = []
+            return finished
         if finished:
             self.runner.flush(np.flatnonzero(over))
         self._observe(observation)

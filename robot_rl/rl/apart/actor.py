@@ -19,7 +19,7 @@ from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.policies import Policy
 from robot_rl.rl.apart.link import Link, News
 from robot_rl.rl.apart.messages import Arrays, Welcome
-from robot_rl.rl.environments import Environments
+from robot_rl.rl.environments import AbandonedError, Environments
 from robot_rl.rl.explorer import Explorer
 from robot_rl.rl.methods import build_off_policy
 from robot_rl.rl.off_policy_method import OffPolicyMethod
@@ -44,13 +44,16 @@ class Actor:
         method: of `build`.
         store: of `open_store`.
         link: that is told of each committed episode.
+        lazy: see `Explorer`.
+        say: is told why an episode was abandoned.
     """
 
     def __init__(
-        self, welcome: Welcome, method: OffPolicyMethod, environments: Environments, store: Path, link: Link
-    ) -> None:
+        self, welcome: Welcome, method: OffPolicyMethod, environments: Environments, store: Path, link: Link,
+        lazy: bool = False, say: Callable[[str], None] = print,
+    ) -> None:  # fmt: skip
         self._welcome, self._method, self._environments = welcome, method, environments
-        self._path, self._link = store, link
+        self._path, self._link, self._lazy, self._say = store, link, lazy, say
 
     def __enter__(self) -> Actor:
         self._writer = EpisodeStore.append(self._path, self._environments.contract)
@@ -63,7 +66,7 @@ class Actor:
             self._generator = torch.Generator().manual_seed(mixed(seed, len(store)))
             self._explorer = Explorer(
                 self._method.policy, self._environments, self._welcome.execute, seed, self._writer,
-                str(self._welcome.environment.get("task", "")), self._method.intervener(self._environments),
+                str(self._welcome.environment.get("task", "")), self._method.intervener(self._environments), self._lazy,
             )  # fmt: skip
         except BaseException:
             self._writer.close()
@@ -91,7 +94,12 @@ class Actor:
                 self._explorer.weights = news.version
             if news.waiting:
                 continue
-            for number, _ in self._explorer.step(self._chunks(news.begin)):
+            try:
+                finished = self._explorer.step(self._chunks(news.begin))
+            except AbandonedError as error:
+                self._say(f"abandoned, nothing of it is sent: {error}")
+                continue
+            for number, _ in finished:
                 self._link.recorded(number)
         return False
 
