@@ -5,7 +5,7 @@ config.yaml         the composed configuration
 metrics.csv         success and return with and without exploration, losses, divergence, … over the control steps
 metrics.json        results, under `training`, and those of the evaluation
 checkpoints/last    the newest policy, and all that an exact resume needs
-checkpoints/best    the policy that did best in the evaluations of the training
+checkpoints/best    the policy that did best in the training, by what `robot_rl.choice` says
 replay.zarr         with an off-policy algorithm: every training episode, as any other episode store
 evaluation/         the best policy and the one it began with on the same seeds, as of `robot-rl evaluate compare=…`
 ```
@@ -24,11 +24,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from robot_rl import run_folder
 from robot_rl.atomic_folder import replace_folder
+from robot_rl.choice import Choice
 from robot_rl.evaluate import FIRST_SEED, Candidate, EvaluateError, say_simulated, simulate
 from robot_rl.interrupt import Interrupt
 from robot_rl.metric_log import MetricLog, write_results
@@ -61,7 +61,8 @@ COLUMNS = (
     "success_rate", "mean_return", "train_success_rate", "train_return", "actor_loss", "critic_loss", "entropy",
     "clipped", "kl", "first_ratio_error", "explained_variance", "reward_scale", "learning_rate", "epochs", "updates",
     "decisions", "mean_value", "temperature", "distillation_loss", "imitation_loss", "replay_steps",
-    "intervention_rate", "task_success_rate", "false_success_rate", "missed_success_rate", "evaluation_steps",
+    "intervention_rate", "task_success_rate", "false_success_rate", "missed_success_rate", "judged_success_rate",
+    "evaluation_steps",
     "steps_per_second", "actors", "staleness",
 )  # fmt: skip
 
@@ -163,7 +164,8 @@ class _Run:
                 on_policy, environments, settings, plain["seed"], seed, scale_observations=base is None
             )  # fmt: skip
         self.learner.policy.config = {**self.learner.policy.config, "execute": self.learner.execute}
-        self.results: dict[str, Any] = {"seconds": 0.0, "best": None, "evaluation_steps": 0}
+        self.choice = Choice(source, spec, settings.evaluate_episodes)
+        self.results: dict[str, Any] = {"seconds": 0.0, "best": None, "evaluation_steps": 0, "recent": []}
 
     @contextmanager
     def actors(self) -> Iterator[None]:
@@ -187,7 +189,7 @@ class _Run:
     def go(self, resume: bool) -> int:
         """Train to the end or to an interrupt."""
         if resume:
-            self.results = self.learner.load(self.folder / "checkpoints" / "last")["results"]
+            self.results |= self.learner.load(self.folder / "checkpoints" / "last")["results"]
         self._introduce(resume)
         with Interrupt("Stopping after this iteration; press Ctrl-C again to stop at once.") as interrupt:
             if isinstance(self.learner, ApartLearner):
@@ -218,6 +220,8 @@ class _Run:
             while not learner.finished and not stop:
                 started, before = time.perf_counter(), learner.steps
                 row = learner.iterate()
+                ended = [bool(episode.success) for episode in learner.episodes]
+                self.results["recent"] = self.choice.remember(self.results["recent"], ended)
                 if isinstance(self.environments, DetectedSuccess):
                     row |= self.environments.take_log()
                 row["steps_per_second"] = (learner.steps - before) / (time.perf_counter() - started)
@@ -239,23 +243,18 @@ class _Run:
             log.close()
 
     def _evaluate(self) -> dict[str, float]:
-        """Success, where the task knows it, and return without exploration.
-
-        Replaces `checkpoints/best` if there was none better.
-        """
+        """Without exploration; replaces `checkpoints/best` if there was none better, see `Choice`."""
         policy = self.learner.policy
         seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + self.settings.evaluate_episodes)
         outcomes = run_episodes(
-            policy, self.spec, seeds, num_envs=max(self.settings.num_envs, min(10, len(seeds))),
+            policy, self.choice.evaluated(self.spec), seeds, num_envs=max(self.settings.num_envs, min(10, len(seeds))),
             processes=self.plain["processes"], execute=self.learner.execute, progress=False,
+            keep_observations=self.choice.looks,
         )  # fmt: skip
-        row = {"mean_return": float(np.mean([outcome.total_reward for outcome in outcomes]))}
-        if knows_success(self.spec):
-            row = {"success_rate": sum(outcome.success for outcome in outcomes) / len(outcomes), **row}
+        row, rank = self.choice.judge(outcomes, self.results["recent"])
         self.results["evaluation_steps"] += sum(outcome.steps for outcome in outcomes)
-        best = self.results["best"]
-        if best is None or tuple(row.values()) >= tuple(best[name] for name in row):
-            self.results["best"] = {"step": self.learner.steps, **row}
+        if self.choice.replaces(self.results["best"], rank):
+            self.results["best"] = {"step": self.learner.steps, **row, "by": self.choice.by, "rank": rank}
             replace_folder(self.folder / "checkpoints" / "best", self._write_policy)
         return {**row, "evaluation_steps": self.results["evaluation_steps"]}
 
@@ -310,7 +309,7 @@ class _Run:
         success = f"success {best['success_rate']:.1%}, " if "success_rate" in best else ""
         print(
             f"Trained {self.learner.steps} steps in {seconds:.0f} s. checkpoints/best is of step {best['step']}, "
-            f"{success}return {best['mean_return']:.4g} on the seeds that chose it."
+            f"chosen by {best.get('by', 'evaluations')}; in evaluation {success}return {best['mean_return']:.4g}."
         )
 
 

@@ -365,10 +365,11 @@ def _training(run: _Run) -> Html | None:
     if best:
         known = [
             f"{key.replace('_', ' ')} {best[key]:.4g}"
-            for key in ("held_out_loss", "success_rate", "mean_return")
+            for key in ("held_out_loss", "judged_success_rate", "success_rate", "mean_return")
             if key in best
         ]
-        words = tag("p", f"The best checkpoint is of step {best['step']} ({', '.join(known)}).")
+        by = f", chosen by {best['by']}" if "by" in best else ""
+        words = tag("p", f"The best checkpoint is of step {best['step']}{by} ({', '.join(known)}).")
     return _section("Training", words, curves)
 
 

@@ -11,6 +11,7 @@ from robot_rl import classifier, collect, finetune
 from robot_rl.checkpoint import ResumeError
 from robot_rl.cli import compose
 from robot_rl.datasets import Contract, ContractError, EpisodeStore
+from robot_rl.metric_log import read_results
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.success_classifier import ClassifierError, SuccessClassifier
 from robot_rl.success_labels import label, rows_of
@@ -128,6 +129,11 @@ def test_a_training_ends_its_episodes_by_the_classifier_and_is_measured_by_the_t
     assert float(rows[-1]["train_success_rate"]) > 0.5
     assert float(rows[-1]["false_success_rate"]) > 0.5
     assert float(rows[-1]["success_rate"]) < 0.6  # the task's own, in an evaluation
+    # What was learned is chosen by the classifier alone, which likes everything: the newest.
+    best = read_results(run)["training"]["best"]
+    assert (best["step"], best["judged_success_rate"], float(rows[-1]["judged_success_rate"])) == (80, 1.0, 1.0)
+    assert best["by"] == "success as the classifier sees it in 2 evaluation episodes"
+    assert "chosen by success as the classifier sees it" in (run / "report.html").read_text()
     # The same classifier elsewhere is the same training; another one, or none, is not.
     moved = judge.rename(tmp_path / "moved")
     assert tune(moved, run, "success.persistence=4") == 0
