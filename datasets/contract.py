@@ -288,14 +288,15 @@ def element_names(feature: Feature) -> list[str]:
 def equal(a: Contract, b: Contract) -> None:
     """Raise `ContractError` unless both contracts are the same in every field but their name."""
     differences = _header_differences(a, b)
+    first, second = (repr(a.name), repr(b.name)) if a.name != b.name else ("the first", "the second")
     for group in ("observation", "action"):
         left, right = getattr(a, group), getattr(b, group)
         if list(left) != list(right) and set(left) == set(right):
             differences.append(f"{group} order: {list(left)} against {list(right)}")
         for name in [*left, *(name for name in right if name not in left)]:
             if name not in left or name not in right:
-                missing, present = (a, b) if name not in left else (b, a)
-                differences.append(f"{group}.{name}: only in {present.name!r}, not in {missing.name!r}")
+                missing, present = (first, second) if name not in left else (second, first)
+                differences.append(f"{group}.{name}: only in {present}, not in {missing}")
             else:
                 differences += _feature_differences(group, left[name], right[name], ignore=())
     if differences:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,9 @@ class Recordings:
         """Of all stores, with the widest bounds."""
         for store, path in zip(stores[1:], paths[1:], strict=True):
             try:
-                self.contract = united(self.contract, store.contract)
+                # Named by their paths, as contracts of one robot often have the same name.
+                both = united(replace(self.contract, name=str(paths[0])), replace(store.contract, name=str(path)))
+                self.contract = replace(both, name=self.contract.name)
             except ContractError as error:
                 raise ContractError(
                     f"{paths[0]} and {path} cannot be trained on together:", error.differences,

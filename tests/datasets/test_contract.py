@@ -127,6 +127,9 @@ def test_equal_says_which_side_lacks_a_feature(lift: Contract) -> None:
         equal(lift, smaller)
     with pytest.raises(ContractError, match=r"observation\.wrist_image: only in 'panda_lift', not in 'smaller'"):
         equal(smaller, lift)
+    namesake = dataclasses.replace(smaller, name=lift.name)
+    with pytest.raises(ContractError, match=r"observation\.wrist_image: only in the second, not in the first"):
+        equal(namesake, lift)
 
 
 def test_a_policy_may_need_less_than_a_robot_offers(lift: Contract) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from robot_rl.checkpoint import ResumeError
 from robot_rl.cli import compose
+from robot_rl.datasets import ContractError
 from robot_rl.metric_log import read_metrics, read_results
 from robot_rl.policies import build_policy, load_policy
 from robot_rl.recordings import RecordingsError
@@ -27,7 +28,7 @@ SMALL = [
 ]  # fmt: skip
 
 
-def _train(store: Path, output: Path, *overrides: str) -> int:
+def _train(store: Path | str, output: Path, *overrides: str) -> int:
     return main(compose("train", [f"dataset={store}", f"output={output}", *SMALL, *overrides]))
 
 
@@ -162,6 +163,9 @@ def test_errors_come_before_any_work(reach_store: MakeStore, tmp_path: Path) -> 
         _train(reach_store("failed", 0, 2), run)
     with pytest.raises(RecordingsError, match="holds no episode"):
         _train(reach_store("empty", 0), run)
+    seen = reach_store("seen", cameras=("front",))
+    with pytest.raises(ContractError, match=rf"observation\.front: only in '{seen}', not in '{store}'"):
+        _train(f"[{store},{seen}]", run)
     with pytest.raises(TrainingError, match="fp16 needs a CUDA device"):
         _train(store, run, "training.precision=fp16", "device=cpu")
     with pytest.raises(TrainingError, match="multiple of 3"):
