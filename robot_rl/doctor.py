@@ -15,6 +15,10 @@ from pathlib import Path
 
 HELP = "usage: robot-rl doctor\n\nTries each part of the stack and prints the command that mends what does not work."
 
+NOTABLE = ("numpy", "torch", "mujoco", "zarr", "diffusers", "hydra-core", "imagecodecs", "av", "mink", "ruckig")
+
+ROBOSUITE = "1.5.2"
+
 RENDER_ONE_PIXEL = """
 import mujoco
 model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light/><geom size='1'/></worldbody></mujoco>")
@@ -43,7 +47,11 @@ def main(arguments: list[str]) -> int:
         return 0 if set(arguments) <= {"--help", "-h"} else 2
     status = 0
     for check in (_python, _packages, _robosuite, _rendering, _accelerator, _extras, _ros, _devices, _machine):
-        for finding in check():
+        try:
+            findings = [*check()]
+        except ImportError as error:
+            findings = [Finding(check.__name__[1:], f"cannot be tried: {error}", "pip install what is missing")]
+        for finding in findings:
             mark = "ok  " if not finding.mend else "FAIL" if finding.essential else "note"
             print(f"{mark}  {finding.part:18} {finding.state}")
             if finding.mend:
@@ -59,21 +67,29 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    needed = ("numpy", "torch", "mujoco", "zarr", "diffusers", "hydra-core", "imagecodecs", "av", "mink", "ruckig")
-    for name in needed:
-        version = _version(name)
-        yield Finding(name, version or "missing", "" if version else "pip install robot_rl", essential=True)
-    mujoco = _version("mujoco")
-    if mujoco and tuple(map(int, mujoco.split(".")[:2])) >= (3, 10):
-        yield Finding("mujoco", f"{mujoco} breaks robosuite 1.5.2", "pip install 'mujoco>=3.5,<3.10'", essential=True)
+    """The packages that people ask about, and of all others that this one requires those that are wrong."""
+    from packaging.requirements import Requirement
+
+    requirements = [Requirement(line) for line in importlib.metadata.requires("robot_rl") or ()]
+    for needed in requirements:
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        version = _version(needed.name)
+        if version and needed.specifier.contains(version, prereleases=True):
+            if needed.name in NOTABLE:
+                yield Finding(needed.name, version)
+        else:
+            state = f"{version}, expected {needed.specifier}" if version else "missing"
+            yield Finding(needed.name, state, f"pip install '{needed.name}{needed.specifier}'", essential=True)
 
 
 def _robosuite() -> Iterator[Finding]:
     version = _version("robosuite")
-    mend = "pip install --no-deps robosuite==1.5.2   (its own pins ask for NumPy 1; ours are tested with NumPy 2)"
-    yield Finding(
-        "robosuite", version or "missing: no arm simulation, no models of panda and ur5e", "" if version else mend
+    mend = (
+        f"pip install --no-deps robosuite=={ROBOSUITE}   (its own pins ask for NumPy 1; ours are tested with NumPy 2)"
     )
+    without = "missing: no arm simulation, no models of panda and ur5e"
+    yield Finding("robosuite", version or without, "" if version == ROBOSUITE else mend)
 
 
 def _rendering() -> Iterator[Finding]:
