@@ -81,7 +81,7 @@ DEMONSTRATED = {"rlpd": (20, 0.5, 0.95), "rlpd_alone": (20, 0.0, 0.20), "hil": (
 HOPPER_MEDIUM = ("algorithm=ppo", "training.steps=150000")
 HOPPER_CLONE = ("policy=flow_mlp", "policy.denoiser.width=128", "policy.denoiser.depth=2", "training.steps=2000")
 HOPPER_TUNE = (
-    "algorithm=reinflow", "algorithm.std_min=0.1", "algorithm.std_max=0.24", "training.steps=1000000",
+    "algorithm=reinflow", "algorithm.std_min=0.1", "algorithm.std_max=0.24", "training.steps=500000",
     "training.num_envs=16", "training.rollout_steps=256", "training.minibatch=256", "training.epochs=10",
     "training.evaluate_every=20",
 )  # fmt: skip
