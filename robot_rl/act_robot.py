@@ -28,6 +28,8 @@ from robot_rl.rl.environments import AbandonedError
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.robot_environment import RobotEnvironment
 
+_SIMULATED = ("controller", "randomization", "environment", "processes")
+
 LISTEN = 0.02
 """Between two looks at the keys [wall s]."""
 
@@ -80,6 +82,9 @@ def check(plain: Mapping[str, Any], success: str) -> None:
         raise FinetuneError(f"robot={plain['robot']}: a vehicle cannot be an actor; learn to fly in simulation")
     if plain["num_envs"] != 1:
         raise FinetuneError(f"num_envs={plain['num_envs']}: a robot is one environment; start an actor for each robot")
+    given = [key for key in _SIMULATED if plain[key] is not None]
+    if given:
+        raise FinetuneError(f"{', '.join(given)}: of environments in this process; leave them out with ros and twin")
     if success == "task" and not plain["twin"]:
         raise FinetuneError(
             "success=task: nobody computes whether a task is achieved on a robot. Choose success=key or "
