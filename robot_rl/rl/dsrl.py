@@ -21,6 +21,7 @@ from robot_rl.policies.ddim import DDIM
 from robot_rl.policies.flow_matching import FlowMatching
 from robot_rl.rl.extended import extended
 from robot_rl.rl.off_policy_method import OffPolicyMethod, Values
+from robot_rl.rl.temperature import log_temperature, soft_loss
 
 
 class DSRL(OffPolicyMethod):
@@ -46,10 +47,8 @@ class DSRL(OffPolicyMethod):
                 f"dsrl steers policies whose noise decides the chunk, this one is {name}; give one of kind "
                 "flow_matching, shortcut, or ddim with eta 0"
             )
-        if not temperature > 0 or critics < 1:
-            raise PolicyError(
-                f"algorithm: expected temperature above 0 and critics at least 1, got {temperature} and {critics}"
-            )
+        if critics < 1:
+            raise PolicyError(f"algorithm.critics: expected at least 1, got {critics}")
         steering = {"bound": bound, "width": width, "depth": depth}
         process = {**policy.config["process"], **({} if steps is None else {"steps": steps})}
         steered = extended(policy, process=process, steering=steering).requires_grad_(False)
@@ -62,13 +61,8 @@ class DSRL(OffPolicyMethod):
             last.bias.zero_()
         seen, chosen = steered.encoder.horizon * steered.encoder.features, math.prod(self._chunk)
         self.noise_critics = CriticEnsemble(seen + chosen, critics, width, depth).to(policy.device)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature), device=policy.device))
+        self.log_temperature = log_temperature(temperature, policy.device)
         self.target_entropy = target_entropy * chosen
-
-    @property
-    def temperature(self) -> Tensor:
-        """alpha, []."""
-        return self.log_temperature.exp()
 
     def begin(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """What the frozen policy does of itself."""
@@ -89,14 +83,8 @@ class DSRL(OffPolicyMethod):
         log_prob = density.sum(dim=(1, 2))
         fixed = {name: value.detach() for name, value in self.noise_critics.named_parameters()}
         values: Tensor = functional_call(self.noise_critics, fixed, (context, noise.flatten(1)))
-        actor = (self.temperature.detach() * log_prob - values.amin(dim=0)).mean()
-        entropy = -log_prob.detach().mean()
-        temperature = self.temperature * (entropy - self.target_entropy)
-        logged = {
-            "actor_loss": actor.detach(), "entropy": entropy, "temperature": self.temperature.detach(),
-            "distillation_loss": distillation.detach(),
-        }  # fmt: skip
-        return distillation + actor + temperature, logged
+        loss, logged = soft_loss(self.log_temperature, log_prob, values.amin(dim=0), self.target_entropy)
+        return distillation + loss, {**logged, "distillation_loss": distillation.detach()}
 
     def _distillation(self, context: Tensor, chosen: Tensor, critics: Values, generator: torch.Generator) -> Tensor:
         """Of half the actor's noises and half those that the frozen policy would draw, within the bound."""

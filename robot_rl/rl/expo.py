@@ -9,7 +9,6 @@ in the choice: an argmax seeks out what they overrate.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -22,6 +21,7 @@ from robot_rl.policies.edit import best
 from robot_rl.policies.flow_matching import FlowMatching
 from robot_rl.rl.extended import extended
 from robot_rl.rl.off_policy_method import OffPolicyMethod, Values
+from robot_rl.rl.temperature import log_temperature, soft_loss
 
 
 class EXPO(OffPolicyMethod):
@@ -44,10 +44,8 @@ class EXPO(OffPolicyMethod):
         layer_norm: bool = True,
     ) -> None:  # fmt: skip
         _check(policy, execute)
-        if backup not in ("best", "sarsa") or not temperature > 0:
-            raise PolicyError(
-                f"algorithm: expected backup best or sarsa and temperature above 0, got {backup} and {temperature}"
-            )
+        if backup not in ("best", "sarsa"):
+            raise PolicyError(f"algorithm.backup: expected backup best or sarsa, got {backup}")
         edit = {
             "bound": bound, "candidates": candidates, "width": width, "depth": depth, "critics": critics,
             "critic_width": critic_width, "critic_depth": critic_depth, "layer_norm": layer_norm,
@@ -64,7 +62,7 @@ class EXPO(OffPolicyMethod):
             with torch.no_grad():
                 last.weight.mul_(0.01)
                 last.bias.zero_()
-            self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature), device=policy.device))
+            self.log_temperature = log_temperature(temperature, policy.device)
             self.target_entropy = target_entropy * execute * policy.contract.action_dim
 
     def begin(self, context: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,11 +94,7 @@ class EXPO(OffPolicyMethod):
         edited, density = self._edited(seen, base, generator)
         log_prob = density.sum(dim=(1, 2, 3))
         value = critics(context, edited.flatten(1)).mean(dim=0)
-        temperature = self.log_temperature.exp()
-        actor = (temperature.detach() * log_prob - value).mean()
-        entropy = -log_prob.detach().mean()
-        logged = {"actor_loss": actor.detach(), "entropy": entropy, "temperature": temperature.detach()}
-        return actor + temperature * (entropy - self.target_entropy), logged
+        return soft_loss(self.log_temperature, log_prob, value, self.target_entropy)
 
     def imitation(self, context: Tensor, chunk: Tensor, generator: torch.Generator) -> Tensor:
         """The base policy's own loss on chunks of demonstrations and of what was collected."""

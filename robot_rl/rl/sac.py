@@ -6,15 +6,14 @@ LayerNorm in the critics, an ensemble, several updates a step, and half of each 
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robot_rl.policies import Policy, PolicyError
 from robot_rl.policies.critic_ensemble import least_of
 from robot_rl.policies.tanh_gaussian import TanhGaussian
 from robot_rl.rl.off_policy_method import OffPolicyMethod, Values
+from robot_rl.rl.temperature import log_temperature, soft_loss
 
 
 class SAC(OffPolicyMethod):
@@ -35,11 +34,9 @@ class SAC(OffPolicyMethod):
                 f"sac and rlpd train tanh_gaussian policies, this one is {name}; leave policy= out for a new one, or "
                 "clone one with policy.process.name=tanh_gaussian"
             )
-        if not temperature > 0:
-            raise ValueError(f"expected a temperature above 0, got {temperature}")
         super().__init__(policy, execute)
         self.process: TanhGaussian = policy.process
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature), device=policy.device))
+        self.log_temperature = log_temperature(temperature, policy.device)
         self.target_entropy = target_entropy * execute * policy.contract.action_dim
         self.backup_entropy, self.pessimistic = backup_entropy, pessimistic
 
@@ -58,15 +55,11 @@ class SAC(OffPolicyMethod):
         return value - self.temperature * log_prob if self.backup_entropy else value
 
     def loss(self, context: Tensor, critics: Values, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """alpha log pi(a|s) - Q(s, a) (eq. 7), and the temperature's loss (eq. 18)."""
+        """alpha log pi(a|s) - Q(s, a), and the temperature's loss."""
         chunk, log_prob = self._draw(context, generator)
         values = critics(context, chunk)
         value = values.amin(dim=0) if self.pessimistic else values.mean(dim=0)
-        actor = (self.temperature.detach() * log_prob - value).mean()
-        entropy = -log_prob.detach().mean()
-        temperature = self.temperature * (entropy - self.target_entropy)
-        logged = {"actor_loss": actor.detach(), "entropy": entropy, "temperature": self.temperature.detach()}
-        return actor + temperature, logged
+        return soft_loss(self.log_temperature, log_prob, value, self.target_entropy)
 
     def _draw(self, flat: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Executed chunks [B, k · A] and their log-probability [B]."""
