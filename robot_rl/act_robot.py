@@ -90,6 +90,8 @@ def check(plain: Mapping[str, Any], success: str) -> None:
             "success=task: nobody computes whether a task is achieved on a robot. Choose success=key or "
             "success=classifier at the learner"
         )
+    if success == "key" and plain["twin"] and not plain["real_time"]:
+        raise FinetuneError("success=key: a person lives in real time; add real_time=true")
     camera_parameters(plain)
     driver_parameters(plain)
 

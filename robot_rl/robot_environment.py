@@ -59,7 +59,7 @@ class RobotEnvironment:
     """One robot, as `Environments` of one. Everything happens on the thread that calls it, which spins the graph.
 
     An episode ends after `horizon` steps, by `restart`, or where the twin's task is achieved. The robot then belongs to
-    nobody, and rests until `reset` brings it to the next one: `info["reset_info"]` announces only the seed.
+    nobody, and rests until `reset` brings it to the next one; `info["reset_info"]` is still of the last one.
 
     Args:
         graph: of this process.
@@ -152,7 +152,7 @@ class RobotEnvironment:
     def restart(self, indices: Sequence[int]) -> tuple[Observation, dict[int, dict[str, Any]]]:
         """End the episode; the observation is its last one still."""
         self.end()
-        return self._observation, {env: {"seed": self._seed + 1} for env in indices}
+        return self._observation, {env: {"seed": self._seed} for env in indices}
 
     def end(self) -> None:
         """Give the robot back; it comes to rest where it is."""

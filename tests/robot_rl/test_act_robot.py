@@ -32,6 +32,7 @@ LONGEST = 240.0
         (["ros=true", "robot=panda", "num_envs=2"], "key", "a robot is one environment"),
         (["twin=true", "robot=panda", "controller=joint_position"], "task", "controller: of environments in this"),
         (["ros=true", "robot=panda"], "task", "nobody computes whether a task is achieved on a robot"),
+        (["twin=true", "robot=panda"], "key", "a person lives in real time"),
         (["twin=true", "robot=panda", "port=/dev/ttyACM0"], "task", "twin=true simulates the robot"),
     ],
 )
