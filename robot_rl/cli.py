@@ -60,6 +60,9 @@ INTERRUPTED = 128
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
+ROS = ("cyclonedds", "mcap", "rosbags")
+"""The packages of the extra `ros`."""
+
 
 class UsageError(ValueError):
     """The command line cannot be understood; the message says what exists."""
@@ -197,6 +200,9 @@ def _say(error: Exception) -> str:
         return f"{error}. The disk (or the quota) is full: free some space, then give the same command again."
     if isinstance(error, OSError) and error.errno in FORBIDDEN:
         return f"{error}. Mend the permissions there, or choose another path."
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        of_ros = error.name.split(".")[0] in ROS
+        return f"{error}: " + ('pip install "robot_rl[ros]"' if of_ros else "`robot-rl doctor` says how to mend that")
     expected = (ValueError, OSError, ImportError, RuntimeError)
     return str(error) if isinstance(error, expected) else f"{type(error).__name__}: {error}"
 

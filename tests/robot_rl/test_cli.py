@@ -2,7 +2,9 @@
 
 import csv
 import errno
+import importlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,20 @@ def test_a_disk_that_cannot_be_written_is_told_with_what_to_do(
     status, _, err = run(capsys, "train", "dataset=x")
     assert status == 1
     assert "'runs/mine'" in err
+    assert advice in err
+
+
+@pytest.mark.parametrize(
+    ("module", "advice"), [("rosbags", 'pip install "robot_rl[ros]"'), ("daqp", "robot-rl doctor")]
+)
+def test_a_missing_module_is_told_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, module: str, advice: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("robot_rl.train.main", lambda config: importlib.import_module(module))
+    status, _, err = run(capsys, "train", "dataset=x")
+    assert status == 1
+    assert module in err
     assert advice in err
 
 
