@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from robot_rl.sim.lean.world import LeanWorld
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "keyboard": {"speed": 0.6, "tap": 0.12, "repeat": 0.7, "gap": 0.15},
-    "gamepad": {"mapping": "gamepad", "path": ""},
-    "spacemouse": {"buttons": ["takeover", "release"]},
-    "web": {"host": "127.0.0.1", "port": 8765, "token": "", "certificates": None},
+    "keyboard": {"keyboard.speed": 0.6, "keyboard.tap": 0.12, "keyboard.repeat": 0.7, "keyboard.gap": 0.15},
+    "gamepad": {"gamepad.mapping": "gamepad", "gamepad.path": ""},
+    "spacemouse": {"spacemouse.buttons": ["takeover", "release"]},
+    "web": {"web.host": "127.0.0.1", "web.port": 8765, "web.token": "", "web.certificates": None},
 }
-"""Of `algorithm.settings`, by device, with their defaults; each is explained where the device is."""
+"""Of `algorithm.settings`, by device, with their defaults, under the names that `robot-rl teleop` gives them."""
 
 ABSENT = 1.0
 """Without a word of any page, until a person at the page counts as gone [s]."""
@@ -47,7 +47,7 @@ def check(algorithm: Mapping[str, Any], success: str, actors: bool) -> None:
     device = algorithm["device"]
     if device not in PERSONS:
         raise FinetuneError(f"algorithm.device: expected one of {', '.join((SCRIPTED, *PERSONS))}, got {device!r}")
-    complete(f"algorithm.settings ({device})", algorithm.get("settings") or {}, SETTINGS[device])
+    _settings(algorithm)
     if actors:
         raise FinetuneError(f"algorithm.device={device}: a person acts in the process that learns; leave actors out")
     if device == "keyboard" and success == "key":
@@ -81,12 +81,18 @@ def taking_over(
         yield Person(device, mapping, contract.rate_hz, **numbers, show=show, say=say)
 
 
+def _settings(algorithm: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the device, without its name before each."""
+    name, given = algorithm["device"], algorithm.get("settings") or {}
+    whole = complete(f"algorithm.settings ({name})", given, SETTINGS[name])
+    return {key.removeprefix(f"{name}."): value for key, value in whole.items()}
+
+
 def _open(
     stack: ExitStack, algorithm: Mapping[str, Any], world: LeanWorld, rate_hz: float
 ) -> tuple[Device, Callable[[bool, UnderWay], None]]:
     """The device, open, and what shows the first environment to the person."""
-    name = algorithm["device"]
-    settings = complete(f"algorithm.settings ({name})", algorithm.get("settings") or {}, SETTINGS[name])
+    name, settings = algorithm["device"], _settings(algorithm)
     try:
         from robot_rl.hardware.cockpit.device import WebDevice
         from robot_rl.hardware.cockpit.pilot import Pilot
@@ -97,7 +103,7 @@ def _open(
         print(f'The training shows no picture: {error}; pip install "robot_rl[web]"')
         return stack.enter_context(_device(name, settings)), lambda acts, episode: None
     view, pilot = WorldView(world.task["name"], world.physics.model, rate_hz), Pilot(lambda: None)
-    page = settings if name == "web" else SETTINGS["web"] | {"port": 0}
+    page = settings if name == "web" else _settings({"device": "web", "settings": {"web.port": 0}})
     shown: Device = WebDevice(pilot, _server(view, pilot, page), _line, ABSENT)
 
     def show(acts: bool, episode: UnderWay) -> None:

@@ -26,6 +26,7 @@ class Hand(Opened):
 
     def __init__(self) -> None:
         self.reads, self.opened, self.closed = 0, 0, 0
+        self.settings: dict[str, object] = {}
 
     def open(self) -> None:
         self.opened += 1
@@ -44,7 +45,12 @@ class Hand(Opened):
 @pytest.fixture
 def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
     made = Hand()
-    monkeypatch.setattr(take_over, "_device", lambda name, settings: made)
+
+    def make(name: str, settings: dict[str, object]) -> Hand:
+        made.settings = settings
+        return made
+
+    monkeypatch.setattr(take_over, "_device", make)
     return made
 
 
@@ -66,7 +72,12 @@ def test_the_expert_stays_who_takes_over_unless_a_device_is_named() -> None:
         ),
         ({"device": "web"}, "task", True, "a person acts in the process that learns; leave actors out"),
         ({"device": "keyboard"}, "key", False, "success=key reads the same keys"),
-        ({"device": "web", "settings": {"prot": 1}}, "task", False, r"algorithm.settings \(web\): no such key 'prot'"),
+        (
+            {"device": "web", "settings": {"web.prot": 1}},
+            "task",
+            False,
+            r"settings \(web\): no such key 'web.prot'; known are web.host",
+        ),
     ],
 )
 def test_impossible_persons_are_refused(algorithm: dict[str, object], success: str, actors: bool, message: str) -> None:
@@ -107,8 +118,11 @@ def test_the_device_is_open_within_and_the_page_shows_the_first_environment(
     pytest.importorskip("aiohttp")
     with sim.make_vector("peg", 2) as environments:
         environments.reset(seed=0)
-        with taking_over({"device": "gamepad", "speed": 1e6}, environments) as person:
+        with taking_over(
+            {"device": "gamepad", "speed": 1e6, "settings": {"gamepad.path": "there"}}, environments
+        ) as person:
             assert (hand.opened, hand.closed) == (1, 0)
+            assert hand.settings == {"mapping": "gamepad", "path": "there"}
             url = capsys.readouterr().out.split()[-1]
             assert b"Cockpit" in urllib.request.urlopen(url, timeout=60).read()
             done = [person(np.zeros((2, 4), np.float32), [_SoFar(), _SoFar()]) for _ in range(60)]
@@ -129,6 +143,7 @@ class _SoFar:
 def test_the_presets_settings_name_every_device() -> None:
     plain = compose("finetune", ["algorithm=hil", "task=peg"]).algorithm
     assert (plain.device, plain.speed, plain.handback, plain.settings) == ("scripted", 1.0, 0.5, None)
+    assert all(key.startswith(f"{device}.") for device, given in SETTINGS.items() for key in given)
     assert set(SETTINGS) == {"keyboard", "gamepad", "spacemouse", "web"}
 
 
