@@ -93,7 +93,7 @@ def _environments(
         return
     from robot_rl.act_robot import check, open_robot
 
-    check(plain, source.plain["name"])
+    check(plain, source.plain["name"], welcome.name)
     spec = source.stepped(resolve({**welcome.environment, **({"task": plain["task"]} if plain["task"] else {})}))
     contract = Contract.from_dict(welcome.recorded)
     with (

@@ -69,7 +69,7 @@ class Keys:
         return kept
 
 
-def check(plain: Mapping[str, Any], success: str) -> None:
+def check(plain: Mapping[str, Any], success: str, method: str) -> None:
     """Tell mistakes before anything is connected.
 
     Raises:
@@ -85,6 +85,11 @@ def check(plain: Mapping[str, Any], success: str) -> None:
     given = [key for key in _SIMULATED if plain[key] is not None]
     if given:
         raise FinetuneError(f"{', '.join(given)}: of environments in this process; leave them out with ros and twin")
+    if method == "hil":
+        raise FinetuneError(
+            "hil: its expert acts in simulation alone. Take algorithm=rlpd at the learner, and shadow=true here: who "
+            "takes over the robot is learned from in the same way"
+        )
     if success == "task" and not plain["twin"]:
         raise FinetuneError(
             "success=task: nobody computes whether a task is achieved on a robot. Choose success=key or "
@@ -136,7 +141,15 @@ def open_robot(
         keys = None if keyboard is None else Keys(keyboard.pressed, deployment.emergency_stop)
         prepare = _Prepare(deployment, bool(plain["home"]), twin, attended, keys, say)
         environment = RobotEnvironment(
-            graph, robot, contract, horizon, prepare, lockstep=lockstep, twin=twin, judged=success == "task"
+            graph,
+            robot,
+            contract,
+            horizon,
+            prepare,
+            lockstep=lockstep,
+            twin=twin,
+            judged=success == "task",
+            shadow=bool(plain["shadow"]),
         )
         if keys is not None:
             graph.timer(LISTEN, keys.listen, "wall")

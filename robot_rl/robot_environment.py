@@ -70,22 +70,26 @@ class RobotEnvironment:
         lockstep: whether simulated time waits for every action.
         twin: whether it is a twin, which knows its task.
         judged: whether the twin's success ends an episode.
+        shadow: go on while a person acts, whose actions are then those of the steps, as `info["intervened"]` says, and
+            act again once the robot is given back; else a person who takes over ends the episode.
     """
 
     num_envs = 1
 
     def __init__(
         self, graph: Graph, robot: RobotFile, contract: Contract, horizon: int, prepare: Callable[[int], None], *,
-        lockstep: bool = False, twin: bool = False, judged: bool = False,
+        lockstep: bool = False, twin: bool = False, judged: bool = False, shadow: bool = False,
     ) -> None:  # fmt: skip
         self.contract, self.horizon = contract, horizon
         self._graph, self._prepare, self._judged = graph, prepare, judged
+        self._shadow = shadow
         self._period, self._patience = 1.0 / contract.rate_hz, LOCKSTEP_PATIENCE if lockstep else PATIENCE
         self._alignment = Alignment(robot)
         self._rhythm, self._actions = Rhythm(self._alignment), RecordedActions(robot)
         self._source = Source(graph, "actor", "policy", robot.contract)
         self._rejected: dict[str, int] = {}
         self._before: dict[str, int] = {}
+        self._last: NDArray[np.float32] | None = None
         self._success, self._seed, self._steps = False, 0, 0
         self._observation: Observation = {}
         for topic, stream in self._alignment.topics.items():
@@ -106,7 +110,7 @@ class RobotEnvironment:
         if not isinstance(seed, int):
             raise ValueError(f"seed: expected an integer, of the one environment, got {seed!r}")
         self.end()
-        self._seed, self._steps, self._before = seed, 0, dict(self._rejected)
+        self._seed, self._steps, self._last = seed, 0, None
         self._prepare(seed)
         self._success = False
         self._source.acquire()
@@ -114,6 +118,7 @@ class RobotEnvironment:
             raise self._abandoned(
                 f"the Supervisor grants no lease: {self._source.state or 'silent'} ({self._source.reason})"
             )
+        self._before = dict(self._rejected)
         self._await_tick(self._graph.now())
         self._observation = self._look()
         return self._observation, {"seed": np.array([seed])}
@@ -130,18 +135,21 @@ class RobotEnvironment:
                 f"an action came {now - tick:.3f} s after its tick, expected less than {self._period:g} s"
             )
         self._before = dict(self._rejected)
-        if not self._source.propose(actions[0], now):
-            raise self._abandoned(self._lost())
+        proposed = self._source.propose(actions[0], now)
+        if not proposed:
+            self._watch(actions[0], now)
         self._await_tick(tick + 0.5 * self._period)
         if self._tick > tick + 1.5 * self._period:
             raise self._abandoned(f"{self._tick - tick:.3f} s between two control ticks, expected {self._period:g} s")
-        followed = self._followed(tick)
+        followed, intervened = self._followed(tick, proposed)
         self._observation = self._look()
         self._steps += 1
         success, ended = np.array([self._success]), self._steps >= self.horizon
         terminated = success & self._judged
         truncated = ~terminated & ended
-        info: dict[str, Any] = {"success": success, "executed": followed[None]}
+        info: dict[str, Any] = {
+            "success": success, "executed": followed[None], "intervened": np.array([intervened]),
+        }  # fmt: skip
         for name in ("final_obs", "reset_info"):
             info[name] = np.full(1, None, object)
         if (terminated | truncated)[0]:
@@ -166,10 +174,32 @@ class RobotEnvironment:
         """A robot is where it is."""
         raise NotImplementedError("a robot has no state that could be returned to")
 
+    @property
+    def _taken_over(self) -> bool:
+        """Whether a person acts, or has just given the robot back."""
+        return self._shadow and self._source.lease is None and self._source.state in ("ready", "intervening")
+
+    @property
+    def _gone(self) -> bool:
+        """Whether the episode cannot go on."""
+        if self._source.lease is not None:
+            return bool(self._refusals())
+        return self._last is None or not self._taken_over
+
+    def _watch(self, action: NDArray[np.float32], now: float) -> None:
+        """Say what would be proposed, and ask for the robot once it is given back."""
+        if self._gone:
+            raise self._abandoned(self._lost())
+        self._source.wish(action, now)
+        if self._source.state == "ready":
+            self._source.acquire()
+        else:
+            self._source.release()  # so that it is not granted after a fault
+
     def _await_tick(self, after: float) -> None:
-        """Until a control tick later than a time [s], under the lease."""
-        self._spin(lambda: self._timer.time > after or self._source.lease is None or bool(self._refusals()), TICK)
-        if self._source.lease is None or self._refusals():
+        """Until a control tick later than a time [s], while the episode can go on."""
+        self._spin(lambda: self._timer.time > after or self._gone, TICK)
+        if self._gone:
             raise self._abandoned(self._lost())
         if not self._timer.time > after:
             raise self._abandoned(f"no control tick came for {TICK:g} s: the clock stands still")
@@ -183,15 +213,20 @@ class RobotEnvironment:
             raise self._abandoned(f"no observation: {error}") from error
         return {name: row.observation[name][None] for name in self.contract.observation}
 
-    def _followed(self, tick: float) -> NDArray[np.float32]:
-        """What the Supervisor followed in the period that began at `tick` [s]."""
-        self._spin(lambda: self._actions.at(tick) is not None or self._source.lease is None, VERDICT)
+    def _followed(self, tick: float, proposed: bool) -> tuple[NDArray[np.float32], bool]:
+        """What the Supervisor followed in the period that began at `tick` [s], and whether a person decided it."""
+        if proposed:
+            self._spin(lambda: self._actions.at(tick) is not None or self._source.lease is None, VERDICT)
         action = self._actions.at(tick)
+        person = self._taken_over or not proposed
+        if action is not None and (action.kind == "policy" or person):
+            self._last = np.asarray(action.value, np.float32)
+            return self._last, action.kind != "policy"
+        if person and self._last is not None and not self._gone:
+            return self._last, True  # nobody said anything else: it goes on with the last one
         if action is None and self._source.lease is not None:
             raise self._abandoned(f"the Supervisor said nothing of an action for {VERDICT:g} s")
-        if action is None or action.kind != "policy":
-            raise self._abandoned(self._lost())
-        return np.asarray(action.value, np.float32)
+        raise self._abandoned(self._lost())
 
     def _refusals(self) -> list[str]:
         """Why proposals were rejected since the last step began; those of others, without a lease, do not count."""

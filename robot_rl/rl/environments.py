@@ -1,6 +1,6 @@
 """What reinforcement learning needs of many environments stepped at once.
 
-Where something else than the actions is executed, `info` of `step` says what: `executed`, [N, A].
+Where somebody else may decide what is executed, `info` of `step` says it: `executed`, [N, A], and `intervened`, [N].
 """
 
 from __future__ import annotations

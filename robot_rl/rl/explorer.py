@@ -108,7 +108,9 @@ class Explorer:
         except AbandonedError:
             self._open = []
             raise
-        action = info.get("executed", action)
+        if "executed" in info:
+            intervened, action = info["intervened"], info["executed"]
+            self.interventions += int(intervened.sum())
         self.runner.renew(intervened)  # what the policy planned no longer holds
         over = terminated | truncated
         finished: list[tuple[int, Episode]] = []

@@ -18,6 +18,7 @@ from robot_rl.cli import compose
 from robot_rl.datasets import EpisodeStore
 from robot_rl.deployment import DeployError, NodeDied
 from robot_rl.rl.environments import AbandonedError
+from robot_rl.rl.on_policy import FinetuneError
 from tests.robot_rl.test_deploy import untrained
 
 LONGEST = 240.0
@@ -38,12 +39,17 @@ LONGEST = 240.0
 )
 def test_what_does_not_fit_a_robot_is_refused(overrides: list[str], success: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        check(dict(compose("act", overrides)), success)
+        check(dict(compose("act", overrides)), success, "sac")
+
+
+def test_an_expert_of_a_simulation_is_none_of_a_robot() -> None:
+    with pytest.raises(FinetuneError, match=r"Take algorithm=rlpd at the learner, and shadow=true here"):
+        check(dict(compose("act", ["twin=true", "robot=panda"])), "task", "hil")
 
 
 def test_what_fits_is_not() -> None:
-    check(dict(compose("act", ["twin=true", "robot=panda"])), "task")
-    check(dict(compose("act", ["ros=true", "robot=panda"])), "classifier")
+    check(dict(compose("act", ["twin=true", "robot=panda"])), "task", "sac")
+    check(dict(compose("act", ["ros=true", "robot=panda"])), "classifier", "rlpd")
 
 
 def test_the_space_bar_stops_the_robot_whoever_asks_for_keys() -> None:

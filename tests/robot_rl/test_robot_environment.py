@@ -168,6 +168,44 @@ def test_a_person_who_takes_over_ends_it(rig):
     person.release()
 
 
+def test_a_person_may_take_over_and_give_back_within_an_episode():
+    rig = Rig(shadow=True)
+    rig.environment.reset(seed=0)
+    rig.act()
+    person = Source(rig.graph, "spacemouse", "device", ROBOT.contract)
+    theirs = action_to(np.array(PANDA.home) - 0.02)[0]
+    rig.graph.timer(0.02, lambda: person.propose(theirs, rig.graph.now()))
+    person.acquire()
+    intervened = []
+    for step in range(HORIZON - 1):
+        if step == 3:
+            person.release()
+        before = rig.joints
+        action = action_to(before + 0.01)
+        info = rig.environment.step(action)[4]
+        intervened.append(bool(info["intervened"][0]))
+        if intervened[-1]:
+            np.testing.assert_array_equal(info["executed"][0], theirs)
+        else:
+            np.testing.assert_array_equal(info["executed"], action)
+    assert intervened[:3] == [True] * 3
+    assert intervened[-2:] == [False] * 2
+    assert info["final_obs"][0] is not None  # one episode
+    rig.graph.step(0.2)
+    assert rig.status["holder"] == ""
+
+
+def test_a_stop_ends_it_also_while_a_person_acts():
+    rig = Rig(shadow=True)
+    rig.environment.reset(seed=0)
+    rig.act()
+    Source(rig.graph, "spacemouse", "device", ROBOT.contract).acquire()
+    rig.act()
+    rig.graph.send("supervisor/emergency_stop_request", messages.make("std_msgs/msg/Bool", data=True))
+    with pytest.raises(AbandonedError, match="lost the lease: the Supervisor is stopped"):
+        rig.act()
+
+
 def test_an_action_that_is_rejected_ends_it_by_its_reason(rig):
     rig.environment.reset(seed=0)
     rig.act()
