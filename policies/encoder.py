@@ -28,6 +28,8 @@ class Encoder(nn.Module):
         augmentation: applied to images in training mode; in evaluation it only crops the centre.
         horizon: To, observations of the context, the last of those given.
         estimator: see `Estimator`; its features may be others than those of the contract.
+        frames: how many pictures are seen, the last ones; None: To. What the first of them shows stands beside the
+            earlier observations as well.
         rotation: `rotation_6d` turns quaternions to six continuous numbers (q and -q to the same), `keep` leaves them.
     """
 
@@ -39,6 +41,7 @@ class Encoder(nn.Module):
         rotation: Literal["keep", "rotation_6d"],
         horizon: int,
         estimator: Estimator | None = None,
+        frames: int | None = None,
     ) -> None:
         super().__init__()
         if rotation not in ("keep", "rotation_6d"):
@@ -49,6 +52,7 @@ class Encoder(nn.Module):
         self.backbones = nn.ModuleDict({_key(name): module for name, module in backbones.items()})
         self.augmentation = augmentation
         self.horizon = horizon
+        self.frames = horizon if frames is None else frames
         self.estimator = estimator
         self._quaternions: list[int] = []
         start = 0
@@ -80,6 +84,7 @@ class Encoder(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def _see(self, name: str, frames: Tensor, generator: torch.Generator | None) -> Tensor:
+        frames = frames[:, -self.frames :]
         horizon = frames.shape[1]
         # Frames come with the channels last in memory: the permuted view is already in channels_last format.
         # Depth becomes float (metres) first, because torch cannot index uint16.
@@ -88,7 +93,11 @@ class Encoder(nn.Module):
         images = self.augmentation.move(frames.flatten(0, 1).permute(0, 3, 1, 2), horizon, generator)
         scale = 1 / 255 if colour else 1e-3
         images = self.augmentation.colour(images.float() * scale, horizon, generator)
-        return self.backbones[_key(name)](images).float().unflatten(0, (-1, horizon))
+        features = self.backbones[_key(name)](images).float().unflatten(0, (-1, horizon))
+        if horizon == self.horizon:
+            return features
+        earlier = features[:, :1].expand(-1, self.horizon - horizon, -1)
+        return torch.cat([earlier, features], dim=1)
 
     def _rotations_to_6d(self, states: Tensor) -> Tensor:
         parts, start = [], 0

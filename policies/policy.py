@@ -7,6 +7,7 @@ obs_horizon: 2              # To, observations a policy sees
 action_horizon: 16          # H, actions of a chunk
 action_offset: 0            # first action after the last observation; in diffusion_policy 1 - obs_horizon
 observation: null           # names; null: all features of role `policy` that the encoder can read
+frames: null                # pictures that it sees of these To, the last ones; null: all
 estimator: null             # of `build_policy`, as JSON: {config, contract}; To stays what the policy itself observes
 clip_actions: true          # to the finite bounds of the contract
 execute: null               # actions executed of each chunk, unless it is said otherwise; null: half of H
@@ -31,6 +32,7 @@ encoder:                    # one of
   {name: low_dim}
   {name: cnn, channels: [32, 64, 128], keypoints: 32, features: 64}
   {name: resnet18, keypoints: 32, features: 64, width: 64}
+  {name: grid_cnn, channels: [32, 64], stride: 4, grid: [6, 8], features: 64}
 normalizer: {observation: min_max | mean_std | quantile | none, action: min_max | …, rotation: rotation_6d | keep}
 augmentation: {crop: null, shift: 0, brightness: 0.0, contrast: 0.0, saturation: 0.0}
 prefix: {probability: 0.0, max_length: 0}   # training with a known prefix of random length 1 … max_length
@@ -65,6 +67,7 @@ from robot_rl.policies.encoder import Encoder
 from robot_rl.policies.estimator import Estimator
 from robot_rl.policies.flow_matching import FlowMatching
 from robot_rl.policies.gaussian import Gaussian
+from robot_rl.policies.grid_cnn import GridCNN
 from robot_rl.policies.inpainting import Inpainting
 from robot_rl.policies.mlp import MLP
 from robot_rl.policies.normalizer import Normalizer, fit_normalizers
@@ -93,13 +96,14 @@ DENOISERS: dict[str, type] = {
     "mlp": MLP, "unet1d": UNet1D, "transformer": Transformer, "perceptron": Perceptron, "staged": Staged,
 }  # fmt: skip
 
-ENCODERS: dict[str, type] = {"low_dim": LowDim, "cnn": CNN, "resnet18": ResNet18}
+ENCODERS: dict[str, type] = {"low_dim": LowDim, "cnn": CNN, "resnet18": ResNet18, "grid_cnn": GridCNN}
 
 DEFAULTS: dict[str, Any] = {
     "obs_horizon": 2,
     "action_horizon": 16,
     "action_offset": 0,
     "observation": None,
+    "frames": None,
     "estimator": None,
     "clip_actions": True,
     "execute": None,
@@ -150,7 +154,7 @@ class Policy(nn.Module):
         augmentation = _augmentation(config["augmentation"])
         self.encoder = Encoder(
             own, _backbones(config, own), augmentation, config["normalizer"]["rotation"], int(config["obs_horizon"]),
-            estimator,
+            estimator, config["frames"],
         )  # fmt: skip
         self.action_normalizer = Normalizer(contract.action_dim)
         shapes = Shapes(
@@ -436,6 +440,8 @@ def _check_sizes(policy: Policy) -> None:
         problems.append("edit: expected none, chunks from a chosen noise are all the same")
     if int(config["obs_horizon"]) < 1 or policy.action_horizon < 1:
         problems.append("obs_horizon and action_horizon: expected at least 1")
+    if config["frames"] is not None and not 1 <= config["frames"] <= int(config["obs_horizon"]):
+        problems.append(f"frames: expected 1 to {config['obs_horizon']}, the obs_horizon; got {config['frames']}")
     usable = policy.action_horizon + min(policy.action_offset, 0)
     if policy.execute is not None and not 1 <= policy.execute <= usable:
         problems.append(f"execute: expected 1 to {usable}, the actions of a chunk; got {policy.execute}")
@@ -444,7 +450,7 @@ def _check_sizes(policy: Policy) -> None:
     if text := [name for name, feature in contract.observation.items() if feature.kind == "text"]:
         problems.append(f"observation: no encoder reads the text features {text}")
     if contract.cameras and encoder == "low_dim":
-        problems.append(f"encoder: low_dim cannot read {list(contract.cameras)}; choose cnn or resnet18")
+        problems.append(f"encoder: low_dim cannot read {list(contract.cameras)}; choose cnn, grid_cnn or resnet18")
     if not contract.cameras and encoder != "low_dim":
         problems.append(f"encoder: {encoder} reads cameras and the observation has none; choose low_dim")
     crop = config["augmentation"]["crop"]

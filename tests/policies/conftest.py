@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "transformer": {"name": "transformer", "width": 32, "layers": 2, "heads": 2, "dropout": 0.0},
     "low_dim": {"name": "low_dim"},
     "cnn": {"name": "cnn", "channels": [8, 16], "keypoints": 4, "features": 8},
+    "grid_cnn": {"name": "grid_cnn", "channels": [4, 8], "grid": [1, 1], "features": 8},
     "resnet18": {"name": "resnet18", "keypoints": 4, "features": 8, "width": 16},
 }
 """Configurations that build in milliseconds."""

@@ -32,7 +32,7 @@ def test_a_loaded_policy_samples_bit_equal(
     assert samples[0].equal(samples[1])
 
 
-@pytest.mark.parametrize("encoder", ["cnn", "resnet18"])
+@pytest.mark.parametrize("encoder", ["cnn", "grid_cnn", "resnet18"])
 def test_image_encoders(encoder: str, make_policy: Any, make_batch: Any, tmp_path: Path) -> None:
     policy = make_policy(encoder=encoder, augmentation={"crop": 40}).eval()
     loaded = load_policy(save_policy(policy, tmp_path))

@@ -1,11 +1,15 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
 from robot_rl.policies import build_policy
 from robot_rl.policies.cnn import CNN
+from robot_rl.policies.configuration import PolicyError
+from robot_rl.policies.grid_cnn import GridCNN
 from robot_rl.policies.resnet import ResNet18
 
 
@@ -45,6 +49,22 @@ def test_each_time_step_is_encoded_alone(make_policy: Any, make_batch: Any) -> N
     torch.testing.assert_close(swapped, context.flip(1), atol=1e-5, rtol=1e-4)
 
 
+def test_earlier_observations_share_the_first_picture_that_is_seen(make_policy: Any, make_batch: Any) -> None:
+    policy = make_policy(encoder="grid_cnn", obs_horizon=4, frames=2).eval()
+    observation = make_batch(policy)["observation"]
+    context, states = policy.encode(observation), policy.encoder.features - 2 * 8
+    pictures = context[..., states:]
+    torch.testing.assert_close(pictures[:, 0], pictures[:, 2])
+    torch.testing.assert_close(pictures[:, 1], pictures[:, 2])
+    assert not torch.allclose(pictures[:, 2], pictures[:, 3])
+    for camera in policy.encoder.cameras:
+        observation[camera][:, :2] = 0
+    torch.testing.assert_close(policy.encode(observation), context)
+    assert len({tuple(row) for row in context[0, :, :states].tolist()}) == 4
+    with pytest.raises(PolicyError, match="frames: expected 1 to 2, the obs_horizon; got 3"):
+        make_policy(encoder="grid_cnn", frames=3)
+
+
 def test_published_sizes() -> None:
     """A ResNet-18 without its classifier has 11.18 M parameters (11 689 512 with it)."""
     network = ResNet18(3)
@@ -52,6 +72,13 @@ def test_published_sizes() -> None:
     assert sum(value.numel() for value in trunk) == 11_689_512 - (512 * 1000 + 1000)
     assert ResNet18(1, features=7, width=16)(torch.rand(2, 1, 64, 64)).shape == (2, 7)
     assert CNN(3, channels=(8,), features=5)(torch.rand(2, 3, 20, 24)).shape == (2, 5)
+
+
+def test_a_grid_that_does_not_fit_the_picture() -> None:
+    network = GridCNN(3, channels=(8, 8), grid=(3, 4), features=5)
+    assert network(torch.rand(2, 3, 48, 64)).shape == (2, 5)
+    with pytest.raises(PolicyError, match=r"grid: \[3, 4\] does not divide the \[5, 5\]"):
+        network(torch.rand(2, 3, 40, 40))
 
 
 def test_depth_is_read_in_metres(statistics: Any) -> None:
@@ -71,9 +98,17 @@ def test_depth_is_read_in_metres(statistics: Any) -> None:
         torch.testing.assert_close(images, torch.full((2, 1, 38, 38), 40.5))
 
 
-def test_the_cnn_learns_where_something_is() -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CNN(3, channels=(8, 16), keypoints=8, features=2),
+        lambda: GridCNN(3, channels=(8, 16), grid=(4, 4), features=2),
+    ],
+    ids=["cnn", "grid_cnn"],
+)
+def test_it_learns_where_something_is(make: Callable[[], torch.nn.Module]) -> None:
     torch.manual_seed(0)
-    network = CNN(3, channels=(8, 16), keypoints=8, features=2)
+    network = make()
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     generator = torch.Generator().manual_seed(0)
 

@@ -274,7 +274,7 @@ class TestErrors:
             ({"augmentation": {"crop": -1}}, "augmentation .*positive crop"),
             ({"prefix": {"probability": 0.5}}, "prefix.max_length: expected 1 to 15, got 0"),
             ({"prefix": {"probability": 1.5, "max_length": 2}}, "prefix.probability: expected 0 to 1"),
-            ({"observation": ["front"]}, r"low_dim cannot read \['front'\]; choose cnn or resnet18"),
+            ({"observation": ["front"]}, r"low_dim cannot read \['front'\]; choose cnn, grid_cnn or resnet18"),
             (
                 {"observation": ["joint_position"], "encoder": {"name": "cnn"}},
                 "cnn reads cameras and the observation has none",
