@@ -21,11 +21,13 @@ import torch
 
 from robot_rl import run_folder
 from robot_rl.atomic_folder import replace_folder
+from robot_rl.datasets.contract import satisfies
 from robot_rl.datasets.windows import ACTIONS
+from robot_rl.differences import differences
 from robot_rl.interrupt import Interrupt
 from robot_rl.metric_log import MetricLog, write_results
 from robot_rl.observation_shift import reference
-from robot_rl.policies import build_policy, load_policy, save_policy
+from robot_rl.policies import Policy, build_policy, load_policy, save_policy
 from robot_rl.processes import Processes, idle_cores
 from robot_rl.provenance import provenance
 from robot_rl.recordings import Recordings
@@ -83,6 +85,23 @@ def main(config: DictConfig) -> int:
         processes.leave()
 
 
+def _warm_start(policy: Policy, path: str) -> None:
+    """Give a policy the weights and normalisers of a trained one.
+
+    Raises:
+        CheckpointError, ContractError, TrainingError: there is none, or it is another policy, and in what.
+    """
+    begun = load_policy(path)
+    satisfies(begun.contract, policy.contract)
+    if different := differences(begun.config, policy.config):
+        lines = "\n".join(f"  - {line}" for line in different)
+        raise TrainingError(
+            f"warm_start={path}: that policy differs from the one asked for (there against here):\n{lines}\n"
+            "Ask for the same one, or train without warm_start."
+        )
+    policy.load_state_dict(begun.state_dict())
+
+
 class _Run:
     """One command's work in the run folder."""
 
@@ -98,6 +117,8 @@ class _Run:
             {**plain["policy"], "estimator": None}, recordings.contract, recordings.statistics(),
             None if path is None else load_policy(path),
         ).to(processes.device)  # fmt: skip
+        if plain["warm_start"] is not None:
+            _warm_start(policy, plain["warm_start"])
         self.reference = reference([(part.store, part.training) for part in recordings.parts], policy.encoder.states)
         self.training = Training(policy, settings, processes, plain["seed"])
         self.windows: Windows = recordings.windows(

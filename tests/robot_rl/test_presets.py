@@ -64,7 +64,7 @@ def test_the_visual_policy_of_a_drone_fits_its_corridor() -> None:
     contract = world.contract.select(preset["policy"]["observation"])
     assert contract.rate_hz == 20
     assert not {feature.name for feature in contract.observation.values() if feature.role == "privileged"}
-    assert Policy(preset["policy"], contract).obs_horizon == 3
+    assert Policy(preset["policy"], contract).obs_horizon == 4
 
 
 def test_diffusion_presets_have_the_published_values() -> None:

@@ -99,6 +99,19 @@ def test_normaliser_ignores_failed_and_held_out_episodes(reach_store: MakeStore,
     torch.testing.assert_close(policy.encoder.normalizer.center[:2], (low + high) / 2)
 
 
+def test_a_warm_start_begins_with_the_weights_and_normalisers_of_another_run(
+    reach_store: MakeStore, tmp_path: Path
+) -> None:
+    store, more = reach_store(), reach_store("more", episodes=20, seed=1)
+    _train(store, tmp_path / "first", "training.steps=60", "training.learning_rate=3e-3", "training.best=last")
+    still = ["training.steps=1", "training.learning_rate=1e-30", f"warm_start={tmp_path / 'first'}"]
+    _train(more, tmp_path / "second", *still)
+    assert _same_weights(tmp_path / "first", tmp_path / "second")
+    with pytest.raises(TrainingError, match=r"warm_start=.*\n  - denoiser\.width: 32 against 16\n"):
+        _train(more, tmp_path / "third", *still, "policy.denoiser.width=16")
+    assert not (tmp_path / "third" / "config.yaml").exists()
+
+
 @pytest.mark.parametrize(("accumulate", "precision"), [(4, "fp32"), (2, "bf16")])
 def test_accumulation_gives_the_losses_of_the_whole_batch(
     reach_store: MakeStore, tmp_path: Path, accumulate: int, precision: str
