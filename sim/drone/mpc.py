@@ -21,6 +21,9 @@ WEIGHTS = np.array([200.0, 10.0, 5.0, 1.0, 0.2])
 LAST = 3.0
 """How much more the end of the horizon weighs."""
 INPUT_WEIGHTS = np.array([2.0, 0.2, 0.2, 0.5])
+GENTLE, GENTLE_INPUT = np.array([30.0, 10.0, 5.0, 1.0, 1.0]), np.array([2.0, 1.0, 1.0, 1.0])
+"""The same of one that comes back slowly: a student who sees the error badly can do as much, where the other one
+commands all that there is."""
 FASTEST = 40.0
 """Of lags in the model [1/s]: what follows at once, or faster, is taken to follow like this."""
 LEAST_LIFT = 2.0
@@ -30,11 +33,16 @@ LEAST_LIFT = 2.0
 class Mpc:
     """Acts in all drones of a world. What it planned for each is where it begins the next time.
 
+    Args:
+        weights, input_weights: as `WEIGHTS` and `INPUT_WEIGHTS`.
+
     Raises:
         SpecError: actions are not throttle and body rates.
     """
 
-    def __init__(self, world: DroneWorld) -> None:
+    def __init__(
+        self, world: DroneWorld, weights: np.ndarray = WEIGHTS, input_weights: np.ndarray = INPUT_WEIGHTS
+    ) -> None:
         if world.level != "rates":
             raise SpecError("expert mpc: it commands throttle and body rates; set controller=ctbr, or expert=geometric")
         self._world = world
@@ -42,9 +50,9 @@ class Mpc:
         self._given: list[deque[np.ndarray]] = [deque() for _ in range(world.num)]
         self._seen = np.full((world.num, 14), np.nan)
         self._actions = np.stack([world.rest_action(row) for row in range(world.num)])
-        weights = np.tile(WEIGHTS, (NODES + 1, 1))
-        weights[-1] *= LAST
-        self._weights = weights
+        self._weights = np.tile(weights, (NODES + 1, 1))
+        self._weights[-1] *= LAST
+        self._input_weights = input_weights
         self._low, self._high = (np.array(bound, float) for bound in world.contract.action_bounds)
 
     def act(self) -> np.ndarray:
@@ -69,8 +77,8 @@ class Mpc:
             else:
                 states[:], inputs[:] = goals[row], wanted[row]
             rti.iterate(
-                states, inputs, now, models[row], goals[row], wanted[row], self._weights, INPUT_WEIGHTS, self._low,
-                self._high,
+                states, inputs, now, models[row], goals[row], wanted[row], self._weights, self._input_weights,
+                self._low, self._high,
             )  # fmt: skip
             self._actions[row] = self._action(inputs[0])
         return self._actions.copy()
