@@ -59,5 +59,6 @@ class GridCNN(nn.Module):
                 f"encoder.grid: {[rows, columns]} does not divide the {[height, width]} that its convolutions leave of "
                 f"{list(images.shape[-2:])} pixels; choose divisors"
             )
-        cells = nn.functional.avg_pool2d(maps, (height // rows, width // columns))
-        return self.output(cells.flatten(1))
+        if (height, width) != (rows, columns):
+            maps = nn.functional.avg_pool2d(maps, (height // rows, width // columns))
+        return self.output(maps.flatten(1))

@@ -13,7 +13,7 @@ from robot_rl.sim.drone.flight import GRAVITY
 from robot_rl.sim.drone.world import DroneWorld
 from robot_rl.sim.spec import SpecError
 
-EXPERTS = ("geometric", "mpc", "mpc_gentle")
+EXPERTS = ("geometric", "mpc", "mpc_aiming")
 POSITION_GAIN, VELOCITY_GAIN = 6.0, 4.0
 """Of the wanted acceleration [1/s²], [1/s]."""
 ATTITUDE_GAIN = 8.0
@@ -30,10 +30,14 @@ def start(world: DroneWorld, name: str | None = None) -> Callable[[], np.ndarray
     """
     if name in (None, "geometric"):
         return partial(act, world)
-    if name in ("mpc", "mpc_gentle"):
-        from robot_rl.sim.drone import mpc
+    if name == "mpc":
+        from robot_rl.sim.drone.mpc import Mpc
 
-        return (mpc.Mpc(world) if name == "mpc" else mpc.Mpc(world, mpc.GENTLE, mpc.GENTLE_INPUT)).act
+        return Mpc(world).act
+    if name == "mpc_aiming":
+        from robot_rl.sim.drone.mpc_aiming import AimingMpc
+
+        return AimingMpc(world).act
     raise SpecError(f"expert: expected one of {', '.join(EXPERTS)}; got {name!r}")
 
 

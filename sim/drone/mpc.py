@@ -21,9 +21,6 @@ WEIGHTS = np.array([200.0, 10.0, 5.0, 1.0, 0.2])
 LAST = 3.0
 """How much more the end of the horizon weighs."""
 INPUT_WEIGHTS = np.array([2.0, 0.2, 0.2, 0.5])
-GENTLE, GENTLE_INPUT = np.array([30.0, 10.0, 5.0, 1.0, 1.0]), np.array([2.0, 1.0, 1.0, 1.0])
-"""The same of one that comes back slowly: a student who sees the error badly can do as much, where the other one
-commands all that there is."""
 FASTEST = 40.0
 """Of lags in the model [1/s]: what follows at once, or faster, is taken to follow like this."""
 LEAST_LIFT = 2.0
@@ -146,11 +143,7 @@ class Mpc:
         world, vehicle = self._world, self._world.vehicle
         shape = (world.num, NODES + 1)
         delays = np.array([self._delay(row) for row in range(world.num)])
-        times = world.moment[:, None] + (delays[:, None] + INTERVAL * np.arange(NODES + 1)) / world.period
-        times = np.minimum(times, world.table.shape[1] - 1)
-        before = np.minimum(times.astype(int), world.table.shape[1] - 2)
-        part, rows = (times - before)[..., None], np.arange(world.num)[:, None]
-        goal = (1 - part) * world.table[rows, before] + part * world.table[rows, before + 1]
+        goal = self._path(delays[:, None] + INTERVAL * np.arange(NODES + 1))
         position, velocity, acceleration, jerk = np.split(goal.reshape(-1, goal.shape[-1]), 4, axis=1)
         models = np.repeat(self._models(), NODES + 1, axis=0)
         mass = models[:, rti.MASS, None]
@@ -169,6 +162,18 @@ class Mpc:
         states = np.concatenate([position, velocity, quaternion, speed, rates], axis=1).reshape(*shape, STATES)
         inputs = np.concatenate([speed / models[:, rti.VOLT, None], rates], axis=1).reshape(*shape, INPUTS)
         return states, np.clip(inputs[:, :-1], self._low, self._high)
+
+    def _path(self, ahead: np.ndarray) -> np.ndarray:
+        """What to follow, rows as of `DroneWorld.table`, at times from now on [N, K]: [N, K, COLUMNS]."""
+        return along(self._world, self._world.moment[:, None] + ahead / self._world.period)
+
+
+def along(world: DroneWorld, steps: np.ndarray) -> np.ndarray:
+    """The references of all drones at steps [N, K], which need not be whole: [N, K, COLUMNS]."""
+    steps = np.clip(steps, 0, world.table.shape[1] - 1)
+    before = np.minimum(steps.astype(int), world.table.shape[1] - 2)
+    part, rows = (steps - before)[..., None], np.arange(world.num)[:, None]
+    return np.asarray((1 - part) * world.table[rows, before] + part * world.table[rows, before + 1])
 
 
 def _shift(plan: np.ndarray, time: float) -> None:

@@ -177,6 +177,11 @@ class DroneWorld:
         return self._memory[:, episode.MOMENT].astype(np.int64)
 
     @property
+    def passed(self) -> np.ndarray:
+        """Gates that each drone has passed [N]."""
+        return self._memory[:, episode.PASSED].astype(np.int64)
+
+    @property
     def last_action(self) -> np.ndarray:
         """[N, A], not a copy."""
         width = self._sent.shape[2] - 1 - (self.level == "position")

@@ -17,7 +17,7 @@ def start(world: World, name: str | None = None) -> Callable[[], np.ndarray]:
     """Begin to act in a world as the expert of its task: gives actions [N, A] of all copies at each call.
 
     Args:
-        name: of a drone's, `geometric` (default), `mpc` or `mpc_gentle`; a lean task has one.
+        name: of a drone's, `geometric` (default), `mpc` or `mpc_aiming`; a lean task has one.
 
     Raises:
         SpecError: there is no such expert for this world.
