@@ -173,7 +173,9 @@ class Layout:
             if (store / FACTS).parent.is_dir() and (store / EPISODE_ENDS).is_dir():
                 raise StoreDamaged(f"{path} is missing; `robot-rl data check --repair` restores it from its copy.")
             found = "it does not exist" if not store.exists() else "it has no zarr.json"
-            raise NotAStore(f"{store} is no episode store: {found}. EpisodeStore.create makes a new one.")
+            raise NotAStore(
+                f"{store} is no episode store: {found}. `robot-rl collect` and EpisodeStore.create make new ones."
+            )
         try:
             plain = json.loads(path.read_bytes())
             attributes = dict(plain["attributes"])

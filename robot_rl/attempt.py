@@ -195,7 +195,11 @@ class _Demonstrator:
 def _expert(env: Any, actor: Actor) -> Callable[[int], Acting]:
     from robot_rl.sim.expert import make_expert
 
-    return lambda seed: _Demonstrator(make_expert(env, actor.noise, np.random.default_rng([seed, 1]), actor.expert), {})
+    def start(seed: int) -> Acting:
+        return _Demonstrator(make_expert(env, actor.noise, np.random.default_rng([seed, 1]), actor.expert), {})
+
+    start(0)  # what is impossible is said before a store is made
+    return start
 
 
 def _dagger(env: Any, actor: Actor) -> Callable[[int], Acting]:
@@ -228,6 +232,7 @@ def _policy(env: Any, actor: Actor) -> Callable[[int], Acting]:
     torch.set_num_threads(1)
     policy, _, _ = load(actor.policy)
     satisfies(policy.contract, env.contract)
+    ChunkRunner(policy, 1, execute=actor.execute)  # what is impossible is said before a store is made
 
     class ActingPolicy:
         failed = False

@@ -156,7 +156,9 @@ class _Seeds:
     def __init__(self, first: int, wanted: int, until_success: bool) -> None:
         if wanted < 1:
             raise CollectError(f"episodes={wanted}: expected at least 1")
-        if first < 0 or (first < FIRST_EVALUATION_SEED < first + wanted):
+        if first < 0:
+            raise CollectError(f"first_seed={first}: expected at least 0")
+        if first < FIRST_EVALUATION_SEED < first + wanted:
             raise CollectError(
                 f"first_seed={first} with episodes={wanted} reaches into the evaluation seeds "
                 f"({FIRST_EVALUATION_SEED} and above); start lower."

@@ -22,8 +22,11 @@ FINISHED = ("success_rate", "offline_action_error", "seconds")
 
 def main(config: DictConfig) -> int:
     """Run the stages that are not done yet. Returns the exit status of the first that fails or is stopped."""
-    from robot_rl import collect, evaluate, train
+    from omegaconf import OmegaConf
+
+    from robot_rl import collect, evaluate, run_folder, train
     from robot_rl.cli import compose
+    from robot_rl.training import Settings
 
     folder = Path(config.output)
     if config.demonstrations < 2 or config.episodes < 1:
@@ -31,7 +34,9 @@ def main(config: DictConfig) -> int:
     plan = _overrides(config, folder)
     # All of them now: what is wrong shall be said before hours of work, and change nothing.
     configs = {name: compose(name, overrides) for name, overrides in plan.items()}
+    Settings.read(OmegaConf.to_container(configs["train"].training, resolve=True))  # type: ignore[arg-type]
     _keep_finished(folder)
+    run_folder.refuse_others(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stages = {"collect": collect, "train": train, "evaluate": evaluate}
     for number, (name, overrides) in enumerate(plan.items(), 1):

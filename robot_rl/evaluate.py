@@ -99,6 +99,8 @@ def main(config: DictConfig) -> int:
     plain.pop("hydra", None)
     if plain["policy"] is None:
         raise EvaluateError("policy= is missing: give a run folder of `robot-rl train`, or a checkpoint folder")
+    if (plain["threads"] or 0) < 1:
+        raise EvaluateError(f"threads={plain['threads']}: expected at least 1")
     torch.set_num_threads(plain["threads"])
     device, threads = str(find_device(plain["device"])), plain["threads"]
     candidate = Candidate.load(str(plain["policy"]), device, threads)

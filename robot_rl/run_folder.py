@@ -74,12 +74,9 @@ def judge(
     Raises:
         ResumeError: the folder holds something else, or a training of other settings or data: all differences.
     """
-    present = folder.iterdir() if folder.exists() else ()
-    # Episode stores may lie beside the training; none but its own replay is ever touched.
-    entries = {path.name for path in present if not path.name.startswith(".") and path.suffix != ".zarr"}
+    entries = _entries(folder)
     if not entries or overwrite:
-        if other := entries - _OURS:
-            raise ResumeError(f"{folder} holds {', '.join(sorted(other))}, no training run; choose another output=")
+        refuse_others(folder)
         return "begin"
     if "config.yaml" not in entries:
         raise ResumeError(f"{folder} holds {', '.join(sorted(entries))}, no training run; choose another output=")
@@ -105,6 +102,12 @@ def judge(
     return "finished" if finished else "resume"
 
 
+def refuse_others(folder: Path) -> None:
+    """Raise `ResumeError` if the folder holds anything that no training leaves."""
+    if other := _entries(folder) - _OURS:
+        raise ResumeError(f"{folder} holds {', '.join(sorted(other))}, no training run; choose another output=")
+
+
 def begin(folder: Path, config: Mapping[str, Any]) -> None:
     """Clear what an earlier run left, and write `config.yaml`."""
     for name in _OURS:
@@ -115,6 +118,12 @@ def begin(folder: Path, config: Mapping[str, Any]) -> None:
             path.unlink(missing_ok=True)
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False))
+
+
+def _entries(folder: Path) -> set[str]:
+    """Names in the folder. Episode stores may lie beside a training; none but its own replay is ever touched."""
+    present = folder.iterdir() if folder.exists() else ()
+    return {path.name for path in present if not path.name.startswith(".") and path.suffix != ".zarr"}
 
 
 def _state(folder: Path) -> dict[str, Any] | None:

@@ -140,9 +140,13 @@ def test_another_environment_and_wrong_words_are_refused(tmp_path: Path) -> None
         _collect(store, "source=policy")
     with pytest.raises(CollectError, match="workers=-1: expected at least 1"):
         _collect(store, "workers=-1")
+    with pytest.raises(CollectError, match="first_seed=-4: expected at least 0"):
+        _collect(store, "first_seed=-4")
     # What goes wrong in a simulation process comes out of this one, in words.
     with pytest.raises(RuntimeError, match="no camera 'moon'"):
         _collect(tmp_path / "new.zarr", "cameras={moon: [8, 8]}", "workers=1")
+    with pytest.raises(RuntimeError, match="no expert for task 'tool_hang'; there are experts for: door, lift"):
+        _collect(tmp_path / "new.zarr", "task=tool_hang", "workers=1")
     assert not (tmp_path / "new.zarr").exists()
     assert len(EpisodeStore.open(store)) == 1
 

@@ -31,6 +31,21 @@ def test_the_whole_loop(tmp_path: Path) -> None:
     assert "<video" in (folder / "report.html").read_text() or not list(folder.glob("evaluation/videos/*"))
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("demonstrations=1", "at least 2 demonstrations"),
+        ("steps=0", "steps: expected at least 1"),
+        ("seed=0", "thesis"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_recorded(tmp_path: Path, override: str, expected: str) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises((ValueError, RuntimeError), match=expected):
+        demo.main(compose("demo", [f"output={tmp_path}", override]))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def test_a_finished_demo_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     for number in (1, 2):
