@@ -12,6 +12,7 @@ import functools
 import importlib
 import itertools
 import re
+import shlex
 import signal
 import sys
 from importlib import resources
@@ -118,6 +119,7 @@ def compose(command: str, overrides: list[str]) -> DictConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    _parse(overrides)
     GlobalHydra.instance().clear()
     with initialize_config_module("robot_rl.configs", version_base="1.3"):
         chosen = [item for item in overrides if _key(item) in _groups(command)]
@@ -183,14 +185,36 @@ def _sweep(command: str, overrides: list[str], show: bool) -> int:
     return status
 
 
-def _combinations(overrides: list[str]) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+def quoted(text: str) -> str:
+    """A text as the value of an override: in quotes of its own, unless it is a path or a word of plain letters."""
+    if re.fullmatch(r"(?!(?i:null|true|false|nan|inf)$)(\.{0,2}/|[A-Za-z_])[\w./-]*", text):
+        return text
+    escaped = text.replace('"', r"\"")
+    return f'"{escaped}"'
 
+
+def _parse(overrides: list[str]) -> list[Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parsed = []
+    for item in overrides:
+        try:
+            parsed.append(OverridesParser.create().parse_override(item))
+        except HydraException as error:
+            key, _, value = item.partition("=")
+            reason = str(error).partition("\n")[0]
+            advice = f"a text with such signs wants quotes of its own: {shlex.quote(f'{key}={quoted(value)}')}"
+            raise UsageError(f"{item}: cannot be read ({reason}); {advice}") from error
+    return parsed
+
+
+def _combinations(overrides: list[str]) -> Any:
     choices = [
         [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
         if parsed.is_sweep_override()
         else [original]
-        for original, parsed in zip(overrides, OverridesParser.create().parse_overrides(overrides), strict=True)
+        for original, parsed in zip(overrides, _parse(overrides), strict=True)
     ]
     return (list(job) for job in itertools.product(*choices))
 

@@ -8,6 +8,7 @@ of it lies in one run folder, whose `metrics.json` ends up with the keys `succes
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def main(config: DictConfig) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     stages = {"collect": collect, "train": train, "evaluate": evaluate}
     for number, (name, overrides) in enumerate(plan.items(), 1):
-        print(f"\n[{number}/{len(stages)}] robot-rl {name} {' '.join(overrides)}", flush=True)
+        print(f"\n[{number}/{len(stages)}] robot-rl {name} {shlex.join(overrides)}", flush=True)
         began = time.perf_counter()
         status = stages[name].main(configs[name])
         _add_seconds(folder, name, time.perf_counter() - began)
@@ -51,7 +52,9 @@ def main(config: DictConfig) -> int:
 
 
 def _overrides(config: DictConfig, folder: Path) -> dict[str, list[str]]:
-    store = folder / "demonstrations.zarr"
+    from robot_rl.cli import quoted
+
+    output, store = quoted(str(folder)), quoted(str(folder / "demonstrations.zarr"))
     workers = "null" if config.workers is None else str(config.workers)
     collect = [
         f"output={store}", f"task={config.task}", f"robot={config.robot}", f"controller={config.controller}",
@@ -60,12 +63,12 @@ def _overrides(config: DictConfig, folder: Path) -> dict[str, list[str]]:
     ]  # fmt: skip
     # The noise is executed, so that recordings show how to come back from it, and what was intended is imitated.
     train = [
-        f"output={folder}", f"dataset={store}", "labels=intended", f"policy={config.policy}", f"seed={config.seed}",
+        f"output={output}", f"dataset={store}", "labels=intended", f"policy={config.policy}", f"seed={config.seed}",
     ]  # fmt: skip
     if config.steps is not None:
         train.append(f"training.steps={config.steps}")
     evaluate = [
-        f"output={folder}", f"policy={folder}", f"task={config.task}", f"episodes={config.episodes}",
+        f"output={output}", f"policy={output}", f"task={config.task}", f"episodes={config.episodes}",
         f"dataset={store}", f"processes={workers}",
     ]  # fmt: skip
     return {"collect": collect, "train": train, "evaluate": evaluate}

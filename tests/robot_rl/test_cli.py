@@ -57,6 +57,8 @@ def test_show_prints_the_composed_configuration(capsys: pytest.CaptureFixture[st
         (("train", "seed.more=1", "dataset=x"), "is a value"),
         (("train", "+sede=1", "dataset=x"), "has no key 'sede' (did you mean 'seed'?)"),
         (("train", "~seed", "dataset=x"), "no key can be left out"),
+        (("train", "dataset=lift(1).zarr"), "quotes of its own: 'dataset=\"lift(1).zarr\"'"),
+        (("train", "--multirun", "seed=0,1", "dataset=lift=1.zarr"), "dataset=lift=1.zarr: cannot be read"),
         (("train", "training=5", "dataset=x"), "expected keys and values"),
         (("train", "training.betas=5", "dataset=x"), "expected a list such as [0.9, 0.999]"),
     ],
@@ -67,6 +69,14 @@ def test_wrong_usage_says_what_exists(
     status, _, err = run(capsys, *arguments)
     assert status == 2
     assert expected in err
+
+
+@pytest.mark.parametrize(
+    "path", ["runs/demo", "../a-b", "lift(1).zarr", "a b=c, it's {x}", 'an "a"', "Null", "1e5", ".5", "~/x"]
+)
+def test_any_path_comes_through_quoted(path: str) -> None:
+    assert cli.quoted("runs/demo") == "runs/demo"
+    assert cli.compose("train", [f"output={cli.quoted(path)}"]).output == path
 
 
 def test_a_missing_input_is_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
