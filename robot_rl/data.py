@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robot_rl.data_convert import add_verb
 from robot_rl.data_edit import add_verbs, numbers, progress_bar
 from robot_rl.data_import import add_import_verb
+
+if TYPE_CHECKING:
+    from robot_rl.datasets.check import Finding
 
 
 def main(arguments: list[str]) -> int:
@@ -120,13 +123,24 @@ def _check(options: argparse.Namespace) -> int:
         print(finding)
     if findings:
         print(f"{len(findings)} findings in {options.store}")
-        if options.repair:
+        if options.repair or _marked(options.store, findings):
             print("what remains is lost; these episodes are marked as damaged, which leaves them out of training")
         else:
             print("`robot-rl data repair` (or `check --repair`) restores the last committed state; nothing is deleted")
         return 1
     print(f"{options.store}: all episodes are whole")
     return 0
+
+
+def _marked(store: Path, findings: list[Finding]) -> bool:
+    """Whether all that was found is of episodes that a repair has marked as damaged."""
+    from robot_rl.datasets import EpisodeStore
+
+    episodes = {finding.episode for finding in findings}
+    if None in episodes:
+        return False
+    opened = EpisodeStore.open(store)
+    return all(opened.facts(number).get("damaged") for number in episodes if number is not None)
 
 
 def _tag(options: argparse.Namespace) -> int:

@@ -53,6 +53,8 @@ def test_check_names_the_episode_and_repair_marks_it(store: Path, capsys: Output
     assert cli.main(["data", "repair", str(store)]) == 1
     assert "episode 1: marked as damaged" in capsys.readouterr().out
     assert EpisodeStore.open(store).select(success=True).tolist() == [0, 2]
+    assert cli.main(["data", "check", str(store)]) == 1
+    assert "marked as damaged, which leaves them out of training" in capsys.readouterr().out
 
 
 def test_repair_brings_back_a_store_that_cannot_be_opened(store: Path, capsys: Output) -> None:
