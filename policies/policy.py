@@ -149,7 +149,7 @@ class Policy(nn.Module):
         self.action_offset = int(config["action_offset"])
         self.prefix_probability = float(config["prefix"]["probability"])
         self.prefix_max_length = int(config["prefix"]["max_length"]) if self.prefix_probability > 0 else 0
-        _check_sizes(self)
+        _check_sizes(self, own)
 
         augmentation = _augmentation(config["augmentation"])
         self.encoder = Encoder(
@@ -432,8 +432,9 @@ def _readable(contract: Contract, encoder: str) -> list[str]:
     ]
 
 
-def _check_sizes(policy: Policy) -> None:
-    config, contract = policy.config, policy.contract
+def _check_sizes(policy: Policy, contract: Contract) -> None:
+    """Raise `PolicyError` for what does not fit. The contract is of what the policy itself observes, no estimator."""
+    config = policy.config
     encoder = config["encoder"]["name"]
     problems = []
     if config["edit"] is not None and config["steering"] is not None:

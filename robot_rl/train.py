@@ -86,7 +86,7 @@ def main(config: DictConfig) -> int:
 
 
 def _warm_start(policy: Policy, path: str) -> None:
-    """Give a policy the weights and normalisers of a trained one.
+    """Give a policy the weights and normalisers of a trained one; its estimator stays.
 
     Raises:
         CheckpointError, ContractError, TrainingError: there is none, or it is another policy, and in what.
@@ -99,7 +99,8 @@ def _warm_start(policy: Policy, path: str) -> None:
             f"warm_start={path}: that policy differs from the one asked for (there against here):\n{lines}\n"
             "Ask for the same one, or train without warm_start."
         )
-    policy.load_state_dict(begun.state_dict())
+    own = {name: value for name, value in policy.state_dict().items() if name.startswith("encoder.estimator.")}
+    policy.load_state_dict({**begun.state_dict(), **own})
 
 
 class _Run:

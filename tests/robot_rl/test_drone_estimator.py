@@ -107,6 +107,21 @@ def test_a_policy_is_trained_beside_it_and_flies_alone(flights: EpisodeStore, es
         observation, *_ = env.step(runner.next_action()[0])
 
 
+def test_a_warm_start_keeps_the_estimator_that_is_asked_for(
+    flights: EpisodeStore, estimator: Path, tmp_path: Path
+) -> None:
+    another = ["policy=drone_estimator", f"output={tmp_path / 'another'}", "seed=1"]
+    policy = ["policy=drone_flow", SEEN, "training.learning_rate=1e-30", "include_failures=true"]
+    first = [*policy, f"policy.estimator={estimator}", f"output={tmp_path / 'first'}"]
+    second = [*policy, f"policy.estimator={tmp_path / 'another'}", f"output={tmp_path / 'second'}"]
+    for options in (another, first, [*second, f"warm_start={tmp_path / 'first'}"]):
+        assert train(compose("train", [f"dataset={flights.path}", *options, *SMALL])) == 0
+    began, found, asked = (load_policy(tmp_path / name).state_dict() for name in ("first", "second", "another"))
+    for name, value in found.items():
+        theirs = name.removeprefix("encoder.estimator.policy.")
+        torch.testing.assert_close(value, began[name] if theirs == name else asked[theirs])
+
+
 def test_an_estimator_is_no_pilot(flights: EpisodeStore, estimator: Path, tmp_path: Path) -> None:
     options = [f"output={tmp_path / 'flown.zarr'}", *HOVER, "source=policy", f"policy={estimator}", "episodes=1"]
     with pytest.raises(ContractError, match="vehicle_factors"):

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from robot_rl.cli import compose
 from robot_rl.datasets import Contract, Feature
+from robot_rl.datasets.windows import estimated
 from robot_rl.policies import Policy
 from robot_rl.policies.denoiser import Shapes
 from robot_rl.policies.policy import DENOISERS, resolve_config
@@ -59,12 +61,19 @@ def test_the_visual_policy_of_a_drone_fits_its_corridor() -> None:
     from robot_rl.sim.drone.world import DroneWorld
     from robot_rl.sim.spec import resolve
 
-    preset = _preset("drone_vision")
+    preset, sight = _preset("drone_vision"), _preset("drone_sight")
     world = DroneWorld(resolve({"task": "drone/corridor", "cameras": {"onboard": [48, 64]}}), 1)
-    contract = world.contract.select(preset["policy"]["observation"])
-    assert contract.rate_hz == 20
-    assert not {feature.name for feature in contract.observation.values() if feature.role == "privileged"}
-    assert Policy(preset["policy"], contract).obs_horizon == 4
+    assert world.contract.rate_hz == 20
+    eye = Policy(sight["policy"], estimated(world.contract, sight["labels"]))
+    described = {"config": eye.config, "contract": eye.contract.to_dict()}
+    policy = Policy({**preset["policy"], "estimator": described}, world.contract)
+    observed = policy.contract.observation
+    assert policy.obs_horizon == 4
+    assert "onboard" in observed
+    assert not {feature.name for feature in observed.values() if feature.role == "privileged"}
+    assert not observed.keys() & {"position", "velocity", "reference", "next_gate", "gate_after"}
+    drawn = {name: np.ones((2, 4, *each.shape), each.dtype) for name, each in observed.items()}
+    assert policy.encode(drawn).shape == (2, 4, policy.encoder.features)
 
 
 def test_diffusion_presets_have_the_published_values() -> None:

@@ -8,12 +8,12 @@ from robot_rl.sim.drone.mpc import Mpc
 from robot_rl.sim.spec import SpecError
 
 
-def fly_all(spec, num: int, seeds, name: str = "mpc") -> list[dict]:
+def fly_all(spec, num: int, seeds) -> list[dict]:
     """Infos of the last step of the expert's episodes."""
     finals = []
     with sim.make_vector(spec, num) as venv:
         _, info = venv.reset(seed=seeds)
-        act = expert.start(venv.world, name)
+        act = expert.start(venv.world, "mpc")
         while info["active"].any():
             _, _, terminated, truncated, info = venv.step(act())
             finals += [info["final_info"][index] for index in np.flatnonzero(terminated | truncated)]
