@@ -61,6 +61,8 @@ def _overrides(config: DictConfig, folder: Path) -> dict[str, list[str]]:
         f"episodes={config.demonstrations}", f"noise={config.noise}", f"first_seed={config.first_seed}",
         f"workers={workers}",
     ]  # fmt: skip
+    if config.observation is not None:
+        collect.append(f"observation=[{','.join(config.observation)}]")
     # The noise is executed, so that recordings show how to come back from it, and what was intended is imitated.
     train = [
         f"output={output}", f"dataset={store}", "labels=intended", f"policy={config.policy}", f"seed={config.seed}",

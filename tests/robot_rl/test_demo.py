@@ -27,7 +27,9 @@ def test_the_whole_loop(tmp_path: Path) -> None:
     assert set(stages) == {"collect", "train", "evaluate", "offline", "report", "total"}
     assert stages["total"] == pytest.approx(sum(stages.values()) - stages["total"], abs=0.5)
     assert len(EpisodeStore.open(folder / "demonstrations.zarr")) == 4
-    assert load_policy(folder).contract.controller == "servo_joint_position"
+    contract = load_policy(folder).contract
+    assert contract.controller == "servo_joint_position"
+    assert list(contract.observation) == ["joint_position", "gripper_opening", "cube_pose"]
     assert "<video" in (folder / "report.html").read_text() or not list(folder.glob("evaluation/videos/*"))
 
 
