@@ -9,7 +9,7 @@ rows written out, its frame files linked to the same bytes.
 
 `--peer` is the Python of an environment that holds LeRobot, which cannot share one with this package:
 
-    python -m venv peer && peer/bin/pip install lerobot==0.4.4
+    python -m venv peer && peer/bin/pip install lerobot==0.4.4 "numpy<2.3"
 
 (tests/benchmarks/peers/lerobot_loader.py says how without CUDA). The last line of the output is JSON.
 """

@@ -1,13 +1,13 @@
 """LeRobot's own data set and loader on the workload of the window benchmark; runs in an environment of its own.
 
     python -m venv peer
-    peer/bin/pip install lerobot==0.4.4
+    peer/bin/pip install lerobot==0.4.4 "numpy<2.3"
     peer/bin/python tests/benchmarks/peers/lerobot_loader.py write FRAMES DATASET video
     peer/bin/python tests/benchmarks/peers/lerobot_loader.py read DATASET <<< 20
 
 Where only a CPU build of torch is at hand, this set of versions works:
 
-    peer/bin/pip install --no-deps torch==2.13.0 torchvision==0.25.0 lerobot==0.4.4
+    peer/bin/pip install --no-deps torch==2.13.0 torchvision==0.25.0 lerobot==0.4.4 "numpy<2.3"
     peer/bin/pip install "datasets>=4,<5" "huggingface-hub>=0.34.2,<0.36" "av>=15,<16" "accelerate>=1.10,<2" einops \\
         jsonlines draccus==0.10.0 deepdiff imageio gymnasium opencv-python-headless
 """
