@@ -9,9 +9,9 @@ from robot_rl.datasets import order
 from robot_rl.datasets.order import Order
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
-    sizes=st.lists(st.integers(1, 300), min_size=1, max_size=3),
+    sizes=st.lists(st.integers(1, 150), min_size=1, max_size=3),
     run=st.integers(1, 9),
     spread=st.integers(1, 40),
     seed=st.integers(0, 99),
