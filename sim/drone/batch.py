@@ -19,7 +19,7 @@ _FIELDS = {
     "odometry": ("px", 13), "position": ("px", 3), "velocity": ("vx", 3), "quaternion": ("qw", 4), "rates": ("wx", 3),
     "acceleration": ("ax", 3), "rotors": ("m0", 4), "wind": ("windx", 3), "charge": ("charge", 1), "volt": ("volt", 1),
     "accelerometer": ("accx", 3), "gyro": ("gyrx", 3), "impact": ("impact", 1), "setpoint": ("t0", 4),
-    "sensors": ("accx", 7), "command": ("n0", 6),
+    "accelerations": ("ax", 6), "sensors": ("accx", 7), "command": ("n0", 6),
 }  # fmt: skip
 _BITS = slice(_ROW["random"], _ROW["step"] + 1)
 _COMMAND = _ROW["u0"]
@@ -51,8 +51,8 @@ class DroneBatch:
 
     def read(self, name: str) -> np.ndarray:
         """float32 [N, n]: position, velocity, acceleration, wind (world), rates, accelerometer, gyro (body),
-        quaternion, rotors, charge, volt, impact (speed of the last touch-down), setpoint (throttle and rates), or
-        odometry (position, velocity, quaternion, rates)."""
+        quaternion, rotors, charge, volt, impact (speed of the last touch-down), setpoint (throttle and rates),
+        accelerations (in the world, and of the rates), or odometry (position, velocity, quaternion, rates)."""
         return self.view(name).transpose(0, 2, 1).reshape(-1, _FIELDS[name][1])[: self.num].copy()
 
     def view(self, name: str) -> np.ndarray:
@@ -129,7 +129,11 @@ class DroneBatch:
 
     def step(self) -> None:
         """Fly one step. Commands that arrive in it stay in force; those that do not are dropped."""
-        flight.advance(self._flat, self.substeps, self._level)
+        flight.advance(self._flat, self.substeps, self._level, 0, self.substeps + 1)
+
+    def step_part(self, part: int) -> None:
+        """A part of a step: one of its `substeps`, counted from 0, or what follows them, the sensors."""
+        flight.advance(self._flat, self.substeps, self._level, part, part + 1)
 
     def get_state(self) -> np.ndarray:
         """All that decides the future, float64 [N, S]; `set_state` continues from it bit by bit."""

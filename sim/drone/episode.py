@@ -15,22 +15,23 @@ import numpy as np
 
 from robot_rl.sim.compiled import compiled
 
-STEPS, MOMENT, PASSED, SQUARE, COUNTED, LAP, MARGIN, BEFORE, ACTION, SEEN = 0, 1, 2, 3, 4, 5, 6, 7, 10, 15
+STEPS, MOMENT, PASSED, SQUARE, COUNTED, LAP, MARGIN, BEFORE, ACTION, SEEN, TOUCHED = 0, 1, 2, 3, 4, 5, 6, 7, 10, 15, 28
 """Columns of `memory`: steps taken, row of the reference that is now, gates passed, sum of squared errors [m²] and how
 many, time of the last gate [s], least margin at a gate [m] (`NEVER`: none yet), position before the step, the action,
-and the odometry received last."""
-MEMORY = 28
+the odometry received last, and the time in contact [s]."""
+MEMORY = 29
 DELAY, JITTER, LOSS, NOISE, LAG, ODOMETRY_LOSS, MASS, THRUST = 0, 1, 2, 3, 7, 8, 9, 10
 """Columns of `drawn`: of commands [s], [s], chance; of odometry: deviations of position, velocity, attitude and rates,
 steps of delay, chance of loss; factors of the vehicle."""
 DRAWN = 11
 (
     PERIOD, SUBSTEP, HORIZON, AFTER, RMSE, LANDED, DISTANCE, SPEED, RATES,
-    OPENING, FRAME, RADIUS, POLE_RADIUS, FLOOR, LOW, HIGH, AHEAD,
-) = (*range(14), 14, 19, 24)  # fmt: skip
+    OPENING, FRAME, RADIUS, POLE_RADIUS, FLOOR, LOW, HIGH, AHEAD, FRAGILE,
+) = (*range(14), 14, 19, 24, 29)  # fmt: skip
 """Entries of `rules`: of time [s] and steps; time from which errors count, RMSE and speed of landing that succeed;
-limits; the course and the size of the drone [m]; bounds of actions, and how far ahead the reference is seen [steps]."""
-RULES = 29
+limits; the course and the size of the drone [m]; bounds of actions, how far ahead the reference is seen [steps], and
+whether touching ends a flight."""
+RULES = 30
 ODOMETRY = 13
 """Position, velocity, quaternion and rates."""
 AHEAD_COUNT = 5
@@ -43,6 +44,8 @@ REWARD_WIDTH = 0.25
 """Distance from the reference at which the reward has fallen to exp(-1) [m]."""
 CRASH_HEIGHT = 0.02
 """Of the centre above the ground, where a course counts as left [m]."""
+LANDED_HEIGHT = 0.01
+"""Of the centre above the ground, up to which a drone has landed: in gusts it lies lightly [m]."""
 PATIENCE = 0.15
 """How far a drone may be behind or before the reference of a course until that waits or hurries [m]."""
 FARTHEST = 30.0
@@ -175,7 +178,7 @@ def finish(
             success = over and not lost and math.sqrt(own[SQUARE] / max(own[COUNTED], 1.0)) < rules[RMSE]
             if rules[LANDED] > 0:
                 impact = sensors[drone // lanes, 6, drone % lanes]
-                success &= flown[2] <= rules[FLOOR] + 1e-3 and impact < rules[LANDED]
+                success &= flown[2] <= rules[FLOOR] + LANDED_HEIGHT and impact < rules[LANDED]
         diverged = False
         for column in range(ODOMETRY):
             diverged |= not math.isfinite(flown[column])
@@ -293,21 +296,27 @@ def _move_on(own, table, gates, flown):  # type: ignore[no-untyped-def]
 
 @compiled
 def _fly_course(own, rules, gates, poles, flown):  # type: ignore[no-untyped-def]
-    """Advance gates: the reward, 1 for a gate passed, and whether the drone crashed."""
+    """Advance gates: the reward, 1 for a gate passed, and whether the drone crashed.
+
+    Where touching does not end a flight, a gate is passed when the centre goes through its opening.
+    """
     x, y, z = flown[0], flown[1], flown[2]
+    radius = rules[FRAGILE] * rules[RADIUS]
     reward, crashed, wanted = 0.0, z < rules[FLOOR] + CRASH_HEIGHT, int(own[PASSED])
     for gate in range(gates.shape[0]):
         passed, hit, margin = cross(
             gates[gate], own[BEFORE], own[BEFORE + 1], own[BEFORE + 2], x, y, z,
-            rules[OPENING], rules[FRAME], rules[RADIUS],
+            rules[OPENING], rules[FRAME], radius,
         )  # fmt: skip
+        margin -= rules[RADIUS] - radius
         crashed |= hit
         if passed and gate == wanted:
             own[MARGIN] = margin if own[MARGIN] == NEVER else min(own[MARGIN], margin)
             own[PASSED] += 1
             own[LAP] = own[STEPS] * rules[PERIOD]
             reward = 1.0
-    return reward, crashed or touch(poles, x, y, rules[POLE_RADIUS] + rules[RADIUS])
+    crashed |= touch(poles, x, y, rules[POLE_RADIUS] + rules[RADIUS])
+    return reward, crashed and rules[FRAGILE] > 0
 
 
 @compiled

@@ -125,8 +125,8 @@ UNIFORM_SCALE = F(2.0**-24)
 
 
 @compiled_lanes
-def advance(x: np.ndarray, substeps: int, level: int) -> None:
-    """Fly all drones for `substeps` substeps.
+def advance(x: np.ndarray, substeps: int, level: int, first: int, end: int) -> None:
+    """Fly all drones for the parts from `first` to before `end` of a call: `substeps` substeps, and the sensors last.
 
     Args:
         x: float32 [blocks * ROWS * LANES], the rows of each block, see `STATE` and `PARAMETERS`.
@@ -140,8 +140,9 @@ def advance(x: np.ndarray, substeps: int, level: int) -> None:
     blocks = x.size // (ROWS * LANES)
     for block in range(blocks):
         base = block * ROWS * LANES
-        _disturb(x, base)
-        for substep in range(substeps):
+        if first == 0:
+            _disturb(x, base)
+        for substep in range(first, min(end, substeps)):
             now = F(substep)
             if level == ATTITUDE:
                 _control_attitude(x, base, now)
@@ -154,8 +155,9 @@ def advance(x: np.ndarray, substeps: int, level: int) -> None:
             _spin(x, base)
             _turn(x, base)
             _move(x, base)
-        _sense(x, base)
-        _settle(x, base, F(substeps))
+        if end > substeps:
+            _sense(x, base)
+            _settle(x, base, F(substeps))
 
 
 @compiled_lanes

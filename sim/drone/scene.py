@@ -1,4 +1,7 @@
-"""What cameras see of a flight: ground, gates, poles or corridor, and the vehicle: a MuJoCo scene, never stepped.
+"""What stands around a flight: ground, gates, poles or corridor, and the vehicle as a free body: a MuJoCo scene.
+
+Cameras see it, and `robot_rl.sim.drone.contact` finds in it what is touched: the hull, a flat cylinder around the
+rotors, meets gates, poles, walls, and the ground.
 
 Cameras: `onboard` looks along the body's x axis, tilted up by `TILT` (a fast drone leans forward); `agentview`, as the
 view from outside is called in every task, chases the drone from behind and above, without leaning.
@@ -7,7 +10,7 @@ view from outside is called in every task, chases the drone from behind and abov
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import mujoco
@@ -15,6 +18,7 @@ import numpy as np
 
 from robot_rl.datasets.contract import Feature
 from robot_rl.sim.drone.course import Course
+from robot_rl.sim.drone.vehicle_model import Vehicle
 from robot_rl.sim.spec import SpecError
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ TILT = math.radians(10)
 CHASE = np.array([-1.5, 0.0, 0.6])
 """Place of the chase camera from the drone, along its heading [m]."""
 POLE_HEIGHT = 3.0
+HULL_HEIGHT = 0.25
+"""Of half the hull, parts of its radius."""
 WALL_HEIGHT = 0.3
 """Of a corridor's walls, which only mark it: above them it is left, too [m]."""
 NOMINAL: dict[str, Any] = {
@@ -40,15 +46,18 @@ _ALONG_X = np.array([0.5, 0.5, -0.5, -0.5])
 
 
 class DroneScene:
-    """Cameras of drones of one vehicle at one course.
+    """Surroundings of a vehicle at one course.
 
     Args:
-        course: nominal, None where there is none. arm: x and y of a rotor [m].
+        course: nominal, None where there is none.
+
+    Attributes:
+        model, data: of MuJoCo; the vehicle is the body of the only joint.
     """
 
-    def __init__(self, course: Course | None, arm: Sequence[float]) -> None:
-        self._model = mujoco.MjModel.from_xml_string(_xml(course, arm))
-        self._data = mujoco.MjData(self._model)
+    def __init__(self, course: Course | None, vehicle: Vehicle) -> None:
+        self.model = mujoco.MjModel.from_xml_string(_xml(course, vehicle))
+        self.data = mujoco.MjData(self.model)
         self._gates = 0 if course is None else len(course.centers)
         self._start = None if course is None or not course.width else course.start
         self._renderers: dict[str, Renderer] = {}
@@ -64,6 +73,13 @@ class DroneScene:
         calibration = {"fx": focal, "fy": focal, "cx": 0.5 * width, "cy": 0.5 * height}
         return Feature(camera, (height, width, 3), "uint8", kind="image", calibration=calibration)
 
+    def lay(self, gates: np.ndarray) -> None:
+        """Put the gates where they stand in an episode, [G, 4], centre and yaw."""
+        self.data.mocap_pos[: self._gates] = gates[:, :3]
+        self.data.mocap_quat[: self._gates] = _turns(gates[:, 3])
+        if self._start is not None:
+            self._lay_corridor(gates)
+
     def image(
         self, camera: str, odometry: np.ndarray, gates: np.ndarray, seen: Mapping[str, Any], out: np.ndarray
     ) -> np.ndarray:
@@ -76,11 +92,8 @@ class DroneScene:
             SpecError, RenderError: there is no such camera, or nothing can be rendered here.
         """
         check(camera)
-        model, data = self._model, self._data
-        data.mocap_pos[1 : 1 + self._gates] = gates[:, :3]
-        data.mocap_quat[1 : 1 + self._gates] = _turns(gates[:, 3])
-        if self._start is not None:
-            self._lay_corridor(gates)
+        model = self.model
+        self.lay(gates)
         model.light_diffuse[:] = seen["light"]
         for name in ("gates", "ground"):
             model.mat_rgba[model.material(name).id, :3] = seen[name]
@@ -96,11 +109,11 @@ class DroneScene:
 
     def _shoot(self, camera: str, odometry: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Fill `out` with what is seen of a drone at a place, as everything else stands. Returns it."""
-        model, data = self._model, self._data
-        data.mocap_pos[0], data.mocap_quat[0] = odometry[:3], odometry[6:10]
+        model, data = self.model, self.data
+        data.qpos[:3], data.qpos[3:] = odometry[:3], odometry[6:10]
         w, z = odometry[6], odometry[9]
-        data.mocap_pos[1 + self._gates] = odometry[:3]
-        data.mocap_quat[1 + self._gates] = _turns(np.array([2 * math.atan2(z, w)]))[0]
+        data.mocap_pos[self._gates] = odometry[:3]
+        data.mocap_quat[self._gates] = _turns(np.array([2 * math.atan2(z, w)]))[0]
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
         if camera not in self._renderers:
@@ -115,12 +128,15 @@ class DroneScene:
         assert self._start is not None
         points = np.concatenate([self._start[None, :2], gates[:, :2]])
         way = np.diff(points, axis=0)
-        pieces = slice(2 + self._gates, None)
-        self._data.mocap_pos[pieces, :2] = (points[:-1] + points[1:]) / 2
-        self._data.mocap_quat[pieces] = _turns(np.arctan2(way[:, 1], way[:, 0]))
-        long = self._model.geom("stripe0").id
-        half = np.hypot(way[:, 0], way[:, 1]) / 2
-        self._model.geom_size[long : long + 3 * len(way), 0] = np.repeat(half, 3)
+        pieces = slice(1 + self._gates, None)
+        self.data.mocap_pos[pieces, :2] = (points[:-1] + points[1:]) / 2
+        self.data.mocap_quat[pieces] = _turns(np.arctan2(way[:, 1], way[:, 0]))
+        first = self.model.geom("stripe0").id
+        long = slice(first, first + 3 * len(way))
+        self.model.geom_size[long, 0] = np.repeat(np.hypot(way[:, 0], way[:, 1]) / 2, 3)
+        # Where MuJoCo looks for contact.
+        self.model.geom_aabb[long, 3:] = self.model.geom_size[long]
+        self.model.geom_rbound[long] = np.linalg.norm(self.model.geom_size[long], axis=1)
 
 
 def check(camera: str) -> None:
@@ -152,7 +168,8 @@ def _turns(yaw: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(yaw / 2), zero, zero, np.sin(yaw / 2)], 1)
 
 
-def _xml(course: Course | None, arm: Sequence[float]) -> str:
+def _xml(course: Course | None, vehicle: Vehicle) -> str:
+    arm, hull = vehicle.arm, HULL_HEIGHT * vehicle.radius
     bodies, poles = "", ""
     if course is not None:
         half, width = course.opening / 2, course.frame / 2
@@ -185,7 +202,7 @@ def _xml(course: Course | None, arm: Sequence[float]) -> str:
 <mujoco>
   <visual><headlight ambient="0.4 0.4 0.4" diffuse="0 0 0" specular="0 0 0"/><map znear="0.01" zfar="30"/></visual>
   <statistic extent="2" center="0 0 1"/>
-  <default><geom group="1" contype="0" conaffinity="0"/></default>
+  <default><geom group="1" contype="0"/></default>
   <asset>
     <texture name="sky" type="skybox" builtin="gradient" rgb1="0.7 0.8 0.9" rgb2="0.3 0.4 0.6" width="64" height="64"/>
     <texture name="tiles" type="2d" builtin="checker" rgb1="1 1 1" rgb2="0.6 0.6 0.6" width="64" height="64"/>
@@ -194,8 +211,11 @@ def _xml(course: Course | None, arm: Sequence[float]) -> str:
   </asset>
   <worldbody>
     <light pos="0 0 8" dir="0.2 0.1 -1" directional="true"/>
-    <geom type="plane" size="30 30 1" material="ground"/>{poles}
-    <body mocap="true">
+    <geom type="plane" size="30 30 1" material="ground" conaffinity="0"/>{poles}
+    <geom name="ground" type="plane" size="30 30 1" pos="0 0 {vehicle.floor - hull}" group="3"/>
+    <body name="vehicle">
+      <freejoint/>
+      <geom name="hull" type="cylinder" group="3" size="{vehicle.radius} {hull}" contype="1" conaffinity="0"/>
       <geom type="box" group="2" size="{0.5 * arm[0]} {0.5 * arm[1]} 0.01" rgba="0.8 0.1 0.1 1"/>{rotors}
       <camera name="onboard" fovy="{FIELD_OF_VIEW}" quat="{" ".join(map(str, turn))}"/>
     </body>
@@ -216,5 +236,8 @@ def _piece(course: Course, index: int) -> str:
         f'<geom type="box" pos="0 {y} {WALL_HEIGHT / 2}" size="{half} 0.02 {WALL_HEIGHT / 2}" rgba="0.2 0.3 0.8 1"/>'
         for y in (-course.width / 2, course.width / 2)
     )
-    stripe = f'<geom name="stripe{index}" type="box" pos="0 0 0.005" size="{half} 0.08 0.005" material="gates"/>'
+    stripe = (
+        f'<geom name="stripe{index}" type="box" pos="0 0 0.005" size="{half} 0.08 0.005" material="gates" '
+        'conaffinity="0"/>'
+    )
     return f'<body mocap="true">{stripe}{walls}</body>'

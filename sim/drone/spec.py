@@ -21,9 +21,11 @@ DEFAULTS: dict[str, Any] = {
     "rate_hz": None,
     "horizon": None,
     "randomization": None,
+    "contact": None,
     "cameras": {},
 }
-"""What `resolve` fills in. A robot, horizon or rate of None is the task's own; the rate else `RATE_HZ`."""
+"""What `resolve` fills in. A robot, horizon or rate of None is the task's own; the rate else `RATE_HZ`. With a contact
+of None the ground stops a drone, and gates and poles end its flight; else see `contact.resolve`."""
 RATE_HZ = 50
 
 
@@ -55,4 +57,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     if not (isinstance(resolved["horizon"], int) and resolved["horizon"] > 0):
         raise SpecError(f"horizon: expected a positive number of steps, got {resolved['horizon']!r}")
     spec.check_cameras(resolved["cameras"])
+    if resolved["contact"] is not None:
+        from robot_rl.sim.drone.contact import resolve as resolve_contact
+
+        resolved["contact"] = resolve_contact(resolved["contact"])
     return resolved

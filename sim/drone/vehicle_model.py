@@ -72,6 +72,11 @@ class Vehicle:
         return self.mass * GRAVITY / (4 * self.thrust_max)
 
     @property
+    def radius(self) -> float:
+        """With propellers as long as half an arm [m]."""
+        return 1.5 * math.hypot(*self.arm)
+
+    @property
     def inertia_matrix(self) -> np.ndarray:
         """[3, 3] [kg m²]."""
         xx, yy, zz, xy, xz, yz = (*self.inertia, 0.0, 0.0, 0.0)[:6]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from robot_rl.datasets.contract import Contract, Feature, Role
-from robot_rl.sim.drone import episode, variation
+from robot_rl.sim.drone import contact, episode, variation
 from robot_rl.sim.drone.batch import DroneBatch
+from robot_rl.sim.drone.contact import Contact
 from robot_rl.sim.drone.course import make_course
 from robot_rl.sim.drone.flight import SUBSTEP
 from robot_rl.sim.drone.reference import COLUMNS, reference
@@ -75,7 +76,9 @@ class DroneWorld:
         view = self.batch.view
         self._odometry, self._sensors, self._wind, self._command = map(view, ("odometry", "sensors", "wind", "command"))
         features = self._observation_features()
-        self._scene = DroneScene(self.course, self.vehicle.arm)
+        self._scene = DroneScene(self.course, self.vehicle)
+        touched = spec["contact"]
+        self._contacts = [] if touched is None else [Contact(self.course, self.vehicle, **touched) for _ in range(num)]
         self.cameras = {camera: (int(size[0]), int(size[1])) for camera, size in spec["cameras"].items()}
         pictures = {camera: self._scene.feature(camera, *size) for camera, size in self.cameras.items()}
         self.contract = Contract(
@@ -122,6 +125,9 @@ class DroneWorld:
             axis = np.append(generator.uniform(-spread["tilt"], spread["tilt"], 2), 0.0)
             quaternions[index] = [1.0, *(axis / 2)]
             parameters.append(variation.parameters(record, self.vehicle, self.period))
+            if self._contacts:
+                self._contacts[row].begin(self.gates[row], record.get("mass", 1.0))
+                parameters[-1]["floor"] = contact.NO_FLOOR
             infos.append({"seed": int(seed), "success": False, **({"randomization": record} if self.config else {})})
         joined = dict(zip(parameters[0], np.array([[*row.values()] for row in parameters], np.float32).T, strict=True))
         self.batch.begin(
@@ -136,7 +142,7 @@ class DroneWorld:
             self.last_action[row] = self.rest_action(row)
             self._keys[row] = np.random.SeedSequence([int(seed), 2]).generate_state(1, np.uint64)[0]
             self._drawn[row] = variation.link(self.records[row])
-            self._memory[row, episode.SEEN :] = odometry[row]
+            self._memory[row, episode.SEEN : episode.SEEN + episode.ODOMETRY] = odometry[row]
             episode.receive(row, self.rules, self._memory, self._drawn, self._keys, self._past, self._odometry)
         return infos
 
@@ -147,7 +153,10 @@ class DroneWorld:
         """
         rules, memory, drawn, keys = self.rules, self._memory, self._drawn, self._keys
         episode.send(actions, self._form, rules, memory, drawn, keys, self._sent, self._odometry, self._command)
-        self.batch.step()
+        if self._contacts:
+            contact.fly(self.batch, self._contacts, self._memory[:, episode.TOUCHED])
+        else:
+            self.batch.step()
         return self._judge()
 
     def place(self, odometry: np.ndarray) -> None:
@@ -189,10 +198,12 @@ class DroneWorld:
 
     def metrics(self, row: int) -> dict[str, Any]:
         """Of an episode so far: position RMSE [m] from the time on that the task counts, gates passed, lap time [s] and
-        least gate margin [m]."""
+        least gate margin [m]; of drones that touch things, how long they did [s]."""
         own = self._memory[row]
         error = math.sqrt(own[episode.SQUARE] / max(own[episode.COUNTED], 1.0))
         found: dict[str, Any] = {"position_rmse": error}
+        if self._contacts:
+            found["contact_time"] = float(own[episode.TOUCHED])
         if self.course is not None:
             passed, margin = int(own[episode.PASSED]), float(own[episode.MARGIN])
             found["gates_passed"] = passed
@@ -280,7 +291,7 @@ class DroneWorld:
         return np.array([
             self.period, SUBSTEP, self.horizon, goal.get("after", 0.0), goal.get("rmse", 0.0), goal.get("landed", 0.0),
             limits["distance"], limits["speed"], limits["rates"], sizes[0], sizes[1],
-            1.5 * math.hypot(*self.vehicle.arm), sizes[2], self.vehicle.floor, *low, *high, *self._ahead,
+            self.vehicle.radius, sizes[2], self.vehicle.floor, *low, *high, *self._ahead, float(not self._contacts),
         ])  # fmt: skip
 
     def _observation_features(self) -> dict[str, Feature]:

@@ -35,7 +35,7 @@ class Transmission:
         self.odometry[0] = odometry.T
         for drone in range(len(steps)):
             episode.receive(drone, self.rules, self.memory, self.drawn, self.keys, self.past, self.odometry)
-        return self.memory[:, episode.SEEN :].copy()
+        return self.memory[:, episode.SEEN : episode.SEEN + episode.ODOMETRY].copy()
 
 
 def link(record: dict, num: int = 1) -> Transmission:
