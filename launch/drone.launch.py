@@ -45,10 +45,13 @@ ARGUMENTS = {
     "output": ("runs/drone/bags", str, "folder for the black boxes"),
     "dataset": ("runs/drone/episodes.zarr", str, "store that closed episodes are imported into; empty: none"),
     "twin": ("false", bool, "simulate the vehicle"),
+    "cameras": ("", str, "of the twin, which see the task's scene: onboard:48x64 (height x width); empty: none"),
+    "release": ("v1.17", str, "of PX4, whose topics the twin has"),
     "real_time": ("true", bool, "of the twin; else simulated time goes as fast as all can follow"),
 }
 CHOICES = {
     "controller": ["", "px4_ctbr", "px4_attitude", "px4_velocity", "px4_position"],
+    "release": ["v1.16", "v1.17"],
     "mode": ["receding_horizon", "temporal_ensembling", "asynchronous", "real_time"],
 }
 
@@ -67,7 +70,8 @@ def generate_launch_description() -> LaunchDescription:
     wait = ParameterValue(IfElseSubstitution(lockstep, "1.5", "0.0"), value_type=float)
     twin = Node(
         package="robot_rl", executable="robot_rl_px4_twin", output="screen", emulate_tty=True,
-        parameters=[values("robot", "real_time")], condition=IfCondition(LaunchConfiguration("twin")),
+        parameters=[values("robot", "real_time", "task", "cameras", "release")],
+        condition=IfCondition(LaunchConfiguration("twin")),
     )  # fmt: skip
     supervisor = Node(
         package="robot_rl", executable="robot_rl_px4", output="screen", emulate_tty=True,

@@ -220,7 +220,7 @@ def _deploy(
     if isinstance(robot, VehicleFile):
         assert spec is not None
         file = folder / "deployment" / "robot.yaml"
-        file_for_task(str(plain["robot"]), spec, plain["first_seed"], twin).save(file)
+        file_for_task(str(plain["robot"]), spec, plain["first_seed"], twin, plain["episodes"]).save(file)
         nodes = flight_parameters(plain, folder, spec, file, horizon)
         kind, sets_scene, horizon = FlightDeployment, False, horizon + HAND_OVER
     else:

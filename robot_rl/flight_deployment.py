@@ -26,6 +26,9 @@ HOLDS = 3
 HOLD = 2.0
 """After which the way to the start is asked for again: a vehicle that is left alone lands [s]."""
 
+ROOM = 2.0
+"""Around the way that a task leads, where there is no room but the twin's [m]."""
+
 _HEARD = 0.5  # s; a status from before is no longer on its way
 _LANDS, _ARRIVES = 60.0, 120.0  # wall s
 
@@ -47,6 +50,8 @@ class FlightDeployment(Deployment):
             self._hold()
             self._fly_to_start()
         self.set_parameter("policy", "seed", seed)
+        if any(process.name == "px4_twin" for process in self._processes):
+            self.set_parameter("px4_twin", "seed", seed)
 
     def _hold(self) -> None:
         arrived = self._clock
@@ -61,13 +66,15 @@ class FlightDeployment(Deployment):
             raise DeployError(f"the vehicle did not get to the start of the task: {self.state} ({self._reason})")
 
 
-def file_for_task(robot: str, spec: Mapping[str, Any], seed: int, twin: bool) -> VehicleFile:
-    """The vehicle's file with the start of the task as its home; a twin simulates the vehicle of the training data.
+def file_for_task(robot: str, spec: Mapping[str, Any], seed: int, twin: bool, episodes: int = 1) -> VehicleFile:
+    """The vehicle's file with the start of the task as its home; a twin simulates the vehicle of the training data, in
+    a room that holds the task.
 
     Args:
         robot: name or path of the vehicle's file.
         spec: of the environment.
         seed: of the first flight.
+        episodes: number of flights.
 
     Raises:
         RobotFileError, SpecError: the task does not fit the vehicle.
@@ -75,9 +82,13 @@ def file_for_task(robot: str, spec: Mapping[str, Any], seed: int, twin: bool) ->
     from robot_rl.hardware.px4.vehicle_file import VehicleFile
     from robot_rl.sim.drone.world import DroneWorld
 
-    world = DroneWorld(spec, 1)
-    world.begin([0], [seed])
-    return VehicleFile.load(robot).for_task(world.table[0, 0, :3].tolist(), str(spec["robot"]) if twin else "")
+    world = DroneWorld(spec, episodes)
+    world.begin(range(episodes), range(seed, seed + episodes))
+    way = world.table[:, :, :3].reshape(-1, 3)
+    vehicle = VehicleFile.load(robot)
+    if twin:
+        vehicle = vehicle.with_room(way.min(0) - ROOM, way.max(0) + ROOM)
+    return vehicle.for_task(world.table[0, 0, :3].tolist(), str(spec["robot"]) if twin else "")
 
 
 def flight_parameters(
@@ -93,8 +104,10 @@ def flight_parameters(
     shared = {"robot": str(robot), "policy": policy, "use_sim_time": lockstep}
     nodes: dict[str, dict[str, Any]] = {}
     if plain["twin"]:
+        seen = ",".join(f"{name}:{height}x{width}" for name, (height, width) in spec["cameras"].items())
         nodes["px4_twin"] = {
-            "robot": str(robot), "seed": plain["first_seed"], "real_time": not lockstep, **(plain["impairments"] or {}),
+            "robot": str(robot), "seed": plain["first_seed"], "real_time": not lockstep, "task": spec["task"],
+            "cameras": seen, **(plain["impairments"] or {}),
         }  # fmt: skip
     nodes["px4"] = shared | {"wait_for_proposal": LOCKSTEP_WAIT if lockstep else 0.0}
     if plain["record"]:

@@ -6,6 +6,7 @@ proposals, `supervisor/status` (here with `phase`, `mode`, `armed` and `battery`
 `flight_supervisor`. It waits for the vehicle's topics, and takes the versions of messages from their names.
 
 - `odometry` (nav_msgs/Odometry, ENU and FLU): where PX4 says that the vehicle is, by our clock;
+- `imu` (sensor_msgs/Imu, FLU): its inertial sensors, where the contract has them;
 - `external_pose` (nav_msgs/Odometry, ENU and FLU), heard: motion capture or visual-inertial odometry, given to PX4 as
   `/fmu/in/vehicle_visual_odometry` for flight indoors.
 
@@ -30,8 +31,8 @@ from robot_rl.hardware.nodes.ticks import Ticks
 from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.flight_state import Odometry, Phase, mode_name
 from robot_rl.hardware.px4.flight_supervisor import FlightSupervisor
-from robot_rl.hardware.px4.px4_codec import TelemetryDecoder, encode_command, encode_odometry
-from robot_rl.hardware.px4.vehicle_file import ODOMETRY, VehicleFile
+from robot_rl.hardware.px4.px4_codec import TelemetryDecoder, decode_inertial, encode_command, encode_odometry
+from robot_rl.hardware.px4.vehicle_file import IMU, INERTIAL, ODOMETRY, VehicleFile
 from robot_rl.hardware.robot_file import RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
@@ -58,6 +59,7 @@ from robot_rl.sim.rotation import matrix_from_quaternion
 
 EXTERNAL_POSE = "external_pose"
 _ODOMETRY = "nav_msgs/msg/Odometry"
+_INERTIAL = "sensor_combined"
 SIMULATED_SILENCE = 120.0
 """As `Patience.silence` where simulated time waits for proposals: it runs on, and fast, while sources start [s]."""
 
@@ -143,6 +145,11 @@ class FlightNode(Reception):
         told = self.decoder.telemetry.odometry
         return None if told is None or not told.finite else encode_ros_odometry(told)
 
+    def inertial(self, message: Any) -> Any | None:
+        """A SensorCombined as sensor_msgs/Imu by our clock; None where it tells nothing, or that is not known."""
+        stamp = self.decoder.time.ours(int(message.timestamp))
+        return None if stamp is None else decode_inertial(message, stamp)
+
 
 def encode_ros_odometry(told: Odometry) -> Any:
     """nav_msgs/Odometry from `world` (ENU) to `body` (FLU)."""
@@ -177,7 +184,10 @@ class FlightBinding:
         self._transition = graph.publisher(TRANSITION, DIAGNOSTIC, HISTORY)
         self._diagnostics = graph.publisher("/diagnostics", DIAGNOSTICS)
         self._odometry = graph.publisher(ODOMETRY, _ODOMETRY, SENSOR)
+        inertial = INERTIAL.keys() & node.robot.contract.observation.keys()
+        self._imu = graph.publisher(IMU, "sensor_msgs/msg/Imu", SENSOR) if inertial else None
         self._missing = ["the vehicle has not been looked for yet"]
+        self._unheard = {base: name for base, name in px4_messages.OUTPUTS.items() if inertial or base != _INERTIAL}
         graph.subscribe(SOURCE, DIAGNOSTIC, lambda heard: node.hear(heard.message, graph.now()), HISTORY)
         graph.subscribe(PROPOSAL, JOINT_STATE, lambda heard: self._ticks.take(heard.message))
         graph.subscribe(STOP_REQUEST, BOOL, self._stop_request)
@@ -199,29 +209,44 @@ class FlightBinding:
             self._graph.log.log(30 if change.level else 20, "%s: %s", change.values[1].value, change.message)
 
     def _look(self) -> None:
-        """Look for the vehicle, and join its topics once they are all there."""
-        robot, graph = self._node.robot, self._graph
+        """Look for the vehicle, and join its topics once those that it needs are there.
+
+        PX4 offers an output when it says something on it for the first time. One without which a vehicle is complete
+        may come later, and is waited for where its version is a question.
+        """
+        robot, graph, joined = self._node.robot, self._graph, bool(self._inputs)
         needed = ["vehicle_attitude_setpoint"] if robot.contract.controller == "px4_attitude" else []
         found, missing = px4_messages.detect(graph.endpoints(), robot.namespace, needed)
-        versions = {**px4_messages.V1_17, **found}
-        self._missing = [f"no {base}" for base in missing]
         if missing:
+            self._missing = self._missing if joined else [f"no {base}" for base in missing]
             return
-        self._look_timer.cancel()
+        plain = {name for name, known in px4_messages.DEFINITIONS.items() if len(known) == 1}
+        new = {base: name for base, name in self._unheard.items() if name in plain | found.keys()}
+        versions = {**px4_messages.V1_17, **found}
         try:
-            px4_messages.register(versions, robot.px4_msgs)
+            px4_messages.register(versions, robot.px4_msgs, {*px4_messages.INPUTS.values(), *new.values()})
         except (px4_messages.Px4MessageError, messages.MessageError) as error:
+            self._look_timer.cancel()
             self._missing = [str(error)]
             graph.log.error("%s", error)
             return
         topics = px4_messages.table(versions, robot.namespace)
-        for base in px4_messages.INPUTS:
+        for base in () if joined else px4_messages.INPUTS:
             self._inputs[base] = graph.publisher(topics[base].name, topics[base].type, px4_messages.IN)
-        for base in px4_messages.OUTPUTS:
+        for base in new:
             graph.subscribe(topics[base].name, topics[base].type, partial(self._hear, base), px4_messages.OUT)
-        graph.log.info("found the vehicle: %s", ", ".join(topics[base].name for base in px4_messages.OUTPUTS))
+            del self._unheard[base]
+        if new:
+            graph.log.info("hears the vehicle: %s", ", ".join(topics[base].name for base in new))
+        self._missing = []
+        if not self._unheard:
+            self._look_timer.cancel()
 
     def _hear(self, base: str, received: Received) -> None:
+        if base == _INERTIAL:
+            if self._imu is not None and (imu := self._node.inertial(received.message)) is not None:
+                self._imu.publish(imu)
+            return
         self._node.hear_vehicle(base, received.message, received.received)
         if base == "vehicle_odometry" and (message := self._node.odometry()) is not None:
             self._odometry.publish(message)

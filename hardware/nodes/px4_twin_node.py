@@ -1,9 +1,11 @@
-"""The `px4_twin` node: a simulated vehicle with exactly the topics of PX4 v1.17 behind its uXRCE-DDS agent.
+"""The `px4_twin` node: a simulated vehicle with exactly the topics of PX4 behind its uXRCE-DDS agent.
 
-It publishes and hears what PX4 would under `/fmu/out` and `/fmu/in`, by the rules of `px4_twin`. Beside that, as only a
-simulation can, parameters that may be changed at any time make faults: `faults` (separated by commas), `battery` (part
-that remains), `jump` (of the estimate, northwards), `nav_state` (the pilot changes the mode); and `twin/status`
-(diagnostic_msgs/msg/DiagnosticArray, latched) says where the vehicle really is.
+It publishes and hears what PX4 of a `release` would under `/fmu/out` and `/fmu/in`, by the rules of `px4_twin`. With
+`task` and `cameras` (`onboard:48x64`, height x width) it publishes where the vehicle's file says what the cameras on
+board see: the task's scene of the parameter `seed`. Beside that, as only a simulation can, parameters that may be
+changed at any time make faults: `faults` (separated by commas), `battery` (part that remains), `jump` (of the estimate,
+northwards), `nav_state` (the pilot changes the mode); and `twin/status` (diagnostic_msgs/msg/DiagnosticArray, latched)
+says where the vehicle really is.
 
 With `real_time:=false` it publishes /clock, which is PX4's clock then, too, and goes in lockstep with the Supervisor
 (see `twin.lockstep`); all others then run with `use_sim_time:=true`.
@@ -13,20 +15,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.px4_twin import BOOT, RETURN, STEP, Px4Twin
+from robot_rl.hardware.px4.twin_cameras import INFO, TwinCameras
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFileError
 from robot_rl.hardware.ros2 import messages
-from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
-from robot_rl.hardware.ros2.qos import LATCHED, Qos
+from robot_rl.hardware.ros2.graph import Graph, Parameter, Received, open_graph
+from robot_rl.hardware.ros2.qos import LATCHED, RELIABLE, Qos
 from robot_rl.hardware.safety.supervisor_messages import DIAGNOSTICS, STATUS, diagnostic, diagnostics, pairs
 from robot_rl.hardware.twin.lockstep import Lockstep
+from robot_rl.hardware.twin.topics import camera_sizes
 from robot_rl.sim.drone.vehicle_model import load_vehicle
 from robot_rl.sim.spec import SpecError
 
@@ -45,11 +49,24 @@ TWIN_STATUS = "twin/status"
 
 
 class Px4TwinNode:
-    """Binds a twin to a graph."""
+    """Binds a twin to a graph.
 
-    def __init__(self, graph: Graph, twin: Px4Twin, robot: VehicleFile, real_time: bool) -> None:
-        self._graph, self._twin = graph, twin
-        topics = px4_messages.table(prefix=robot.namespace)
+    Args:
+        versions: of the messages, by message.
+        seed: of what the cameras see.
+    """
+
+    def __init__(
+        self, graph: Graph, twin: Px4Twin, robot: VehicleFile, real_time: bool, versions: Mapping[str, int],
+        cameras: TwinCameras | None, seed: Parameter,
+    ) -> None:  # fmt: skip
+        self._graph, self._twin, self._cameras, self._seed = graph, twin, cameras, seed
+        self._pictures = {}
+        for stream in cameras.streams.values() if cameras else ():
+            self._pictures[stream.topic] = graph.publisher(stream.topic, stream.type, stream.qos)
+            if stream.camera_info:
+                self._pictures[stream.camera_info] = graph.publisher(stream.camera_info, INFO, RELIABLE)
+        topics = px4_messages.table(versions, robot.namespace)
         self._outputs = {
             base: graph.publisher(topics[base].name, topics[base].type, WRITES) for base in px4_messages.OUTPUTS
         }
@@ -82,6 +99,16 @@ class Px4TwinNode:
     def _publish(self) -> None:
         for base, message in self._twin.advance():
             self._outputs[base].publish(message)
+        if self._cameras is not None:
+            self._look(self._cameras)
+
+    def _look(self, cameras: TwinCameras) -> None:
+        cameras.set_scene(int(self._seed.value))
+        now = self._graph.now() if self._lockstep is None else self._rounds * STEP
+        for stream, picture, info in cameras.look(self._twin.true, now):
+            self._pictures[stream.topic].publish(picture)
+            if info is not None:
+                self._pictures[stream.camera_info].publish(info)
 
     def _keep_up(self) -> None:
         due = time.monotonic() - self._began
@@ -146,19 +173,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
     with open_graph("px4_twin", sys.argv[1:] if argv is None else argv) as graph:
         name = _setting(graph, "robot", "px4", "name of a vehicle, or path of its file")
-        seed = _setting(graph, "seed", 0, "of the vehicle's noise")
+        seed = graph.parameter("seed", 0, "of the vehicle's noise, and of the scene that its cameras see")
+        task = _setting(graph, "task", "", "whose scene the cameras see: drone/corridor, ...")
+        cameras = _setting(graph, "cameras", "", "that see it, as onboard:48x64 (height x width); empty: none")
+        release = _setting(graph, "release", "v1.17", f"of PX4: {', '.join(px4_messages.RELEASES)}")
         real_time = _setting(graph, "real_time", True, "else /clock is published, and time goes in lockstep")
         try:
             robot = VehicleFile.load(name)
-            twin = Px4Twin(load_vehicle(robot.vehicle), int(seed), boot=BOOT if real_time else CLOCK_START)
-            px4_messages.register()
-        except (RobotFileError, SpecError, messages.MessageError) as error:
+            twin = Px4Twin(load_vehicle(robot.vehicle), int(seed.value), boot=BOOT if real_time else CLOCK_START)
+            versions = px4_messages.release(release)
+            px4_messages.register(versions)
+            eyes = TwinCameras(robot, task, camera_sizes(cameras), int(seed.value)) if cameras else None
+        except (RobotFileError, SpecError, px4_messages.Px4MessageError, messages.MessageError) as error:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)
             return 1
         twin.warm_up()
-        Px4TwinNode(graph, twin, robot, bool(real_time))
-        graph.log.info("simulates %s under PX4 v1.17", robot.vehicle)
+        Px4TwinNode(graph, twin, robot, bool(real_time), versions, eyes, seed)
+        graph.log.info("simulates %s under PX4 %s", robot.vehicle, release)
         with startup_spared():
             graph.spin()
     return 0

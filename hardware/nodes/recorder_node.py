@@ -1,8 +1,8 @@
 """The `recorder` node: the black box of every run, and its episodes.
 
 From its start to its end it records all streams of the robot's file, the Supervisor's status, transitions, proposals
-and sources, the robot's commands (of a vehicle all topics of PX4 v1.17), what the policy observed, /clock and
-/diagnostics into a rosbag2 MCAP. Services `recorder/start`, `stop`, `success`, `failure` and `discard`
+and sources, the robot's commands (of a vehicle all topics of PX4 that its Supervisor knows), what the policy observed,
+/clock and /diagnostics into a rosbag2 MCAP. Services `recorder/start`, `stop`, `success`, `failure` and `discard`
 (std_srvs/srv/Trigger), or the same words on `recorder/command` (std_msgs/msg/String), with facts:
 `start task=lift seed=7`, mark episodes in it; each closed one is imported into the dataset at once. A word after the
 episode was closed is about the last one.
@@ -96,11 +96,12 @@ class RecorderNode:
     Args:
         graph: of this process.
         robot: whose streams and commands are recorded.
-        further: names of other topics to record, as soon as somebody publishes them.
+        further: names of other topics to record, as soon as somebody publishes or hears them.
     """
 
     def __init__(self, graph: Graph, robot: RobotFile | VehicleFile, further: Sequence[str] = ()) -> None:
         self._graph, self._further = graph, set(further)
+        self._vehicle, self._registered = robot if isinstance(robot, VehicleFile) else None, set[str]()
         self._wanted = recorded_topics(robot)
         self._subscriptions: dict[str, tuple[Subscription, Qos]] = {}
         self._recording: Recording | None = None
@@ -219,6 +220,8 @@ class RecorderNode:
     def _look(self) -> None:
         """Follow the publishers that are there by now, and say how it goes."""
         offered: dict[str, list[Endpoint]] = {}
+        if self._vehicle is not None:
+            self._find(self._vehicle)
         for endpoint in self._graph.endpoints():
             if endpoint.is_publisher:
                 offered.setdefault(endpoint.topic, []).append(endpoint)
@@ -234,6 +237,17 @@ class RecorderNode:
                 subscription.close()
                 self._subscribe(topic, better)
         self._report()
+
+    def _find(self, vehicle: VehicleFile) -> None:
+        """Add the topics that PX4 offers by now, in their versions."""
+        versions, _ = px4_messages.detect(self._graph.endpoints(), vehicle.namespace)
+        topics = px4_messages.table(versions, vehicle.namespace)
+        try:
+            px4_messages.register(versions, vehicle.px4_msgs, versions.keys() - self._registered)
+        except (px4_messages.Px4MessageError, messages.MessageError) as error:
+            self._graph.log.warning("%s", error)
+        self._registered |= versions.keys()
+        self._further |= {topic.name for topic in topics.values() if topic.type.rpartition("/")[2] in versions}
 
     def _report(self) -> None:
         recording = self._recording
@@ -276,9 +290,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         further = _setting(graph, "topics", [""], "absolute names of further topics to record")
         try:
             robot = robot_for(name, policy or None)
-            if isinstance(robot, VehicleFile):
-                px4_messages.register()
-                further = [*further, *(topic.name for topic in px4_messages.table(prefix=robot.namespace).values())]
             node = RecorderNode(graph, robot, [topic for topic in further if topic])
             _recover(graph, output)
             notes = {

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from robot_rl.datasets import Contract, ContractError, EpisodeStore, StoreError
 from robot_rl.hardware.alignment import Alignment, StaleError
-from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
+from robot_rl.hardware.px4.vehicle_file import OBSERVED, VehicleFile, load_robot
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
 from robot_rl.hardware.ros2.messages import MessageError
@@ -173,8 +173,9 @@ def for_actions(robot: RobotFile | VehicleFile, recorded: Contract) -> RobotFile
         ContractError, RobotFileError: the robot does not execute such actions.
     """
     if isinstance(robot, VehicleFile):
-        vehicle = robot.with_controller(recorded.controller)
-        return vehicle.for_policy(replace(recorded, observation=vehicle.contract.observation))
+        known = robot.with_controller(recorded.controller).contract
+        known = known.select([name for name in known.observation if name in OBSERVED])
+        return robot.for_policy(replace(recorded, observation=known.observation))
     observed = {name: feature for name, feature in robot.contract.observation.items() if name in recorded.action}
     return robot.for_policy(replace(recorded, observation=observed))
 

@@ -1,26 +1,28 @@
 """A drone's task, flown outside of the simulator: what a policy observes of it, and how it goes.
 
-The simulator's own world of the task follows the vehicle: odometry goes in, and what comes out (reference, gates, the
-last action, success) is computed as in training. The task stands still at its beginning until an action is followed:
-before that PX4 may need half a second to change what it controls.
+The simulator's own world of the task follows the vehicle: odometry goes in, and what comes out (reference, gates, goal,
+the last action, success) is computed as in training. Inertial sensors and pictures are the vehicle's own. The task
+stands still at its beginning until an action is followed: before that PX4 may need half a second to change what it
+controls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from robot_rl.datasets import Contract, ContractError, satisfies
 from robot_rl.hardware.alignment import Alignment, Health, Row
-from robot_rl.hardware.px4.vehicle_file import OBSERVED, VehicleFile
+from robot_rl.hardware.px4.vehicle_file import INERTIAL, OBSERVED, VehicleFile
 from robot_rl.hardware.robot_file import RobotFileError, Stream
 from robot_rl.sim.drone.world import DroneWorld
 from robot_rl.sim.spec import resolve
 
-OFFERED = (*OBSERVED, "reference", "next_gate", "gate_after", "poles", "last_action")
-"""What a policy may observe in flight, beside what only the simulator has."""
+OFFERED = (*OBSERVED, *INERTIAL, "reference", "next_gate", "gate_after", "poles", "goal", "last_action")
+"""What a policy may observe in flight, beside the cameras of the vehicle's file."""
 
 CONTROLLER = "px4_"
 """Before the simulator's name of a controller."""
@@ -39,6 +41,7 @@ def environment(robot: VehicleFile, contract: Contract, task: str, horizon: int 
     return resolve({
         "task": task, "robot": robot.vehicle, "controller": contract.controller.removeprefix(CONTROLLER),
         "rate_hz": round(contract.rate_hz), "horizon": horizon or None, "randomization": "none",
+        "cameras": {name: list(feature.shape[:2]) for name, feature in contract.cameras.items()},
     })  # fmt: skip
 
 
@@ -58,16 +61,21 @@ class FlightTask:
     """
 
     def __init__(self, robot: VehicleFile, contract: Contract, task: str, horizon: int = 0) -> None:
-        if odd := [name for name in contract.observation if name not in OFFERED]:
+        offered = (*OFFERED, *robot.cameras)
+        if odd := [name for name in contract.observation if name not in offered]:
             raise ContractError(
                 f"contract {contract.name!r}: no {', '.join(odd)} is heard from a vehicle;",
-                [f"train with policy.observation=[...] of {', '.join(OFFERED)}"],
+                [f"train with policy.observation=[...] of {', '.join(offered)}"],
             )
         if missing := [name for name in OBSERVED if name not in robot.streams]:
             raise RobotFileError(robot.name, [f"contract: a task needs {', '.join(missing)}, too"])
         self._world = DroneWorld(environment(robot, contract, task, horizon), 1)
         satisfies(contract, self._world.contract)
-        self._alignment, self._names = Alignment(robot), list(contract.observation)
+        heard = {**robot.contract.select(OBSERVED).observation, **contract.observation}
+        self._alignment, self._names = (
+            Alignment(robot.for_policy(replace(contract, observation=heard))),
+            list(contract.observation),
+        )
         self._time, self._action = 0.0, np.zeros(contract.action_dim, np.float32)
         self._under_way = False
         self.result: dict[str, Any] | None = None
@@ -109,8 +117,10 @@ class FlightTask:
         else:
             self._world.place(odometry)
         self._time = time
-        seen, newest = self._world.observe(np.ones(1, bool)), max(stamps.values())
-        return Row({name: seen[name][0] for name in self._names}, {n: stamps.get(n, newest) for n in self._names})
+        seen = self._world.look()[0]
+        own = {name: told[name] for name in told if name not in OBSERVED}
+        values = {name: own[name] if name in own else seen[self._world.parts[name]] for name in self._names}
+        return Row(values, {name: stamps.get(name, stamps["position"]) for name in self._names})
 
     def act(self, action: np.ndarray, followed: bool) -> None:
         """The policy acts on the last row.

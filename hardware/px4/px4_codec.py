@@ -22,6 +22,8 @@ from robot_rl.hardware.ros2 import messages
 from robot_rl.sim.rotation import matrix_from_quaternion
 
 ARMED = 2
+NO_ACCELERATION = 2**31 - 1
+"""RELATIVE_TIMESTAMP_INVALID of SensorCombined."""
 NED, BODY_FRD = 1, 3
 """Of pose_frame and velocity_frame."""
 
@@ -90,6 +92,23 @@ def decode_odometry(message: Any, stamp: float) -> Odometry | None:
     return Odometry(
         stamp, swap_world(np.asarray(message.position, float)), velocity, quaternion,
         swap_body(np.asarray(message.angular_velocity, float)),
+    )  # fmt: skip
+
+
+def decode_inertial(message: Any, stamp: float) -> Any | None:
+    """SensorCombined in FLU as a sensor_msgs/Imu without an orientation; None where the accelerometer tells nothing."""
+    if message.accelerometer_timestamp_relative == NO_ACCELERATION:
+        return None
+    unknown = np.zeros(9)
+    unknown[0] = -1.0
+    linear, angular = (
+        messages.make("geometry_msgs/msg/Vector3", **dict(zip("xyz", swap_body(np.asarray(told, float)), strict=True)))
+        for told in (message.accelerometer_m_s2, message.gyro_rad)
+    )
+    return messages.make(
+        "sensor_msgs/msg/Imu",
+        header=messages.make("std_msgs/msg/Header", stamp=messages.stamp(stamp), frame_id="body"),
+        orientation_covariance=unknown, angular_velocity=angular, linear_acceleration=linear,
     )  # fmt: skip
 
 

@@ -75,7 +75,9 @@ DEFINITIONS: Mapping[str, Mapping[int, str]] = {
         0: "uint64 timestamp; float32 roll; float32 pitch; float32 yaw; float32[3] thrust_body; bool reset_integral"
     },
     "VehicleAttitudeSetpoint": {
-        1: "uint64 timestamp; float32 yaw_sp_move_rate; float32[4] q_d; float32[3] thrust_body"
+        0: "uint64 timestamp; float32 yaw_sp_move_rate; float32[4] q_d; float32[3] thrust_body; bool reset_integral; "
+        "bool fw_control_yaw_wheel",
+        1: "uint64 timestamp; float32 yaw_sp_move_rate; float32[4] q_d; float32[3] thrust_body",
     },
     "VehicleCommand": {
         0: "uint64 timestamp; float32 param1; float32 param2; float32 param3; float32 param4; float64 param5; "
@@ -90,6 +92,11 @@ DEFINITIONS: Mapping[str, Mapping[int, str]] = {
         0: "uint64 timestamp; uint64 timestamp_sample; uint8 pose_frame; float32[3] position; float32[4] q; "
         "uint8 velocity_frame; float32[3] velocity; float32[3] angular_velocity; float32[3] position_variance; "
         "float32[3] orientation_variance; float32[3] velocity_variance; uint8 reset_counter; int8 quality"
+    },
+    "SensorCombined": {
+        0: "uint64 timestamp; float32[3] gyro_rad; uint32 gyro_integral_dt; int32 accelerometer_timestamp_relative; "
+        "float32[3] accelerometer_m_s2; uint32 accelerometer_integral_dt; uint8 accelerometer_clipping; "
+        "uint8 gyro_clipping; uint8 accel_calibration_count; uint8 gyro_calibration_count"
     },
     "VehicleStatus": {
         0: _STATUS_FIRST + "bool avoidance_system_required; bool avoidance_system_valid; " + _STATUS_LAST,
@@ -114,10 +121,10 @@ DEFINITIONS: Mapping[str, Mapping[int, str]] = {
 }
 """Fields by message and version."""
 
-V1_17: Mapping[str, int] = {
-    "VehicleStatus": 1, "VehicleLocalPosition": 1, "BatteryStatus": 1, "VehicleAttitudeSetpoint": 1,
-}  # fmt: skip
-"""Versions of PX4 v1.17 that are not 0; v1.16 may have others, which its topics' names say."""
+V1_16: Mapping[str, int] = {"VehicleStatus": 1, "VehicleAttitudeSetpoint": 1}
+V1_17: Mapping[str, int] = {**V1_16, "VehicleLocalPosition": 1, "BatteryStatus": 1}
+RELEASES = {"v1.16": V1_16, "v1.17": V1_17}
+"""Versions that are not 0, by release of PX4. What counts is what the topics' names say, see `detect`."""
 
 INPUTS = {
     "offboard_control_mode": "OffboardControlMode", "trajectory_setpoint": "TrajectorySetpoint",
@@ -130,11 +137,12 @@ OUTPUTS = {
     "vehicle_odometry": "VehicleOdometry", "vehicle_status": "VehicleStatus",
     "vehicle_local_position": "VehicleLocalPosition", "vehicle_control_mode": "VehicleControlMode",
     "vehicle_command_ack": "VehicleCommandAck", "battery_status": "BatteryStatus",
+    "sensor_combined": "SensorCombined",
 }  # fmt: skip
 """Topics under /fmu/out likewise."""
 
 OPTIONAL = frozenset({
-    "battery_status", "vehicle_command_ack", "vehicle_visual_odometry", "vehicle_attitude_setpoint",
+    "battery_status", "vehicle_command_ack", "vehicle_visual_odometry", "vehicle_attitude_setpoint", "sensor_combined",
 })  # fmt: skip
 """Topics without which a vehicle is complete, unless somebody needs them."""
 
@@ -153,21 +161,32 @@ class Topic(NamedTuple):
     version: int
 
 
+def release(name: str) -> Mapping[str, int]:
+    """Versions of the messages of a release. Raises Px4MessageError where it is not known."""
+    if name not in RELEASES:
+        raise Px4MessageError(f"release: expected one of {', '.join(RELEASES)}, got {name!r}")
+    return RELEASES[name]
+
+
 def topic_name(base: str, version: int) -> str:
     """`base` as PX4 calls it for a version of its message."""
     return base if version == 0 else f"{base}_v{version}"
 
 
-def register(versions: Mapping[str, int] = V1_17, checkout: str | Path = "") -> None:
+def register(
+    versions: Mapping[str, int] = V1_17, checkout: str | Path = "", names: Iterable[str] = DEFINITIONS
+) -> None:
     """Make PX4's messages known to this process, each in one version (0 where it is not given).
 
     Args:
         checkout: folder of px4_msgs, whose `msg/*.msg` are used instead; its own versions have to be the ones given.
+        names: of the messages.
 
     Raises:
         Px4MessageError: a version has no definition here, or the checkout lacks a message.
     """
-    for name, known in DEFINITIONS.items():
+    for name in names:
+        known = DEFINITIONS[name]
         version = versions.get(name, 0)
         if checkout:
             text, own = _read(Path(checkout), name)

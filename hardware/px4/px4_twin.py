@@ -23,6 +23,7 @@ from robot_rl.hardware.px4.frames import swap_attitude, swap_body, swap_heading,
 from robot_rl.hardware.px4.px4_codec import ARMED, encode_odometry
 from robot_rl.hardware.ros2 import messages
 from robot_rl.sim.drone.batch import LEVELS, DroneBatch
+from robot_rl.sim.drone.flight import GRAVITY
 from robot_rl.sim.drone.vehicle_model import Vehicle
 
 STEP = 0.01
@@ -58,8 +59,17 @@ class Px4Twin:
         offset: of the position that it says, from the true one [3] m.
     """
 
-    FAULTS = ("no_odometry", "invalid", "refuse_arming", "checks_fail", "no_acks", "ignore_commands", "failsafe")
-    """`failsafe` is begun by whoever sets it, by `switch`."""
+    FAULTS = (
+        "no_odometry",
+        "stale_odometry",
+        "invalid",
+        "refuse_arming",
+        "checks_fail",
+        "no_acks",
+        "ignore_commands",
+        "failsafe",
+    )
+    """`stale_odometry` says the last sample again; `failsafe` is begun by whoever sets it, by `switch`."""
 
     def __init__(
         self, vehicle: Vehicle, seed: int = 0, parameters: Mapping[str, Any] | None = None, boot: float = BOOT
@@ -77,6 +87,7 @@ class Px4Twin:
         self._rates = np.array([0.0, 0.0, 0.0, 0.0])
         self._attitude = np.array([0.0, 1.0, 0.0, 0.0, 0.0])
         self._trajectory: Any = None
+        self._odometry: Any = None
         self._armed_at, self._touched = -math.inf, math.inf
         self._hold = self._here()
         self._out: list[tuple[str, Any]] = []
@@ -266,10 +277,24 @@ class Px4Twin:
             self._controls = self._wanted if self.nav_state == OFFBOARD else None
         true = self.true
         told = true._replace(position=true.position + self.offset)
+        if "stale_odometry" not in self.faults:
+            self._odometry = encode_odometry(told, self._stamp, 1e-3)
         if "no_odometry" not in self.faults:
-            self._out.append(("vehicle_odometry", encode_odometry(told, self._stamp, 1e-3)))
+            self._out.append(("vehicle_odometry", self._odometry))
+        self._out.append(("sensor_combined", self._sensor_combined()))
         for base in sorted(due):
             self._out.append((base, getattr(self, f"_{base}")(told)))
+
+    def _sensor_combined(self) -> Any:
+        """While the motors stand still the flight core knows no forces: the ground carries the vehicle."""
+        flies = self.armed and self.time - self._armed_at > SPOOL_UP
+        felt = self._batch.read("accelerometer")[0] if flies else np.array([0.0, 0.0, GRAVITY])
+        turned = self._batch.read("gyro")[0] if flies else np.zeros(3)
+        return messages.make(
+            "px4_msgs/msg/SensorCombined", timestamp=self._stamp, gyro_rad=swap_body(turned),
+            accelerometer_m_s2=swap_body(felt), gyro_integral_dt=round(1e6 * STEP),
+            accelerometer_integral_dt=round(1e6 * STEP),
+        )  # fmt: skip
 
     def _vehicle_status(self, _: Odometry) -> Any:
         return messages.make(

@@ -50,6 +50,10 @@ class TimeSync:
         self.offset = 0.0 if self._shared else min(self._last, self._present)
         return stamp + self.offset
 
+    def ours(self, microseconds: int) -> float | None:
+        """A time of PX4's [us] by our clock [s]; None while nothing is known."""
+        return None if self.offset is None else microseconds / 1e6 + self.offset
+
     def vehicle_time(self, now: float) -> int:
         """Our clock [s] in PX4's microseconds; 0 while nothing is known."""
         return 0 if self.offset is None else max(0, round((now - self.offset) * 1e6))

@@ -1,24 +1,26 @@
 """A PX4 vehicle described once in YAML: contract, topics' namespace and how it is flown.
 
 Policies, recorders and importers see it as they see an arm: `streams` of observations, here those of the Supervisor's
-`odometry`. Only the Supervisor speaks with PX4 itself.
+`odometry` and `imu`, and of the cameras on board. Only the Supervisor speaks with PX4 itself.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from robot_rl.datasets import Contract, ContractError
+from robot_rl.datasets.contract import Feature
 from robot_rl.hardware.px4.flight_state import FlightPlan
 from robot_rl.hardware.px4.flight_supervisor import CONTROLLERS
 from robot_rl.hardware.robot_file import FOLDER, CommandTopic, RobotFile, RobotFileError, Stream
-from robot_rl.hardware.ros2.qos import SENSOR
+from robot_rl.hardware.ros2.qos import SENSOR, Qos
 from robot_rl.sim.drone.vehicle_model import load_vehicle
 
 if TYPE_CHECKING:
@@ -31,8 +33,16 @@ ODOMETRY = "odometry"
 OBSERVED = {"position": "position", "velocity": "linear", "attitude": "orientation", "body_rates": "angular"}
 """What a vehicle's odometry gives, and the fields that hold it."""
 
+IMU = "imu"
+"""Topic of the Supervisor: PX4's inertial sensors in FLU, by the clock of the nodes."""
+
+INERTIAL = {"accelerometer": "linear_acceleration", "gyro": "angular_velocity"}
+"""What they give, and the fields that hold it."""
+
+_PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_ANY = Feature("picture", (1, 1, 3), "uint8", kind="image")  # the contract says what a picture becomes
 _NEEDED = ("name", "contract", "flight")
-_OPTIONAL = ("kind", "description", "namespace", "vehicle", "px4_msgs")
+_OPTIONAL = ("kind", "description", "namespace", "vehicle", "px4_msgs", "cameras")
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class VehicleFile:
         namespace: before `/fmu/...`.
         vehicle: that the twin simulates, see `robot_rl.sim.drone.vehicle_model`.
         px4_msgs: folder of a px4_msgs checkout, for a release of PX4 that is not known here; empty: none.
+        cameras: on board, by the feature that a policy or a recording sees.
     """
 
     name: str
@@ -53,17 +64,19 @@ class VehicleFile:
     namespace: str = ""
     vehicle: str = "px4_sih"
     px4_msgs: str = ""
+    cameras: Mapping[str, Stream] = field(default_factory=dict)
 
     @property
     def streams(self) -> dict[str, Stream]:
         """Of the observations that are heard; a policy may see others, which `FlightTask` computes."""
-        return {
-            name: Stream(
-                feature, ODOMETRY, "nav_msgs/msg/Odometry", OBSERVED[name], qos=SENSOR,
-                max_age=self.plan.watchdog.observation,
-            )
-            for name, feature in self.contract.observation.items() if name in OBSERVED
-        }  # fmt: skip
+        oldest = self.plan.watchdog.observation
+        told = {
+            **{name: Stream(_ANY, ODOMETRY, "nav_msgs/msg/Odometry", key) for name, key in OBSERVED.items()},
+            **{name: Stream(_ANY, IMU, "sensor_msgs/msg/Imu", key) for name, key in INERTIAL.items()},
+        }
+        heard = {name: replace(stream, qos=SENSOR, max_age=oldest) for name, stream in told.items()} | {**self.cameras}
+        features = self.contract.observation
+        return {name: replace(heard[name], feature=feature) for name, feature in features.items() if name in heard}
 
     @property
     def computed(self) -> dict[str, str]:
@@ -102,12 +115,14 @@ class VehicleFile:
         try:
             plan = FlightPlan.from_mapping(plain["flight"])
             contract = Contract.from_dict(plain["contract"])
+            cameras = {name: _camera(name, values) for name, values in (plain.get("cameras") or {}).items()}
         except (ContractError, ValueError) as error:
             raise RobotFileError(str(path), str(error).splitlines()) from error
-        if odd := sorted(set(contract.observation) - set(OBSERVED)):
-            raise RobotFileError(str(path), [f"contract: odometry gives {', '.join(OBSERVED)}; got {', '.join(odd)}"])
+        known = (*OBSERVED, *INERTIAL, *cameras)
+        if odd := sorted(set(contract.observation) - set(known)):
+            raise RobotFileError(str(path), [f"contract: a vehicle tells {', '.join(known)}; got {', '.join(odd)}"])
         values = {key: str(plain[key]) for key in ("namespace", "vehicle", "px4_msgs") if plain.get(key)}
-        return cls(str(plain["name"]), contract, plan, **values)
+        return cls(str(plain["name"]), contract, plan, cameras=cameras, **values)
 
     def with_controller(self, controller: str) -> VehicleFile:
         """The same vehicle, commanded at another level, one of `CONTROLLERS`.
@@ -130,6 +145,17 @@ class VehicleFile:
     def for_policy(self, contract: Contract) -> VehicleFile:
         """The same vehicle under the contract of a policy, whose observations may hold more than odometry gives."""
         return replace(self, contract=contract)
+
+    def with_room(self, lower: np.ndarray, upper: np.ndarray) -> VehicleFile:
+        """The same vehicle within a fence that holds a box [3] m, too."""
+        limits, (low, high) = self.plan.limits, self.plan.limits.fence
+        (left, back, _), (right, front, top) = lower.tolist(), upper.tolist()
+        fence = (
+            (min(low[0], left), min(low[1], back), low[2]),
+            (max(high[0], right), max(high[1], front), max(high[2], top)),
+        )
+        altitude = max(limits.altitude, top)
+        return replace(self, plan=replace(self.plan, limits=replace(limits, fence=fence, altitude=altitude)))
 
     def for_task(self, home: Sequence[float], vehicle: str = "") -> VehicleFile:
         """The same vehicle, which waits where a task begins.
@@ -158,9 +184,30 @@ class VehicleFile:
         plain = {
             "name": self.name, "kind": KIND, "namespace": self.namespace, "vehicle": self.vehicle,
             "px4_msgs": self.px4_msgs, "contract": self.contract.to_dict(), "flight": asdict(self.plan),
+            "cameras": {name: _plain(stream) for name, stream in self.cameras.items()},
         }  # fmt: skip
         lists = json.loads(json.dumps(plain))  # YAML would mark tuples
         path.write_text(yaml.safe_dump(lists, sort_keys=False))
+
+
+def _camera(name: str, plain: Mapping[str, Any]) -> Stream:
+    """Where a camera's pictures come from. Raises ValueError where that is not said."""
+    values = {"type": _PICTURES[0], **plain}
+    if "qos" in values:
+        values["qos"] = Qos(**values["qos"])
+    try:
+        stream = Stream(_ANY, **{"qos": SENSOR, **values})
+    except TypeError as error:
+        raise ValueError(f"cameras.{name}: {error}") from error
+    if stream.type not in _PICTURES or not stream.max_age > 0:
+        raise ValueError(f"cameras.{name}: expected a type of {', '.join(_PICTURES)} and max_age > 0, got {stream}")
+    return stream
+
+
+def _plain(stream: Stream) -> dict[str, Any]:
+    """What `_camera` reads."""
+    keys = ("topic", "type", "camera_info", "frame_id", "clock", "max_age", "latency", "rate_hz")
+    return {key: getattr(stream, key) for key in keys} | {"qos": asdict(stream.qos)}
 
 
 def load_robot(source: str | Path) -> RobotFile | VehicleFile:

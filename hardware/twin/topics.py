@@ -218,6 +218,18 @@ def simulated(robot: RobotFile, offer: Contract) -> RobotFile:
     return replace(found, streams=streams)
 
 
+def camera_sizes(cameras: str) -> dict[str, tuple[int, int]]:
+    """Height and width by camera, of `agentview:84x84,robot0_eye_in_hand:84x84`. Raises SpecError for anything else."""
+    sizes = {}
+    for camera in filter(None, cameras.split(",")):
+        name, _, size = camera.strip().partition(":")
+        height, _, width = size.partition("x")
+        if not (height.isdigit() and width.isdigit()):
+            raise SpecError(f"cameras: expected name:HEIGHTxWIDTH, separated by commas; got {camera!r}")
+        sizes[name] = int(height), int(width)
+    return sizes
+
+
 def make_twin(robot: RobotFile, task: str, cameras: str, seed: int, randomization: str = "none") -> Twin:
     """The twin of a robot in a task.
 
@@ -231,13 +243,7 @@ def make_twin(robot: RobotFile, task: str, cameras: str, seed: int, randomizatio
     """
     if robot.model is None or not robot.model.sim:
         raise SpecError(f"robot {robot.name!r} has no simulation: its file names none under model.sim")
-    sizes = {}
-    for camera in filter(None, cameras.split(",")):
-        name, _, size = camera.strip().partition(":")
-        height, _, width = size.partition("x")
-        if not (height.isdigit() and width.isdigit()):
-            raise SpecError(f"cameras: expected name:HEIGHTxWIDTH, separated by commas; got {camera!r}")
-        sizes[name] = [int(height), int(width)]
+    sizes = {name: list(size) for name, size in camera_sizes(cameras).items()}
     arms = load("task", task)["robots"]
     if arms != 1:
         raise SpecError(f"task {task!r} has {arms} arms, a robot's file describes one")

@@ -134,10 +134,12 @@ def test_drone_starts_what_deploy_starts_for_a_vehicle(real_time: bool) -> None:
         "record": True, "mode": "receding_horizon", "execute": 4, "guidance": None, "delay": 0, "device": "cuda",
         "threads": 2,
     }  # fmt: skip
-    expected = flight_parameters(plain, Path("runs/drone"), {"task": "drone/figure8"}, Path("vehicle.yaml"), 500)
+    spec = {"task": "drone/corridor", "cameras": {"onboard": [48, 64]}}
+    expected = flight_parameters(plain, Path("runs/drone"), spec, Path("vehicle.yaml"), 500)
     nodes = started(
-        "drone", "robot:=vehicle.yaml", "policy:=runs/figure8", "task:=drone/figure8", "horizon:=500", "execute:=4",
-        "device:=cuda", "threads:=2", "twin:=true", "record:=true", f"real_time:={str(real_time).lower()}",
+        "drone", "robot:=vehicle.yaml", "policy:=runs/figure8", "task:=drone/corridor", "horizon:=500", "execute:=4",
+        "cameras:=onboard:48x64", "device:=cuda", "threads:=2", "twin:=true", "record:=true",
+        f"real_time:={str(real_time).lower()}",
     )  # fmt: skip
     assert list(nodes) == list(expected)
     for name, parameters in expected.items():

@@ -6,44 +6,71 @@ import pytest
 from robot_rl.datasets import ContractError
 from robot_rl.hardware.alignment import StaleError
 from robot_rl.hardware.nodes.px4_node import encode_ros_odometry
+from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.flight_state import Odometry
 from robot_rl.hardware.px4.flight_task import FlightTask, environment
-from robot_rl.hardware.px4.vehicle_file import ODOMETRY, VehicleFile
+from robot_rl.hardware.px4.frames import swap_body
+from robot_rl.hardware.px4.px4_codec import decode_inertial
+from robot_rl.hardware.px4.twin_cameras import TwinCameras
+from robot_rl.hardware.px4.vehicle_file import IMU, ODOMETRY, VehicleFile
+from robot_rl.hardware.ros2 import messages
 from robot_rl.sim.drone.env import DroneEnv
 from robot_rl.sim.drone.expert import act
 
+px4_messages.register()
+
 SEEN = {
     "drone/figure8": ["position", "velocity", "attitude", "body_rates", "reference", "last_action"],
-    "drone/gates": ["attitude", "next_gate", "gate_after", "poles", "last_action"],
+    "drone/gates": ["attitude", "accelerometer", "gyro", "next_gate", "gate_after", "poles", "last_action"],
+    "drone/corridor": ["velocity", "accelerometer", "gyro", "attitude", "goal", "last_action", "onboard"],
 }
 
 
 def vehicle(task):
     return VehicleFile.load("px4").for_task(
-        [0.0, 0.0, 1.0], {"drone/figure8": "x500", "drone/gates": "cf21B_500"}[task]
+        [0.0, 0.0, 1.0], {"drone/figure8": "x500", "drone/gates": "cf21B_500", "drone/corridor": "cf21B_500"}[task]
     )
 
 
-def told(env, time):
+def true(env, time):
     read = env.world.batch.read
-    names = ("position", "velocity", "quaternion", "rates")
-    return encode_ros_odometry(Odometry(time, *(read(name)[0].astype(float) for name in names)))
+    return Odometry(time, *(read(name)[0].astype(float) for name in ("position", "velocity", "quaternion", "rates")))
 
 
-@pytest.mark.parametrize(("task", "horizon"), [("drone/figure8", 60), ("drone/gates", 500)])
+def told(env, time):
+    return encode_ros_odometry(true(env, time))
+
+
+def felt(env, time):
+    read = env.world.batch.read
+    message = messages.make(
+        "px4_msgs/msg/SensorCombined", accelerometer_m_s2=swap_body(read("accelerometer")[0]),
+        gyro_rad=swap_body(read("gyro")[0]),
+    )  # fmt: skip
+    return decode_inertial(message, time)
+
+
+@pytest.mark.parametrize(("task", "horizon"), [("drone/figure8", 60), ("drone/gates", 500), ("drone/corridor", 300)])
 def test_a_flight_is_observed_and_judged_as_in_the_simulator(task, horizon):
     robot = vehicle(task)
-    whole = DroneEnv({"task": task, "randomization": "none", "horizon": horizon})
+    sizes = {"onboard": (24, 32)} if "onboard" in SEEN[task] else {}
+    cameras = {name: list(size) for name, size in sizes.items()}
+    whole = DroneEnv({"task": task, "randomization": "none", "horizon": horizon, "cameras": cameras})
     contract = whole.contract.select(SEEN[task])
     env = DroneEnv(environment(robot, contract, task, horizon))
     flight = FlightTask(robot, contract, task, horizon)
     observation, _ = env.reset(seed=3)
     flight.begin(3)
+    eyes = TwinCameras(robot, task, sizes, seed=3)
     period, over, info = env.world.period, False, {}
     step = 0
     while not over:
         time = round(5.0 + step * period, 6)
         flight.take(ODOMETRY, told(env, time), time)
+        flight.take(IMU, felt(env, time), time)
+        for stream, picture, info in eyes.look(true(env, time), time):
+            flight.take(stream.topic, picture, time)
+            assert info.k[0] == whole.contract.observation["onboard"].calibration["fx"]
         row = flight.row(time)
         assert list(row.observation) == list(contract.observation)
         for name, value in row.observation.items():
@@ -111,5 +138,5 @@ def test_a_vehicle_that_strays_has_failed():
 
 def test_what_no_vehicle_tells_cannot_be_observed():
     contract = DroneEnv("drone/figure8").contract
-    with pytest.raises(ContractError, match=r"(?s)no accelerometer.*policy.observation"):
-        FlightTask(vehicle("drone/figure8"), contract.select(["position", "accelerometer"]), "drone/figure8")
+    with pytest.raises(ContractError, match=r"(?s)no optical_flow.*policy.observation"):
+        FlightTask(vehicle("drone/figure8"), contract.select(["position", "optical_flow"]), "drone/figure8")

@@ -1,5 +1,6 @@
 """PX4's messages: sizes on the wire, versions taken from the graph."""
 
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,45 @@ from robot_rl.hardware.px4.px4_messages import Px4MessageError, detect, table, t
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Endpoint
 from robot_rl.hardware.ros2.qos import Qos, mismatches
+
+V1_17 = """
+OffboardControlMode u64 timestamp; bool position, velocity, acceleration, attitude, body_rate, thrust_and_torque,
+    direct_actuator
+TrajectorySetpoint u64 timestamp; f32[3] position, velocity, acceleration, jerk; f32 yaw, yawspeed
+VehicleRatesSetpoint u64 timestamp; f32 roll, pitch, yaw; f32[3] thrust_body; bool reset_integral
+VehicleAttitudeSetpoint u64 timestamp; f32 yaw_sp_move_rate; f32[4] q_d; f32[3] thrust_body
+VehicleCommand u64 timestamp; f32 param1, param2, param3, param4; f64 param5, param6; f32 param7; u32 command;
+    u8 target_system, target_component, source_system; u16 source_component; u8 confirmation; bool from_external
+VehicleCommandAck u64 timestamp; u32 command; u8 result, result_param1; i32 result_param2; u8 target_system; u16
+    target_component; bool from_external
+VehicleOdometry u64 timestamp, timestamp_sample; u8 pose_frame; f32[3] position; f32[4] q; u8 velocity_frame;
+    f32[3] velocity, angular_velocity, position_variance, orientation_variance, velocity_variance; u8
+    reset_counter; i8 quality
+VehicleStatus u64 timestamp, armed_time, takeoff_time; u8 arming_state, latest_arming_reason,
+    latest_disarming_reason; u64 nav_state_timestamp; u8 nav_state_user_intention, nav_state, executor_in_charge;
+    u32 valid_nav_states_mask, can_set_nav_states_mask; u16 failure_detector_status; u8 hil_state, vehicle_type;
+    bool failsafe, failsafe_and_user_took_over; u8 failsafe_defer_state; bool gcs_connection_lost; u8
+    gcs_connection_lost_counter; bool high_latency_data_link_lost, is_vtol, is_vtol_tailsitter,
+    in_transition_mode, in_transition_to_fw; u8 system_type, system_id, component_id; bool
+    safety_button_available, safety_off, power_input_valid, usb_connected, open_drone_id_system_present,
+    open_drone_id_system_healthy, parachute_system_present, parachute_system_healthy, rc_calibration_in_progress,
+    calibration_enabled, pre_flight_checks_pass
+VehicleControlMode u64 timestamp; bool flag_armed, flag_multicopter_position_control_enabled,
+    flag_control_manual_enabled, flag_control_auto_enabled, flag_control_offboard_enabled,
+    flag_control_position_enabled, flag_control_velocity_enabled, flag_control_altitude_enabled,
+    flag_control_climb_rate_enabled, flag_control_acceleration_enabled, flag_control_attitude_enabled,
+    flag_control_rates_enabled, flag_control_allocation_enabled, flag_control_termination_enabled; u8 source_id
+VehicleLocalPosition u64 timestamp, timestamp_sample; bool xy_valid, z_valid, v_xy_valid, v_z_valid; f32 x, y, z;
+    f32[2] delta_xy; u8 xy_reset_counter; f32 delta_z; u8 z_reset_counter; f32 vx, vy, vz, z_deriv; f32[2]
+    delta_vxy; u8 vxy_reset_counter; f32 delta_vz; u8 vz_reset_counter; f32 ax, ay, az, heading, heading_var,
+    unaided_heading, delta_heading; u8 heading_reset_counter; bool heading_good_for_control; f32 tilt_var; bool
+    xy_global, z_global; u64 ref_timestamp; f64 ref_lat, ref_lon; f32 ref_alt; bool dist_bottom_valid; f32
+    dist_bottom, dist_bottom_var, delta_dist_bottom; u8 dist_bottom_reset_counter, dist_bottom_sensor_bitfield;
+    f32 eph, epv, evh, evv; bool dead_reckoning; f32 vxy_max, vz_max, hagl_min, hagl_max_z, hagl_max_xy
+"""
+"""Fields of PX4 v1.17, as written down from it: types stand before the first of their names."""
+
+SHORT = {"u": "uint", "i": "int", "f": "float"}
 
 WRITES = Qos("best_effort", "transient_local", 1)
 READS = Qos("best_effort", "volatile", 1)
@@ -23,6 +63,27 @@ def endpoints(versions, prefix="", without=()):
             topic = f"{prefix}/fmu/{'out' if out else 'in'}/{topic_name(base, versions.get(name, 0))}"
             found.append(Endpoint(topic, f"px4_msgs/msg/{name}", "", WRITES if out else READS, out))
     return found
+
+
+def definitions(text):
+    """Fields by message: type and name."""
+    found = {}
+    for line in text.strip().replace("\n    ", " ").splitlines():
+        name, fields = line.split(" ", 1)
+        found[name], kind = [], ""
+        for part in fields.replace(";", ",").split(","):
+            *kinds, field = part.split()
+            kind = kinds[0] if kinds else kind
+            found[name].append((re.sub(r"^([uif])(?=\d)", lambda match: SHORT[match[1]], kind), field))
+    return found
+
+
+def test_fields_and_their_order_are_those_of_v1_17():
+    told = definitions(V1_17)
+    assert told.keys() | {"BatteryStatus", "SensorCombined"} == px4_messages.DEFINITIONS.keys()
+    for name, fields in told.items():
+        ours = px4_messages.DEFINITIONS[name][px4_messages.V1_17.get(name, 0)]
+        assert [tuple(field.split()) for field in ours.split("; ")] == fields, name
 
 
 def test_our_ends_match_px4s():
@@ -76,7 +137,7 @@ def test_versions_are_detected():
 
 def test_an_unknown_version_is_told():
     with pytest.raises(Px4MessageError, match="version 4, known are"):
-        px4_messages.register({"VehicleStatus": 4})
+        px4_messages.register({**px4_messages.V1_17, "VehicleStatus": 4})
 
 
 def test_a_checkout_takes_the_place_of_our_definitions(tmp_path):
