@@ -46,8 +46,22 @@ def new_ros_domain() -> Iterator[Callable[[], int]]:
 def ros_domain(new_ros_domain: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> int:
     """The domain of this test and of the processes that it starts, over DDS on this machine alone."""
     number = new_ros_domain()
-    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "CYCLONEDDS_URI"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"ROS_DOMAIN_ID": str(number), "ROBOT_RL_ROS": "dds", "OMP_NUM_THREADS": "1"}.items():
-        monkeypatch.setenv(name, value)
+    set_domain(monkeypatch, number)
     return number
+
+
+@pytest.fixture(scope="module")
+def module_domain(new_ros_domain: Callable[[], int]) -> Iterator[int]:
+    """As `ros_domain`, of all tests of a file that share processes; others of the file take domains of their own."""
+    number = new_ros_domain()
+    with pytest.MonkeyPatch.context() as patch:
+        set_domain(patch, number)
+        yield number
+
+
+def set_domain(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Talk within a domain, over DDS on this machine alone."""
+    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "CYCLONEDDS_URI"):
+        patch.delenv(name, raising=False)
+    for name, value in {"ROS_DOMAIN_ID": str(number), "ROBOT_RL_ROS": "dds", "OMP_NUM_THREADS": "1"}.items():
+        patch.setenv(name, value)

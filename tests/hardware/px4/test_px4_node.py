@@ -11,7 +11,7 @@ import pytest
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import open_graph
-from robot_rl.hardware.ros2.qos import LATCHED
+from robot_rl.hardware.ros2.qos import LATCHED, SENSOR
 from robot_rl.hardware.safety.source import Source
 from robot_rl.hardware.safety.supervisor_messages import DIAGNOSTICS, STATUS, pairs
 
@@ -40,15 +40,15 @@ with open_graph("policy", ["--ros-args", "-p", "use_sim_time:=true"]) as graph:
 class Tower:
     """Both nodes, and a source that proposes at the control rate while `action`, or a function of time, is set."""
 
-    def __init__(self, folder, graph, robot="px4", silence=600.0):
+    def __init__(self, folder, graph, robot="px4", silence=600.0, release="v1.17"):
         self.folder, self.graph, self.robot = folder, graph, VehicleFile.load(robot)
-        self.status, self.twin, self.phases, self.action, self.processes = {}, {}, [], None, []
+        self.status, self.twin, self.action, self.late, self.processes = {}, {}, None, 0.0, []
         self.source = Source(graph, "tower", "policy", self.robot.contract)
         graph.subscribe(STATUS, DIAGNOSTICS, self._hear, LATCHED)
         graph.subscribe("twin/status", DIAGNOSTICS, self._see, LATCHED)
         graph.timer(1 / self.robot.contract.rate_hz, self._act)
         for node, settings in {
-            "px4_twin_node": ["real_time:=false"],
+            "px4_twin_node": ["real_time:=false", f"release:={release}"],
             "px4_node": ["use_sim_time:=true", "wait_for_proposal:=1.5", f"silence:={silence}"],
         }.items():
             arguments = [part for setting in [f"robot:={robot}", *settings] for part in ("-p", setting)]
@@ -69,7 +69,7 @@ class Tower:
             asks = self.status.get("state") in ("ready", "held") and all(map(math.isfinite, action))
             if self.source.lease is None and asks:
                 self.source.acquire()
-            self.source.propose(action, self.graph.now())
+            self.source.propose(action, self.graph.now() - self.late)
 
     def wait(self, condition):
         logs = "\n".join(path.read_text()[-2000:] for path in self.folder.glob("*.txt"))
@@ -161,30 +161,67 @@ def test_a_flight_by_rates_until_its_source_falls_silent(lonely):
     tower.wait(lambda: tower.status["state"] == "idle")
 
 
+@pytest.fixture(scope="module")
+def watched(module_domain, tmp_path_factory):
+    """A vehicle under PX4 v1.16 with narrow limits and a hasty Supervisor, for one fault after the other."""
+    robot, folder = VehicleFile.load("px4"), tmp_path_factory.mktemp("watched")
+    limits = replace(robot.plan.limits, tilt=0.7, altitude=2.3, speed=2.5)
+    plan = replace(robot.plan, limits=limits, patience=replace(robot.plan.patience, stream=1.2))
+    replace(robot, plan=plan).save(folder / "vehicle.yaml")
+    yield from towers(folder, str(folder / "vehicle.yaml"), release="v1.16")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "value", "reason"),
+    ("fault", "action", "reason"),
     [
-        ("faults", "no_odometry", "odometry stopped"),
-        ("battery", 0.1, "battery: 10% remain"),
-        ("jump", 1.5, "jumped by"),
+        (("faults", "no_odometry"), HOVER, "odometry stopped"),
+        (("faults", "stale_odometry"), HOVER, "odometry stopped"),
+        (("faults", "invalid"), HOVER, "position or velocity are not valid"),
+        (("jump", 1.5), HOVER, "jumped by"),
+        (("battery", 0.1), HOVER, "battery: 10% remain"),
+        (None, [0.55, 2.0, 0.0, 0.0], "tilt of"),
+        (None, [0.55, 0.0, 0.0, 0.0], "altitude of"),
+        (None, [0.95, 0.0, 0.0, 0.0], "speed of"),
     ],
 )
-def test_a_fault_lands(tower, name, value, reason):
+def test_a_fault_lands(watched, fault, action, reason):
+    tower = watched
     tower.take_off()
-    tower.set_twin(name, value)
+    tower.follow(HOVER)
+    tower.action = action
+    if fault is not None:
+        tower.set_twin(*fault)
     tower.wait(lambda: tower.status["state"] == "stopped")
+    tower.action = None
     assert reason in tower.status["reason"]
     tower.landed()
-    assert tower.twin["nav_state"] == "18"
+    assert tower.twin["nav_state"] == LAND
+    if fault is not None:
+        tower.set_twin(fault[0], {"faults": "", "jump": 0.0, "battery": -1.0}[fault[0]])
+    down(tower, "stopped")
+
+
+@pytest.mark.slow
+def test_topics_have_the_names_of_the_release(watched):
+    names = {endpoint.topic for endpoint in watched.graph.endpoints()}
+    assert {"/fmu/out/vehicle_status_v1", "/fmu/out/vehicle_local_position", "/fmu/out/battery_status"} <= names
+    # As a policy hears them: they stand on the ground, the world is ENU, the body FLU.
+    heard = []
+    watched.graph.subscribe("imu", "sensor_msgs/msg/Imu", lambda received: heard.append(received.message), SENSOR)
+    watched.wait(lambda: heard)
+    assert heard[-1].linear_acceleration.z == pytest.approx(9.81, abs=0.01)
+    assert heard[-1].orientation_covariance[0] == -1
 
 
 @pytest.mark.slow
 def test_a_pilot_is_left_alone_and_a_dead_supervisor_is_px4s_own_matter(tower):
     tower.take_off()
-    tower.processes[1].kill()  # the Supervisor
-    tower.wait(lambda: tower.twin["nav_state"] == "5")  # PX4 returns
+    tower.follow([0.4905, 0.0, 0.0, 0.5])
+    tower.processes[1].kill()  # the Supervisor: the last rates stay until PX4 returns
+    tower.wait(lambda: tower.twin["nav_state"] == RETURN)
     assert tower.twin["failsafe"] == "True"
+    assert float(tower.twin["tilt"]) < 0.3
     tower.set_twin("nav_state", 18)  # the pilot lands
     tower.landed()
 
@@ -243,6 +280,16 @@ def test_none_of_these_ends_in_an_uncontrolled_vehicle(hasty, tmp_path):
     tower.action = None
     assert tower.status["reason"] == "actions stopped"
     assert int(tower.status["rejected.non_finite"]) > 0
+    assert tower.call("disengage").success
+    down(tower)
+
+    # Nor are actions that are stale.
+    tower.take_off()
+    tower.follow(HOVER)
+    tower.late = 0.5
+    tower.wait(lambda: tower.status["state"] != "running")
+    tower.action, tower.late = None, 0.0
+    assert tower.status["reason"] == "actions stopped"
     assert tower.call("disengage").success
     down(tower)
 
