@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import imagecodecs
 import numpy as np
@@ -97,20 +97,23 @@ class FrameReader:
 
     def read(self, rows: np.ndarray) -> list[bytes]:
         """The encoded frames of rows [n]."""
-        return list(self._pieces(rows))
+        return list(self.packed.pieces(self.offset.gather(rows), self.size.gather(rows)))
 
     def decode(self, rows: np.ndarray, out: Sequence[np.ndarray] | np.ndarray) -> None:
         """Decode the frames of rows [n] into `out`: [n, H, W, C], or n arrays [H, W, C] anywhere in a batch."""
-        for row, data, frame in zip(np.asarray(rows).tolist(), self._pieces(rows), out, strict=True):
+        self.decode_at(rows, self.offset.gather(rows), self.size.gather(rows), out)
+
+    def decode_at(
+        self, rows: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, out: Sequence[np.ndarray] | np.ndarray
+    ) -> None:
+        """The same, where offset and size [n] of each row are known already."""
+        for row, data, frame in zip(np.asarray(rows).tolist(), self.packed.pieces(offsets, sizes), out, strict=True):
             try:
                 decode(self.encoding, data, frame)
             except StoreError as error:
                 raise StoreDamaged(
                     f"{self.packed.folder}: row {row}: {error}. Run `robot-rl data check`, which names its episode."
                 ) from error
-
-    def _pieces(self, rows: np.ndarray) -> Iterator[bytes]:
-        return self.packed.pieces(self.offset.gather(rows), self.size.gather(rows))
 
 
 def resolve(encoding: str | Mapping[str, str], contract: Contract) -> dict[str, str]:

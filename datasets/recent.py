@@ -22,12 +22,20 @@ class RecentFrames:
         # Its methods are atomic, and an array in it is never written again.
         self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
 
-    def decode(self, reader: FrameReader, rows: np.ndarray, out: Sequence[np.ndarray], again: np.ndarray) -> None:
-        """The frames of rows [n] into `out`, n arrays [H, W, C]; remembers those that `again` [n] bool marks."""
+    def decode(
+        self,
+        reader: FrameReader,
+        rows: np.ndarray,
+        offsets: np.ndarray,
+        sizes: np.ndarray,
+        out: Sequence[np.ndarray],
+        again: np.ndarray,
+    ) -> None:
+        """As `FrameReader.decode_at`; remembers the frames that `again` [n] bool marks."""
         wanted = rows.tolist()
         found = [self._frames.get(row) for row in wanted]
         missing = [place for place, frame in enumerate(found) if frame is None]
-        reader.decode(rows[missing], [out[place] for place in missing])
+        reader.decode_at(rows[missing], offsets[missing], sizes[missing], [out[place] for place in missing])
         for row, frame, target, keep in zip(wanted, found, out, again.tolist(), strict=True):
             if frame is not None:
                 target[...] = frame

@@ -11,6 +11,8 @@ Decoding is most of the work where there are cameras. Windows of several observa
 of `RUN`, spread over many batches (see `order`), and frames are remembered until the next window of their run: at two
 observations nine frames are decoded for eight windows instead of sixteen. With frames too large to be remembered in
 `REMEMBERED` bytes, every window is drawn, and its frames decoded, on its own.
+
+Everything else is found for `AHEAD` samples at once, or as many as fit into `AHEAD_BYTES`: batches are cut from that.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from robot_rl.datasets.order import SPREAD, Order
 from robot_rl.datasets.prefetch import BATCHES_AHEAD, Prefetch
 from robot_rl.datasets.recent import RecentFrames
 from robot_rl.datasets.recycled import RecycledMemory
+from robot_rl.datasets.source import ACTIONS, Samples, Source, choose_episodes
 from robot_rl.datasets.statistics import Statistics, combine
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from robot_rl.datasets.contract import Feature
     from robot_rl.datasets.store import EpisodeStore
 
 Batch: TypeAlias = "dict[str, Any]"
@@ -40,11 +44,13 @@ Batch: TypeAlias = "dict[str, Any]"
 `episode`, `step` and `source` (which store of a mixture) [B] int64. All are torch tensors on the CPU."""
 
 
-ACTIONS = ("executed", "intended")
-"""Labels that are actions."""
-
 RUN = 8
 REMEMBERED = 128 * 2**20
+AHEAD, AHEAD_BYTES = 4096, 8 * 2**20
+_KEPT = 3  # blocks
+
+_COPIED = ("action", "observation_valid", "action_valid", "weight", "episode", "step", "source")
+_LOCATIONS = ("row", "offset/", "size/")
 
 
 class Windows:
@@ -123,7 +129,7 @@ class Windows:
         self.seed = seed
         self.position = 0
         self._sources = [
-            _Source(store, chosen, weight)
+            Source(store, chosen, weight, labels)
             for store, chosen, weight in zip(
                 stores, episodes or [None] * len(stores), weights or [None] * len(stores), strict=True
             )
@@ -131,7 +137,6 @@ class Windows:
         sizes = [source.num_windows for source in self._sources]
         self.num_windows = sum(sizes)
         self._shares = _fractions(sizes if shares is None else shares)
-        self._labels = labels
         self._shuffle = shuffle
         # A quarter more than is under way, for batches that are prepared at the same time.
         held = (obs_horizon - 1) * 5 // 4
@@ -147,6 +152,12 @@ class Windows:
         if self._run > 1:
             for source, spread in zip(self._sources, self._order.spread, strict=True):
                 source.recent = {name: RecentFrames(held * spread) for name in packed}
+        self._observed = np.arange(1 - obs_horizon, 1)
+        self._acted = np.arange(action_offset, action_offset + action_horizon)
+        states = sum(math.prod(f.shape) for f in self.contract.observation.values() if not f.is_frame)
+        numbers = obs_horizon * states + action_horizon * self.contract.action_dim
+        self._batches = max(1, min(AHEAD, AHEAD_BYTES // (4 * numbers)) // (batch_size // count))
+        self._blocks: dict[tuple[int, int], Samples] = {}
         self._workers = workers
         self._pin_memory = pin_memory
         self._memory = RecycledMemory(len(self.contract.cameras) * (BATCHES_AHEAD * workers + 2))
@@ -206,13 +217,16 @@ class Windows:
         self.position = int(state["position"])
 
     def _endless_batch(self, position: int) -> Batch:
-        return self._read(*self._order.draw(*self._own_part(position, position + self.batch_size)))
+        number, phase = divmod(position, self.batch_size)
+        block, place = divmod(number, self._batches)
+        samples, size = self._block(block, phase), self.batch_size // self._shard[1]
+        return self._batch({key: value[place * size : (place + 1) * size] for key, value in samples.items()})
 
     def _ordered_batch(self, start: int) -> Batch:
         samples = np.arange(*self._own_part(start, min(start + self.batch_size, self.num_windows)), dtype=np.int64)
         ends = np.cumsum([source.num_windows for source in self._sources])
         sources = np.searchsorted(ends, samples, side="right")
-        return self._read(sources, samples - np.concatenate([[0], ends])[sources])
+        return self._batch(self._find(sources, samples - np.concatenate([[0], ends])[sources]))
 
     def _own_part(self, start: int, stop: int) -> tuple[int, int]:
         """This shard's part of a batch; the first ones get what is left over."""
@@ -221,58 +235,59 @@ class Windows:
         first = start + rank * size + min(rank, over)
         return first, first + size + (rank < over)
 
-    def _read(self, sources: np.ndarray, windows: np.ndarray) -> Batch:
+    def _block(self, number: int, phase: int) -> Samples:
+        """This shard's parts of `_batches` batches that follow each other, the first of all at a position `phase`."""
+        found = self._blocks.get((number, phase))
+        if found is None:
+            starts = phase + (number * self._batches + np.arange(self._batches)) * self.batch_size
+            drawn = [self._order.draw(*self._own_part(start, start + self.batch_size)) for start in starts.tolist()]
+            sources, windows = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+            found = self._find(sources, windows)
+            self._blocks = dict([*self._blocks.items(), ((number, phase), found)][-_KEPT:])
+        return found
+
+    def _find(self, sources: np.ndarray, windows: np.ndarray) -> Samples:
+        slots = [np.flatnonzero(sources == number) for number in range(len(self._sources))]
+        parts = [
+            (some, source.samples(windows[some], self.contract, self._observed, self._acted))
+            for some, source in zip(slots, self._sources, strict=True)
+            if len(some)
+        ]
+        if len(parts) == 1:
+            return {"source": sources, **parts[0][1]}
+        samples = {name: np.empty((len(windows), *value.shape[1:]), value.dtype) for name, value in parts[0][1].items()}
+        for some, part in parts:
+            for name, value in part.items():
+                samples[name][some] = value
+        return {"source": sources, **samples}
+
+    def _batch(self, samples: Samples) -> Batch:
         import torch
 
-        size = len(windows)
+        sources = samples["source"]
         pinned = self._pin_memory and torch.cuda.is_available()
 
-        def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-            return torch.empty(shape, dtype=dtype, pin_memory=pinned)
+        def copied(name: str) -> Tensor:
+            shared = torch.from_numpy(samples[name])
+            return shared.pin_memory() if pinned else shared.clone()
 
-        # PyTorch keeps page-locked memory for later by itself.
-        allocate = dict.fromkeys(("image", "depth"), empty if pinned else self._memory.empty)
-        dtypes = {"image": torch.uint8, "depth": torch.uint16}
-        batch: Batch = {
-            "observation": {
-                name: allocate.get(feature.kind, empty)(
-                    (size, self.obs_horizon, *feature.shape), dtypes.get(feature.kind, torch.float32)
-                )
-                for name, feature in self.contract.observation.items()
-            },
-            "action": empty((size, self.action_horizon, self.contract.action_dim), torch.float32),
-            "observation_valid": empty((size, self.obs_horizon), torch.bool),
-            "action_valid": empty((size, self.action_horizon), torch.bool),
-            "weight": empty((size,), torch.float32),
-            **{name: empty((size,), torch.int64) for name in ("episode", "step", "source")},
+        def frames(feature: Feature) -> Tensor:
+            shape = (len(sources), self.obs_horizon, *feature.shape)
+            dtype = torch.uint16 if feature.kind == "depth" else torch.uint8
+            # PyTorch keeps page-locked memory for later by itself.
+            return torch.empty(shape, dtype=dtype, pin_memory=True) if pinned else self._memory.empty(shape, dtype)
+
+        observation = {
+            name: frames(feature) if feature.is_frame else copied(f"observation/{name}")
+            for name, feature in self.contract.observation.items()
         }
-        batch["source"].numpy()[:] = sources
-        for number, source in enumerate(self._sources):
-            slots = np.flatnonzero(sources == number)
-            if len(slots):
-                self._fill(batch, source, slots, windows[slots])
-        return batch
-
-    def _fill(self, batch: Batch, source: _Source, slots: np.ndarray, windows: np.ndarray) -> None:
-        episodes, steps = source.locate(windows)
-        first, last = source.first[episodes, None], source.steps[episodes, None] - 1
-        observed = steps[:, None] + np.arange(1 - self.obs_horizon, 1)
-        acted = steps[:, None] + np.arange(self.action_offset, self.action_offset + self.action_horizon)
-        rows = first + np.maximum(observed, 0)
-        batch["episode"].numpy()[slots] = source.episodes[episodes]
-        batch["step"].numpy()[slots] = steps
-        batch["weight"].numpy()[slots] = source.weight(episodes, first[:, 0] + steps)
-        batch["observation_valid"].numpy()[slots] = observed >= 0
-        chunk = first + np.clip(acted, 0, last)
-        batch["action_valid"].numpy()[slots] = (acted >= 0) & (acted <= last) & (source.weight(episodes, chunk) > 0)
-        # Smallest rows first: arrays are mapped in the order of their first use, as long as there is room.
-        images = {name: batch["observation"][name].numpy() for name in self.contract.cameras}
-        if images:
-            source.read_frames(images, rows, slots)
-        for name, feature in self.contract.observation.items():
-            if not feature.is_frame:
-                batch["observation"][name].numpy()[slots] = source.store.array(f"data/{name}").gather(rows)
-        batch["action"].numpy()[slots] = source.actions(chunk, self._labels)
+        if self.contract.cameras:
+            images = {name: observation[name].numpy() for name in self.contract.cameras}
+            for number in np.unique(sources).tolist():
+                slots = np.flatnonzero(sources == number)
+                mine = {name: value[slots] for name, value in samples.items() if name.startswith(_LOCATIONS)}
+                self._sources[number].read_frames(images, mine, slots)
+        return {"observation": observation, **{name: copied(name) for name in _COPIED}}
 
 
 class Mixture:
@@ -302,71 +317,10 @@ class Mixture:
     def statistics(self, episodes: Sequence[Iterable[int] | None] | None = None) -> dict[str, Statistics]:
         """Of each low-dimensional feature and `action`, as sampled: every store counts by its share."""
         chosen = episodes or [None] * len(self.stores)
-        parts = [store.statistics(_episodes(store, some)) for store, some in zip(self.stores, chosen, strict=True)]
+        parts = [
+            store.statistics(choose_episodes(store, some)) for store, some in zip(self.stores, chosen, strict=True)
+        ]
         return {name: combine([part[name] for part in parts], self.shares) for name in parts[0]}
-
-
-class _Source:
-    """The windows of some episodes of one store, numbered from 0."""
-
-    def __init__(self, store: EpisodeStore, episodes: Iterable[int] | None, weights: np.ndarray | None) -> None:
-        self.store = store
-        self.episodes = _episodes(store, episodes)
-        self.first = store.episode_starts[self.episodes]
-        self.steps = store.lengths[self.episodes]
-        self.ends = np.cumsum(self.steps)
-        self.num_windows = int(self.ends[-1])
-        self.recent: dict[str, RecentFrames] = {}
-        self._weights = None if weights is None else np.asarray(weights, np.float32)
-        self._by_row = self._weights is not None and len(self._weights) != len(store)
-        if self._weights is not None and len(self._weights) not in (len(store), store.num_rows):
-            raise ValueError(
-                f"weights: expected one for each of {len(store)} episodes or of {store.num_rows} rows of {store.path}, "
-                f"got {len(self._weights)}"
-            )
-
-    def locate(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Place among `episodes`, and step within the episode, of each window."""
-        places = np.searchsorted(self.ends, windows, side="right")
-        return places, windows - self.ends[places] + self.steps[places]
-
-    def weight(self, places: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """[*rows.shape] of rows [n] or [n, H] in the episodes at `places` [n]."""
-        if self._weights is None:
-            return np.ones(rows.shape, np.float32)
-        if self._by_row:
-            return self._weights[rows]
-        return np.broadcast_to(self._weights[self.episodes[places]].reshape(-1, *[1] * (rows.ndim - 1)), rows.shape)
-
-    def actions(self, rows: np.ndarray, labels: str) -> np.ndarray:
-        """[*rows.shape, A]"""
-        executed = self.store.array(f"data/{'action' if labels in ACTIONS else labels}").gather(rows)
-        if labels != "intended":
-            return executed
-        intended = self.store.array("data/policy_action").gather(rows)
-        intervened = self.store.array("data/intervened").gather(rows)[..., None]
-        return np.where(intervened | np.isnan(intended), executed, intended)
-
-    def read_frames(self, targets: Mapping[str, np.ndarray], rows: np.ndarray, slots: np.ndarray) -> None:
-        """Decode each camera's frames of `rows` [n, To] into `target[slots]` [B, To, *shape], different ones once."""
-        unique, chosen, copies = np.unique(rows, return_index=True, return_inverse=True)
-        places = (slots[:, None] * rows.shape[1] + np.arange(rows.shape[1])).reshape(-1)
-        first = places[chosen]
-        origins = first[copies.reshape(-1)]
-        again = origins != places
-        decoded = first.tolist()
-        repeated = list(zip(places[again].tolist(), origins[again].tolist(), strict=True))
-        shared = np.zeros(len(unique), bool)
-        shared[copies.reshape(rows.shape)[:, 1:]] = True  # the next window has all but the first
-        for camera, target in targets.items():
-            flat = target.reshape(-1, *target.shape[2:])
-            reader, out = self.store.frames(camera), [flat[place] for place in decoded]
-            if camera in self.recent:
-                self.recent[camera].decode(reader, unique, out, shared)
-            else:
-                reader.decode(unique, out)
-            for place, origin in repeated:
-                flat[place] = flat[origin]
 
 
 def estimated(contract: Contract, feature: str) -> Contract:
@@ -384,18 +338,6 @@ def estimated(contract: Contract, feature: str) -> Contract:
     return replace(
         contract, observation=observed, action={feature: replace(vectors[feature], kind="action", role="policy")}
     )
-
-
-def _episodes(store: EpisodeStore, episodes: Iterable[int] | None) -> np.ndarray:
-    chosen = store.select(success=True) if episodes is None else np.asarray(list(episodes), np.int64)
-    if not len(chosen):
-        raise ValueError(
-            f"{store.path}: no episode to read. It holds {len(store)}, of which {len(store.select(success=True))} are "
-            "marked successful, which is the default choice; `episodes` names others."
-        )
-    if chosen.min() < 0 or chosen.max() >= len(store):
-        raise IndexError(f"{store.path} holds episodes 0..{len(store) - 1}, asked for {chosen.min()}..{chosen.max()}")
-    return chosen
 
 
 def _common_contract(stores: Sequence[EpisodeStore], observation: Iterable[str] | None) -> Contract:

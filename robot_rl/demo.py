@@ -36,6 +36,13 @@ def main(config: DictConfig) -> int:
     # All of them now: what is wrong shall be said before hours of work, and change nothing.
     configs = {name: compose(name, overrides) for name, overrides in plan.items()}
     Settings.read(OmegaConf.to_container(configs["train"].training, resolve=True))  # type: ignore[arg-type]
+    if (looks := configs["train"].policy.encoder.name != "low_dim") != bool(config.cameras):
+        raise ValueError(
+            f"policy={config.policy} looks at pictures, and none are recorded: name cameras, for example "
+            "'cameras={agentview: [84, 84], robot0_eye_in_hand: [84, 84]}'"
+            if looks
+            else f"policy={config.policy} looks at no pictures: leave out cameras=, or take policy=flow_image"
+        )
     _keep_finished(folder)
     run_folder.refuse_others(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +68,8 @@ def _overrides(config: DictConfig, folder: Path) -> dict[str, list[str]]:
         f"episodes={config.demonstrations}", f"noise={config.noise}", f"first_seed={config.first_seed}",
         f"workers={workers}",
     ]  # fmt: skip
+    if config.cameras:
+        collect.append(f"cameras={{{','.join(f'{name}:{list(size)}' for name, size in config.cameras.items())}}}")
     if config.observation is not None:
         collect.append(f"observation=[{','.join(config.observation)}]")
     # The noise is executed, so that recordings show how to come back from it, and what was intended is imitated.

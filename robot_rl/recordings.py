@@ -14,8 +14,9 @@ import numpy as np
 from robot_rl.corrections import corrected, step_weights
 from robot_rl.datasets import ContractError, EpisodeStore
 from robot_rl.datasets.contract import united
+from robot_rl.datasets.source import ACTIONS
 from robot_rl.datasets.statistics import Statistics
-from robot_rl.datasets.windows import ACTIONS, Batch, Mixture, Windows, estimated
+from robot_rl.datasets.windows import Batch, Mixture, Windows, estimated
 from robot_rl.policies import Policy
 
 

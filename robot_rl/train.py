@@ -22,7 +22,7 @@ import torch
 from robot_rl import run_folder
 from robot_rl.atomic_folder import replace_folder
 from robot_rl.datasets.contract import satisfies
-from robot_rl.datasets.windows import ACTIONS
+from robot_rl.datasets.source import ACTIONS
 from robot_rl.differences import differences
 from robot_rl.interrupt import Interrupt
 from robot_rl.metric_log import MetricLog, write_results

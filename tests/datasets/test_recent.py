@@ -16,15 +16,17 @@ class Reader:
     def __init__(self) -> None:
         self.decoded: list[int] = []
 
-    def decode(self, rows: np.ndarray, out: Any) -> None:
-        for row, frame in zip(rows.tolist(), out, strict=True):
+    def decode_at(self, rows: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, out: Any) -> None:
+        for row, offset, size, frame in zip(rows.tolist(), offsets.tolist(), sizes.tolist(), out, strict=True):
+            assert (offset, size) == (10 * row, row)
             self.decoded.append(row)
             frame[...] = row
 
 
 def read(recent: RecentFrames, reader: Any, rows: list[int], again: list[bool] | None = None) -> list[int]:
     out = np.full((len(rows), 4, 5, 3), -1)
-    recent.decode(reader, np.array(rows), list(out), np.array(again or [True] * len(rows)))
+    wanted = np.array(rows)
+    recent.decode(reader, wanted, 10 * wanted, wanted, list(out), np.array(again or [True] * len(rows)))
     assert all((frame == frame[0, 0, 0]).all() for frame in out)
     return [int(value) for value in out[:, 0, 0, 0]]
 
@@ -50,7 +52,7 @@ def test_the_frames_used_longest_ago_are_forgotten():
 def test_a_remembered_frame_is_nobodys_memory():
     recent, reader = RecentFrames(3), Reader()
     out = np.zeros((1, 4, 5, 3))
-    recent.decode(reader, np.array([7]), list(out), np.array([True]))
+    recent.decode(reader, np.array([7]), np.array([70]), np.array([7]), list(out), np.array([True]))
     out[:] = 0
     assert read(recent, reader, [7]) == [7]
     assert reader.decoded == [7]
@@ -72,7 +74,7 @@ def test_threads_get_what_they_asked_for():
 
 def test_an_error_of_the_reader_is_handed_on_and_nothing_remembered():
     class Broken:
-        def decode(self, rows: np.ndarray, out: Any) -> None:
+        def decode_at(self, *_: Any) -> None:
             raise ValueError("damaged")
 
     recent = RecentFrames(3)

@@ -39,6 +39,8 @@ def test_the_whole_loop(tmp_path: Path) -> None:
         ("demonstrations=1", "at least 2 demonstrations"),
         ("steps=0", "steps: expected at least 1"),
         ("seed=0", "thesis"),
+        ("policy=flow_image", "none are recorded: name cameras"),
+        ("cameras={agentview: [84, 84]}", "looks at no pictures"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_recorded(tmp_path: Path, override: str, expected: str) -> None:
