@@ -31,7 +31,7 @@ from robot_rl.datasets.errors import StoreDamaged, StoreError
 
 ROW_CHUNK_BYTES = 4 << 20
 FRAME_CHUNK_BYTES = 64 << 20
-MAPPED_BYTES = 192 << 20
+MAPPED_BYTES = 128 << 20
 MAPPED_CHUNKS = 256
 RUN_BYTES = 64 << 10
 _LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

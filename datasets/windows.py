@@ -47,7 +47,7 @@ Batch: TypeAlias = "dict[str, Any]"
 RUN = 8
 REMEMBERED = 128 * 2**20
 AHEAD, AHEAD_BYTES = 4096, 8 * 2**20
-_KEPT = 3  # blocks
+_KEPT = 2  # blocks
 
 _COPIED = ("action", "observation_valid", "action_valid", "weight", "episode", "step", "source")
 _LOCATIONS = ("row", "offset/", "size/")

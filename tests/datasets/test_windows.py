@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from robot_rl.datasets import windows
 from robot_rl.datasets.contract import Contract, ContractError
 from robot_rl.datasets.errors import StoreError
 from robot_rl.datasets.frames import FrameReader
@@ -246,6 +247,20 @@ def test_shards_are_the_parts_of_the_whole_batch(store):
     passes = [list(store.windows(2, 3, batch_size=10, shard=(rank, 2)).epoch()) for rank in range(2)]
     assert [len(batch["action"]) for batch in passes[0]] == [5, 5, 5, 5, 5, 5, 2]
     assert sum(len(batch["action"]) for part in passes for batch in part) == windows_size(store)
+
+
+@pytest.mark.parametrize("ahead", [1, 10, 64])
+def test_how_many_samples_are_found_at_once_changes_nothing(store, other, monkeypatch, ahead):
+    options: dict[str, Any] = {"batch_size": 6, "seed": 5, "shard": (1, 2)}
+    mixed = Mixture([(store, 0.3), (other, 0.7)])
+    position = {**mixed.windows(2, 3, **options).state_dict(), "position": 31}  # not at the beginning of a batch
+    usual = mixed.windows(2, 3, **options)
+    monkeypatch.setattr(windows, "AHEAD", ahead)
+    changed = mixed.windows(2, 3, **options)
+    for stream in (usual, changed):
+        stream.load_state_dict(position)
+    for left, right in zip(take(usual, 40), take(changed, 40), strict=True):
+        same(left, right)
 
 
 def test_only_successful_episodes_unless_others_are_named(store):
