@@ -124,7 +124,7 @@ class FlightNode(Reception):
         command, _ = self.supervisor.tick(now, self.decoder.telemetry)
         if self.supervisor.phase is Phase.FOLLOWING:
             self._followed = self._accepted
-        sent = encode_command(command, self.decoder.time.vehicle_time(now))
+        sent = encode_command(command, self.decoder.time.vehicle_time(now), self.decoder.address)
         self._sent += len(sent)
         self._forget(now)
         return FlightOutput(sent, self._status(stamp), self.transitions(now))
@@ -290,6 +290,7 @@ class FlightBinding:
         values = {
             "state": status.state, "phase": supervisor.phase, "limited": status.limited,
             "rejected": sum(status.rejected.values()), "unreadable": self._node.decoder.unreadable,
+            "unheard": ", ".join(self._unheard),
         }  # fmt: skip
         report = diagnostic(f"{self._graph.name}: {self._node.robot.name}", level, message, values)
         self._diagnostics.publish(diagnostics(self._graph.now(), report))

@@ -40,10 +40,12 @@ class TelemetryDecoder:
         telemetry: the newest of everything.
         time: PX4's clock against ours.
         unreadable: counts messages of frames that are not expected.
+        address: the vehicle's MAV_SYS_ID and component; PX4 obeys no others. Its second instance in simulation has 2.
     """
 
     def __init__(self, shared_clock: bool = False) -> None:
         self.telemetry, self.time, self.unreadable = Telemetry(), TimeSync(shared_clock), 0
+        self.address = (1, 1)
 
     def hear(self, base: str, message: Any, received: float) -> None:
         """A message of a topic of `px4_messages.OUTPUTS` was received [s]."""
@@ -56,6 +58,7 @@ class TelemetryDecoder:
                 else:
                     told = told._replace(odometry=odometry, restarts=self.time.restarts)
             case "vehicle_status":
+                self.address = int(message.system_id), int(message.component_id)
                 told = told._replace(
                     status=VehicleState(
                         received, message.arming_state == ARMED, int(message.nav_state), bool(message.failsafe),
@@ -123,8 +126,12 @@ def encode_odometry(odometry: Odometry, timestamp: int, variance: float = math.n
     )  # fmt: skip
 
 
-def encode_command(command: FlightCommand, timestamp: int) -> list[tuple[str, Any]]:
-    """Messages by topic of `px4_messages.INPUTS`, in the order in which they are to be sent."""
+def encode_command(command: FlightCommand, timestamp: int, address: tuple[int, int] = (1, 1)) -> list[tuple[str, Any]]:
+    """Messages by topic of `px4_messages.INPUTS`, in the order in which they are to be sent.
+
+    Args:
+        address: see `TelemetryDecoder`.
+    """
     sent: list[tuple[str, Any]] = []
     if command.level is not None:
         heartbeat = {level.value: command.level is level for level in Level}
@@ -159,13 +166,14 @@ def encode_command(command: FlightCommand, timestamp: int) -> list[tuple[str, An
                 q_d=swap_attitude(command.attitude.quaternion), thrust_body=[0.0, 0.0, -command.attitude.throttle],
             ),
         ))  # fmt: skip
-    return sent + [("vehicle_command", encode_order(order, timestamp)) for order in command.orders]
+    return sent + [("vehicle_command", encode_order(order, timestamp, address)) for order in command.orders]
 
 
-def encode_order(order: Order, timestamp: int) -> Any:
-    """VehicleCommand to the autopilot of vehicle 1."""
+def encode_order(order: Order, timestamp: int, address: tuple[int, int]) -> Any:
+    """VehicleCommand to a vehicle's autopilot, as from a program beside it."""
     return messages.make(
         "px4_msgs/msg/VehicleCommand", timestamp=timestamp, command=int(order.command), param1=order.param1,
-        param2=order.param2, target_system=1, target_component=1, source_system=1, source_component=1,
+        param2=order.param2, target_system=address[0], target_component=address[1], source_system=address[0],
+        source_component=1,
         from_external=True,
     )  # fmt: skip

@@ -57,6 +57,7 @@ class Px4Twin:
         nav_state, armed, failsafe: as in VehicleStatus.
         faults: what is wrong with it, any of `FAULTS`; may be changed at any time.
         offset: of the position that it says, from the true one [3] m.
+        system_id: of the vehicle; commands to others are none for it.
     """
 
     FAULTS = (
@@ -79,7 +80,7 @@ class Px4Twin:
         self._batch.begin([0], [seed], np.array([[0.0, 0.0, vehicle.floor]]), parameters=parameters)
         self.nav_state, self.armed, self.failsafe = HOLD, False, False
         self.faults: set[str] = set()
-        self.offset = np.zeros(3)
+        self.offset, self.system_id = np.zeros(3), 1
         self.battery: float | None = None
         self._boot, self._steps = boot, 0
         self._beat, self._since, self._wanted = -math.inf, -math.inf, Level.POSITION
@@ -131,7 +132,7 @@ class Px4Twin:
                 attitude = swap_attitude(np.asarray(message.q_d, float))
                 self._attitude = np.array([-float(message.thrust_body[2]), *attitude])
             case "vehicle_command":
-                if "ignore_commands" not in self.faults:
+                if "ignore_commands" not in self.faults and message.target_system in (0, self.system_id):
                     self._obey(int(message.command), float(message.param1), float(message.param2))
 
     def switch(self, nav_state: int, failsafe: bool = False) -> None:
@@ -187,7 +188,7 @@ class Px4Twin:
         if "no_acks" not in self.faults:
             ack = messages.make(
                 "px4_msgs/msg/VehicleCommandAck", timestamp=self._stamp, command=command, result=int(result),
-                target_system=1, target_component=1,
+                target_system=self.system_id, target_component=1,
             )  # fmt: skip
             self._out.append(("vehicle_command_ack", ack))
 
@@ -300,7 +301,7 @@ class Px4Twin:
         return messages.make(
             "px4_msgs/msg/VehicleStatus", timestamp=self._stamp, arming_state=ARMED if self.armed else DISARMED,
             nav_state=self.nav_state, nav_state_user_intention=self.nav_state, failsafe=self.failsafe, vehicle_type=1,
-            system_id=1, component_id=1, pre_flight_checks_pass="checks_fail" not in self.faults,
+            system_id=self.system_id, component_id=1, pre_flight_checks_pass="checks_fail" not in self.faults,
         )  # fmt: skip
 
     def _vehicle_control_mode(self, _: Odometry) -> Any:

@@ -31,6 +31,12 @@ def multiply(one, other):
 POSITION = 2  # nav_state
 
 
+def test_orders_are_addressed_to_the_vehicle(flight):
+    flown = flight()
+    flown.twin.system_id = 2
+    flown.take_off()
+
+
 def test_takes_off_follows_rates_and_lands(flight):
     f = flight().take_off()
     np.testing.assert_allclose(f.twin.true.position, f.plan.home, atol=0.4)
