@@ -72,10 +72,13 @@ def test_metrics_are_averages_of_the_flights_that_have_them() -> None:
 def test_a_policy_flies_the_twin_in_processes_of_their_own(tmp_path, ros_domain) -> None:
     pytest.importorskip("cyclonedds")
     data, policy, out = (str(tmp_path / name) for name in ("hover.zarr", "policy", "out"))
-    assert cli.main(["collect", "task=drone/hover", "controller=velocity", "episodes=8", f"output={data}"]) == 0
+    collect = ["task=drone/hover", "controller=velocity", "cameras={onboard: [24, 32]}", "sim_state=false"]
+    assert cli.main(["collect", *collect, "episodes=8", f"output={data}"]) == 0
     arguments = [
-        f"dataset={data}", "policy=drone_mlp", "training.steps=200", "policy.denoiser.width=32",
-        "policy.denoiser.depth=1", "policy.observation=[velocity,reference]", f"output={policy}", "threads=1",
+        f"dataset={data}", "policy=drone_sight", "labels=executed", "training.steps=200", "policy.denoiser.width=32",
+        "policy.denoiser.depth=1", "policy.observation=[velocity,accelerometer,gyro,reference,onboard]",
+        "policy.encoder.channels=[4]", "policy.encoder.grid=[3,4]", "policy.encoder.features=4", f"output={policy}",
+        "threads=1",
     ]  # fmt: skip
     assert cli.main(["train", *arguments]) == 0
     arguments = [f"policy={policy}", "robot=px4", "twin=true", "episodes=2", "first_seed=100", "horizon=170"]
@@ -92,7 +95,13 @@ def test_a_policy_flies_the_twin_in_processes_of_their_own(tmp_path, ros_domain)
     assert [episode.success for episode in store] == [True, True]
     assert [episode.facts["source"] for episode in store] == ["policy", "policy"]
     for episode in store:
-        assert set(episode.observation) == {"velocity", "reference"}
+        assert set(episode.observation) == {"velocity", "accelerometer", "gyro", "reference", "onboard"}
+        # On average what is felt carries the vehicle; the camera sees the ground below and the sky above.
+        np.testing.assert_allclose(episode.observation["accelerometer"].mean(0), [0.0, 0.0, 9.81], atol=0.2)
+        assert np.abs(episode.observation["gyro"]).max() < 2.0
+        picture = np.asarray(episode.observation["onboard"][len(episode.action) // 2], float)
+        assert picture.shape == (24, 32, 3)
+        assert picture[:8].mean() > picture[-8:].mean() + 10
         # From the action that PX4 followed first; the task began when that was heard of.
         assert 160 <= len(episode.action) <= 175
         velocity = np.diff(-episode.observation["reference"][:, :3], axis=0) * store.contract.rate_hz
