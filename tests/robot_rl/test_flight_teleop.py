@@ -79,6 +79,11 @@ def test_a_flight_by_hand_is_recorded_hovers_while_the_device_is_lost_and_is_flo
     # The nose points east when the twin begins.
     np.testing.assert_allclose(position[-1] - position[0], [2.0, 0.0, 0.0], atol=0.3)
     assert 0.6 < np.linalg.norm(velocity, axis=1).max() < 1.3
+    # What carries it is felt upwards, the drag of a flight forwards backwards.
+    forwards, sideways, upwards = episode.observation["accelerometer"].mean(0)
+    assert (upwards, sideways) == pytest.approx((9.81, 0.0), abs=0.2)
+    assert -1.0 < forwards < -0.2
+    assert np.abs(episode.observation["gyro"]).max() < 3.0
     # The rows end where nobody acts any more; the black box goes on.
     (folder,) = (tmp_path / "bags").iterdir()
     bag = Bag(folder)
