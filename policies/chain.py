@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -31,4 +32,5 @@ class Chain:
 
 def gaussian_log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Element-wise log-density of `x` under N(mean, std²); all broadcast."""
-    return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
+    z = (x - mean) / std
+    return torch.addcmul(-0.5 * math.log(2 * math.pi) - std.log(), z, z, value=-0.5)

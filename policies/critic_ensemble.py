@@ -45,7 +45,7 @@ class CriticEnsemble(nn.Module):
             if layer < last:
                 if self.layer_norm:
                     h = torch.addcmul(self.shifts[layer], nn.functional.layer_norm(h, (self.width,)), self.gains[layer])
-                h = h.relu()
+                h = h.relu_()
         return h.squeeze(-1)
 
     @torch.no_grad()

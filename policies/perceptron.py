@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from robot_rl.policies.denoiser import Denoiser, Shapes
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+from robot_rl.policies.dense import ACTIVATIONS, Dense
 
 
 class Perceptron(Denoiser):
@@ -23,10 +20,8 @@ class Perceptron(Denoiser):
         super().__init__(shapes)
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation: expected {' or '.join(ACTIVATIONS)}, got {activation!r}")
-        between = ACTIVATIONS[activation]
-        sizes = [shapes.obs_horizon * shapes.context_dim, *[width] * depth]
-        hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), between())]
-        self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], shapes.horizon * shapes.action_dim))
+        inputs, outputs = shapes.obs_horizon * shapes.context_dim, shapes.horizon * shapes.action_dim
+        self.layers = Dense([inputs, *[width] * depth, outputs], activation)
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
         return self.layers(context.flatten(1)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)

@@ -16,6 +16,7 @@ from robot_rl.policies import draw
 from robot_rl.policies.chain import Chain, gaussian_log_density
 from robot_rl.policies.configuration import PolicyError
 from robot_rl.policies.denoiser import Denoiser, Shapes
+from robot_rl.policies.dense import Dense
 from robot_rl.policies.inpainting import Inpainting
 from robot_rl.policies.process import Process
 
@@ -48,13 +49,14 @@ class TanhGaussian(Process):
         if shapes.prefix:
             raise ValueError("tanh_gaussian is not trained with a prefix")
         self.low, self.high, self.temperature = log_std_min, log_std_max, temperature
-        last = nn.Linear(std_width, shapes.horizon * shapes.action_dim)
+        inputs, outputs = shapes.obs_horizon * shapes.context_dim, shapes.horizon * shapes.action_dim
+        self.spread = Dense([inputs, std_width, outputs])
+        last = self.spread.linear[-1]
         with torch.no_grad():
             # Begin everywhere with a deviation of 1, or the next that is allowed.
             middle = -(self.high + self.low) / (self.high - self.low)
             last.weight.mul_(0.01)
             last.bias.fill_(math.atanh(min(max(middle, -0.99), 0.99)))
-        self.spread = nn.Sequential(nn.Linear(shapes.obs_horizon * shapes.context_dim, std_width), nn.ReLU(), last)
 
     def distribution(self, denoiser: Denoiser, context: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation [B, H, A] of u, before tanh."""
@@ -62,14 +64,14 @@ class TanhGaussian(Process):
 
     def deviation(self, context: Tensor) -> Tensor:
         """[B, H, A] of contexts [B, To, C]."""
-        inside = torch.tanh(self.spread(context.flatten(1))).unflatten(1, (self.shapes.horizon, -1))
-        return (self.low + 0.5 * (self.high - self.low) * (inside + 1)).exp()
+        return self._log_deviation(context).exp()
 
     def draw(self, denoiser: Denoiser, context: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Chunks [B, H, A] and their log-densities by element, with gradients through the draw."""
-        mean, std = self.distribution(denoiser, context)
-        u = mean + std * draw.normal(tuple(mean.shape), mean.device, generator)
-        return torch.tanh(u), gaussian_log_density(u, mean, std) - log_slope(u)
+        mean, log_std = self._mean(denoiser, context), self._log_deviation(context)
+        noise = draw.normal(tuple(mean.shape), mean.device, generator)
+        u = torch.addcmul(mean, log_std.exp(), noise)
+        return torch.tanh(u), -0.5 * (noise.square() + math.log(2 * math.pi)) - log_std - log_slope(u)
 
     def loss(
         self,
@@ -112,9 +114,13 @@ class TanhGaussian(Process):
     def gaussians(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         raise PolicyError("tanh_gaussian: squashed actions are no chain of Gaussians; see `distribution`")
 
+    def _log_deviation(self, context: Tensor) -> Tensor:
+        inside = torch.tanh(self.spread(context.flatten(1))).unflatten(1, (self.shapes.horizon, -1))
+        return 0.5 * (self.high - self.low) * inside + 0.5 * (self.high + self.low)
+
     def _mean(self, denoiser: Denoiser, context: Tensor) -> Tensor:
         x = context.new_zeros(len(context), self.shapes.horizon, self.shapes.action_dim)
-        return denoiser(x, torch.zeros_like(x[:, 0, 0]), context).float()
+        return denoiser(x, x.new_zeros(len(x)), context).float()
 
 
 def log_slope(u: Tensor) -> Tensor:

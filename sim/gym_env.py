@@ -114,7 +114,7 @@ class GymEnv(gymnasium.Env):
         action = np.asarray(action, np.float32)
         if action.shape != self._low.shape or not np.isfinite(action).all():
             raise ActionError(f"expected {len(self._low)} finite numbers (control), got {action.tolist()}")
-        seen, reward, terminated, _, _ = self.inner.step(np.clip(action, self._low, self._high))
+        seen, reward, terminated, _, _ = self.inner.step(np.minimum(np.maximum(action, self._low), self._high))
         self._seen = seen.astype(np.float32)
         self._steps += 1
         self._return += float(reward)

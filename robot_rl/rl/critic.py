@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from robot_rl.policies.dense import Dense
 
 
 class Critic(nn.Module):
@@ -18,9 +20,7 @@ class Critic(nn.Module):
 
     def __init__(self, inputs: int, width: int = 256, depth: int = 2) -> None:
         super().__init__()
-        sizes = [inputs, *[width] * depth]
-        hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.Tanh())]
-        self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], 1))
+        self.layers = Dense([inputs, *[width] * depth, 1], "tanh")
         with torch.no_grad():
             # Begin at 0, so that the first advantages are those of the rewards and not of random weights.
             for parameter in self.layers[-1].parameters():
@@ -28,4 +28,10 @@ class Critic(nn.Module):
 
     def forward(self, context: Tensor) -> Tensor:
         """[B, To, C] to values [B], in units of the scaled reward."""
-        return self.layers(context.detach().flatten(1)).squeeze(-1)
+        values: Tensor = self.layers(context.detach().flatten(1))
+        return values.squeeze(-1)
+
+    def trace(self, context: Tensor) -> tuple[Tensor, Callable[[Tensor], list[Tensor]]]:
+        """The same values without a gradient, and what makes of their gradient [B] those of the parameters."""
+        seen = self.layers.trace(context.detach().flatten(1))
+        return seen[-1].squeeze(-1), lambda gradient: list(self.layers.pull(seen, gradient[:, None]).values())

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 
 class FlatAdam:
@@ -21,26 +20,22 @@ class FlatAdam:
         groups: of parameters, each with a learning rate.
 
     Attributes:
-        param_groups: those of torch's optimizer; `peak` is what a schedule scales.
+        param_groups: as of torch's optimizers; `peak` is what a schedule scales.
         state: of each parameter the views of its moments, for checkpoints.
     """
 
     def __init__(self, groups: Sequence[tuple[Sequence[nn.Parameter], float]], eps: float = 1e-8) -> None:
         self.parameters = [list(values) for values, _ in groups]
+        self.param_groups: list[dict[str, Any]] = [{"lr": lr, "peak": lr} for _, lr in groups]
+        self.eps = eps
         self._vectors = [_flatten(values) for values in self.parameters]
-        self._adam = AdamW(
-            [{"params": [v], "lr": lr, "peak": lr} for v, (_, lr) in zip(self._vectors, groups, strict=True)],
-            weight_decay=0.0, eps=eps, fused=True,
-        )  # fmt: skip
-        self.param_groups: list[dict[str, Any]] = self._adam.param_groups
+        self._moments = [(torch.zeros_like(vector), torch.zeros_like(vector)) for vector in self._vectors]
+        self._steps = [torch.zeros((), device=vector.device) for vector in self._vectors]
         self.state: dict[Tensor, dict[str, Tensor]] = {}
-        for vector, values in zip(self._vectors, self.parameters, strict=True):
-            moments = {name: torch.zeros_like(vector) for name in ("exp_avg", "exp_avg_sq")}
-            step = torch.zeros((), device=vector.device)
-            self._adam.state[vector] = {"step": step, **moments}
-            views = {name: _views(moment, values) for name, moment in moments.items()}
-            for number, value in enumerate(values):
-                self.state[value] = {"step": step, **{name: views[name][number] for name in moments}}
+        for values, moments, step in zip(self.parameters, self._moments, self._steps, strict=True):
+            views = (_views(moment, values) for moment in moments)
+            for value, mean, square in zip(values, *views, strict=True):
+                self.state[value] = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
 
     def step(self, loss: Tensor, groups: Sequence[int], clip: float | None = None) -> None:
         """Move these groups down the gradient of the loss; no others get one.
@@ -49,25 +44,34 @@ class FlatAdam:
             clip: the largest norm of each group's gradient.
         """
         every = [value for group in groups for value in self.parameters[group]]
-        found = list(torch.autograd.grad(loss, every, allow_unused=True, materialize_grads=True))
+        found = torch.autograd.grad(loss, every, allow_unused=True, materialize_grads=True)
         for group in groups:
             own, found = found[: len(self.parameters[group])], found[len(self.parameters[group]) :]
-            gradient = torch.cat([part.reshape(-1) for part in own])
-            if clip is not None:
-                gradient.mul_((clip / (gradient.norm() + 1e-6)).clamp(max=1.0))
-            self._vectors[group].grad = gradient
-        self._adam.step()
-        for group in groups:
-            self._vectors[group].grad = None
+            self.move(group, own, clip)
+
+    @torch.no_grad()
+    def move(self, group: int, gradients: Sequence[Tensor], clip: float | None = None) -> None:
+        """Move a group down these gradients, one of each parameter."""
+        gradient = torch.cat([part.reshape(-1) for part in gradients])
+        if clip is not None:
+            gradient.mul_((clip / torch.linalg.vector_norm(gradient)).clamp_(max=1.0))
+        mean, square = self._moments[group]
+        self._steps[group].add_(1)
+        # The kernel of torch's fused AdamW: the class around it takes longer than it does.
+        torch._fused_adamw_(
+            [self._vectors[group]], [gradient], [mean], [square], [], [self._steps[group]],
+            lr=self.param_groups[group]["lr"], beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps, amsgrad=False,
+            maximize=False,
+        )  # fmt: skip
 
 
-def _flatten(values: Sequence[nn.Parameter]) -> nn.Parameter:
+def _flatten(values: Sequence[nn.Parameter]) -> Tensor:
     """A vector of all these parameters, of which they are views from now on."""
     with torch.no_grad():
         vector = torch.cat([value.reshape(-1) for value in values])
         for value, view in zip(values, _views(vector, values), strict=True):
             value.data = view
-    return nn.Parameter(vector)
+    return vector
 
 
 def _views(vector: Tensor, values: Sequence[Tensor]) -> list[Tensor]:

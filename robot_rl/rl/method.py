@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robot_rl.policies import Policy
 from robot_rl.policies.chain import gaussian_log_density
@@ -32,6 +33,21 @@ class Drawn:
     chunk: Tensor
     states: Tensor
     log_density: Tensor
+
+
+@dataclass(frozen=True)
+class LogProb:
+    """Log-probabilities of kept states under the present parameters.
+
+    Attributes:
+        value: [B, R].
+        std: the deviations, of any shape.
+        pull: from the gradients of the values [B, R] and of the mean entropy to those of these parameters.
+    """
+
+    value: Tensor
+    std: Tensor
+    pull: Callable[[Tensor, float, Sequence[nn.Parameter]], Sequence[Tensor]]
 
 
 class Method(ABC):
@@ -68,6 +84,21 @@ class Method(ABC):
         mean, std = self.policy.process.gaussians(self.policy.denoiser, states, context)
         return gaussian_log_density(states, mean, std), std
 
+    def log_prob(self, states: Tensor, context: Tensor, counted: Tensor) -> LogProb:
+        """What `condense` makes of `density`, with its gradient."""
+        with torch.enable_grad():
+            density, std = self.density(states, context)
+            log_prob = self.condense(density, counted)
+            spread = entropy(std)
+
+        def pull(slope: Tensor, entropy_slope: float, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor]:
+            outputs, slopes = [log_prob], [slope]
+            if entropy_slope and std.requires_grad:
+                outputs, slopes = [*outputs, spread], [*slopes, std.new_tensor(entropy_slope)]
+            return torch.autograd.grad(outputs, parameters, slopes, allow_unused=True, materialize_grads=True)
+
+        return LogProb(log_prob.detach(), std.detach(), pull)
+
     @abstractmethod
     def condense(self, log_density: Tensor, counted: Tensor) -> Tensor:
         """Log-probabilities [B, R] of the elements of steps that were executed, `counted` [B, H], of `log_density`."""
@@ -80,7 +111,7 @@ class Method(ABC):
         """The range [R] within which each ratio counts, from the configured one."""
         return torch.full((self.ratios,), clip, device=self.policy.device)
 
-    def trained(self) -> list[torch.nn.Parameter]:
+    def trained(self) -> list[nn.Parameter]:
         """What the actor's optimizer moves."""
         return [value for value in self.policy.parameters() if value.requires_grad]
 

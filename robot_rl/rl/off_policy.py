@@ -6,7 +6,8 @@ After `update_ratio` such updates, one for each control step, the actor is updat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -46,6 +47,7 @@ class OffPolicySettings:
     critic_subset: int
     layer_norm: bool
     polyak: float
+    precision: str
     scale_observations: bool
 
     @staticmethod
@@ -56,7 +58,7 @@ class OffPolicySettings:
         problems += [f"{key}: missing" for key in known if plain.get(key) is None and key not in may_be_null]
         given = {key: plain[key] for key in known if plain.get(key) is not None}
         above_zero = ("learning_rate", "critic_learning_rate", "gradient_clip", "discount", "polyak")
-        exempt = ("start_steps", "demonstration_share", "layer_norm", "scale_observations", *above_zero)
+        exempt = ("start_steps", "demonstration_share", "layer_norm", "scale_observations", "precision", *above_zero)
         bounds: list[tuple[str, bool, str]] = [
             (key, value >= 1, "at least 1") for key, value in given.items() if key not in exempt
         ]
@@ -68,10 +70,23 @@ class OffPolicySettings:
             bounds.append(("demonstration_share", 0 <= given["demonstration_share"] < 1, "at least 0 and below 1"))
         if "critics" in given and "critic_subset" in given:
             bounds.append(("critic_subset", given["critic_subset"] <= given["critics"], "no more than critics"))
+        if "precision" in given:
+            bounds.append(("precision", given["precision"] in ("fp32", "bf16"), "fp32 or bf16"))
         problems += [f"{key}: expected {wanted}, got {given[key]}" for key, fine, wanted in bounds if not fine]
         if problems:
             raise FinetuneError("training: cannot be read:\n" + "\n".join(f"  - {line}" for line in problems))
         return OffPolicySettings(**{**dict.fromkeys(may_be_null), **plain})
+
+
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Matrix products on a CPU: `bf16` rounds their factors to bfloat16; sums and all else stay float32."""
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before, matmul.fp32_precision = matmul.fp32_precision, {"fp32": "ieee", "bf16": "bf16"}[precision]
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 class Critics(nn.Module):

@@ -169,39 +169,31 @@ class Update:
         counted = self._executed(rollout).to(device)
         states, drawn = rollout.states.to(device), rollout.log_density.to(device)
         old = self.method.condense(drawn, counted)
-        logged: dict[str, list[float]] = {name: [] for name in ("actor_loss", "critic_loss", "entropy", "clipped")}
+        logged: dict[str, list[float]] = {}
         kl, first_ratio, epochs, updates = 0.0, float("nan"), 0, 0
         for _ in range(settings.epochs):
             epochs += 1
-            divergence, minibatches = 0.0, 0
             order = torch.randperm(size, generator=generator).to(device)
             # Shuffled once an epoch: a minibatch is then a slice of each column.
             columns = [column[order] for column in (context, value, returns, states, counted, old, advantage)]
+            made: list[dict[str, Tensor]] = []
             for rows, *parts in zip(
                 *(column.split(settings.minibatch) for column in (order, *columns)), strict=True
             ):  # fmt: skip
-                seen, worth, target, drawn_states, used, before, better = parts
-                if not self._frozen_encoder:
-                    seen = self._encode(rollout, rows)
-                loss = self._critic_loss(self.model.critic(seen), worth, target)
-                logged["critic_loss"].append(float(loss.detach()))
-                if self.train_actor:
-                    density, std = self.method.density(drawn_states, seen)
-                    difference = self.method.condense(density, used) - before
-                    ratio = difference.exp()
-                    if updates == 0:
-                        first_ratio = float((ratio.detach() - 1).abs().max())
-                    actor, clipped = self._actor_loss(ratio, better)
-                    spread = entropy(std)
-                    loss = loss + actor - settings.entropy * spread
-                    # Schulman's estimator of KL(old, new), which is never negative.
-                    divergence += float((ratio.detach() - 1 - difference.detach()).mean())
-                    for name, item in (("actor_loss", actor), ("entropy", spread), ("clipped", clipped)):
-                        logged[name].append(float(item.detach()))
-                self.optimizer.step(loss, (0, 1) if self.train_actor else (1,), settings.gradient_clip)
-                updates += 1
-                minibatches += 1
-            kl = divergence / minibatches
+                seen, *others = parts
+                made.append(self._step(seen if self._frozen_encoder else self._encode(rollout, rows), *others))
+            updates += len(made)
+            found = {name: torch.cat([each[name] for each in made]) for name in made[0]}
+            if self.train_actor:
+                ratio = found["log_ratio"].exp()
+                if epochs == 1:
+                    first_ratio = float((ratio[: len(made[0]["log_ratio"])] - 1).abs().max())
+                # Schulman's estimator of KL(old, new), which is never negative.
+                kl = float((ratio - 1 - found.pop("log_ratio")).mean())
+                found["entropy"] = entropy(found.pop("std"))
+                found["clipped"] = ((ratio - 1).abs() > self.method.clip(settings.clip)).float()
+            for name, items in found.items():
+                logged.setdefault(name, []).append(float(items.mean()))
             if settings.target_kl is not None and kl > settings.target_kl:
                 break
         if first_ratio > 1e-2:
@@ -209,7 +201,7 @@ class Update:
                 f"the first ratios differ from 1 by up to {first_ratio:.2g}: the density of a chunk when it was drawn "
                 "is not that of the update"
             )
-        means = {name: float(np.mean(values)) for name, values in logged.items() if values}
+        means = {name: float(np.mean(values)) for name, values in logged.items()}
         if not all(np.isfinite(value) for value in means.values()):
             raise FinetuneError(
                 f"a loss is not finite ({means}). The last checkpoint is kept; lower training.learning_rate or "
@@ -220,20 +212,26 @@ class Update:
         explained = 1 - float((returns - value).var()) / variance if variance > 0 else 0.0
         return {**means, **extra, "epochs": epochs, "updates": updates, "explained_variance": explained}
 
-    def _actor_loss(self, ratio: Tensor, advantage: Tensor) -> tuple[Tensor, Tensor]:
-        """The clipped surrogate [], and the share of ratios beyond the clip; the advantage is normalised first."""
+    def _step(
+        self, seen: Tensor, value: Tensor, returns: Tensor, states: Tensor, counted: Tensor, old: Tensor,
+        advantage: Tensor,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Update on a minibatch; returns what is worth logging of each of its decisions, before the update."""
+        settings, method = self.settings, self.method
+        new, pull = self.model.critic.trace(seen)
+        loss, slope = value_loss(new, value, returns, settings.value_clip)
+        self.optimizer.move(1, pull(slope), settings.gradient_clip)
+        if not self.train_actor:
+            return {"critic_loss": loss}
+        log_prob = method.log_prob(states, seen, counted)
+        log_ratio = log_prob.value - old
         if len(advantage) > 1:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        shared, clip = self.method.share(advantage), self.method.clip(self.settings.clip)
-        within = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
-        return -torch.minimum(ratio * shared, within * shared).mean(), ((ratio - 1).abs() > clip).float().mean()
-
-    def _critic_loss(self, new: Tensor, old: Tensor, returns: Tensor) -> Tensor:
-        error = (new - returns).square()
-        if self.settings.value_clip is not None:
-            near = old + (new - old).clamp(-self.settings.value_clip, self.settings.value_clip)
-            error = torch.maximum(error, (near - returns).square())
-        return 0.5 * error.mean()
+            spread, mean = torch.std_mean(advantage)
+            advantage = (advantage - mean) / (spread + 1e-8)
+        worth, slope = surrogate(log_ratio, method.share(advantage), method.clip(settings.clip))
+        gradients = log_prob.pull(slope, -settings.entropy, self.optimizer.parameters[0])
+        self.optimizer.move(0, gradients, settings.gradient_clip)
+        return {"critic_loss": loss, "actor_loss": worth, "log_ratio": log_ratio, "std": log_prob.std}
 
     def _executed(self, rollout: Rollout) -> Tensor:
         """Bool [B, H]: the actions of each chunk that were executed."""
@@ -244,3 +242,30 @@ class Update:
     def _encode(self, rollout: Rollout, rows: Tensor) -> Tensor:
         chosen = rows.cpu().numpy()
         return self.method.policy.encode({name: value[chosen] for name, value in rollout.observation.items()})
+
+
+def surrogate(log_ratio: Tensor, advantage: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+    """The clipped surrogate (eq. 7 of Schulman et al. 2017), as a loss for each ratio, and the gradient of its mean.
+
+    Args:
+        log_ratio, advantage: [B, R].
+        clip: [R], how far a ratio counts from 1.
+    """
+    ratio = log_ratio.exp()
+    free, clipped = ratio * advantage, torch.clamp(ratio, 1 - clip, 1 + clip) * advantage
+    # A ratio is its own derivative by its logarithm; where the clip decides, nothing depends on it.
+    return -torch.minimum(free, clipped), torch.where(free <= clipped, free, 0.0) / -free.numel()
+
+
+def value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float | None) -> tuple[Tensor, Tensor]:
+    """Half the squared error of each value [B], and the gradient of its mean.
+
+    Args:
+        clip: how far a value counts from the old one; None: as far as it goes. The larger error is taken.
+    """
+    error = new - returns
+    if clip is None:
+        return 0.5 * error.square(), error / len(error)
+    near = old + (new - old).clamp(-clip, clip) - returns
+    held = near.square() > error.square()  # only beyond the clip, where nothing depends on the new value
+    return 0.5 * torch.where(held, near, error).square(), torch.where(held, 0.0, error) / len(error)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from robot_rl.policies import Policy, PolicyError
 from robot_rl.policies.gaussian import Gaussian
-from robot_rl.rl.method import Method, sum_executed
+from robot_rl.rl.gaussian_method import GaussianMethod
 
 
-class PPO(Method):
+class PPO(GaussianMethod):
     """Args:
     policy: with a Gaussian process.
     std: deviation to begin with, normalised, instead of the policy's own.
@@ -27,6 +26,3 @@ class PPO(Method):
         if std is not None:
             with torch.no_grad():
                 policy.process.log_std.fill_(torch.tensor(std).log().item())
-
-    def condense(self, log_density: Tensor, counted: Tensor) -> Tensor:
-        return sum_executed(log_density, counted)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from robot_rl.datasets import Contract, satisfies
 from robot_rl.policies import Policy, PolicyError
@@ -23,11 +23,11 @@ from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.prediction import new_generator, predict
 from robot_rl.rl.environments import Environments, Observation
 from robot_rl.rl.extended import extended
-from robot_rl.rl.method import Method, sum_executed
+from robot_rl.rl.gaussian_method import GaussianMethod
 from robot_rl.seed import mixed
 
 
-class ResiP(Method):
+class ResiP(GaussianMethod):
     """Args:
     policy: of any kind, with states among what it observes. Nothing of it changes.
     steps: denoising steps of it, in training and afterwards; null: as many as it makes.
@@ -68,9 +68,6 @@ class ResiP(Method):
 
     def surround(self, environments: Environments, execute: int | None) -> tuple[Environments, int | None]:
         return FrozenPolicy(environments, self.base, self.correction, self.policy.contract, execute), None
-
-    def condense(self, log_density: Tensor, counted: Tensor) -> Tensor:
-        return sum_executed(log_density, counted)
 
 
 def _begun(residual: Policy, base: Policy, log_std: float) -> Policy:

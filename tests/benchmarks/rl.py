@@ -9,8 +9,9 @@ core a seed, one of dppo longer. `--noise` decides how good the expert is, and w
 printed. `reinflow_hopper` makes a medium policy of its own first, and is judged by returns.
 
 `--speed` trains PPO on Hopper-v5 in 16 environments, rollouts of 128 steps, 10 epochs of minibatches of 64, on one
-thread, in turns with stable-baselines3 of the same sizes (two layers of 64 units); and SAC,
-250 control steps a round with an update of 256 transitions each (two layers of 256 units, two critics):
+thread, in turns with stable-baselines3 of the same sizes (two layers of 64 units, also in the critic); and SAC,
+250 control steps a round with an update of 256 transitions each (two layers of 256 units, two critics). `sac_bf16` is
+the same with `training.precision=bf16` beside a stable-baselines3 that computes in float32:
 
     python -m venv peer && peer/bin/pip install stable-baselines3==2.9.0 "gymnasium[mujoco]"
 
@@ -95,6 +96,14 @@ EXPO_CLONE = (
 )  # fmt: skip
 
 
+SPEED = {
+    "ppo": ("ppo", ["training.critic_width=64"]),
+    "sac": ("sac", []),
+    "sac_bf16": ("sac", ["training.precision=bf16"]),
+}
+"""What `--speed` measures: algorithm, and what differs from its preset."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -107,7 +116,7 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--peer", type=Path, help="Python of an environment with stable-baselines3")
     parser.add_argument("--rounds", type=int, default=5, help="of --speed, an iteration of each side a round")
-    parser.add_argument("--measure", choices=["ppo", "sac"], help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=list(SPEED), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         serve(options.measure)
@@ -123,7 +132,7 @@ def main() -> None:
             results[f"{name} {seed}"] = found
             print(f"{name} {seed}: {found}", flush=True)
     if options.speed:
-        results["speed"] = {name: speed(name, options.peer, options.rounds) for name in ("ppo", "sac")}
+        results["speed"] = {name: speed(name, options.peer, options.rounds) for name in SPEED}
     results["versions"] = {name: version(name) for name in ("torch", "mujoco", "gymnasium")}
     print(json.dumps(results))
 
@@ -263,39 +272,39 @@ def apart(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     return {**found, "ratio": found["apart"]["seconds"] / found["sync"]["seconds"], "bar": 0.25}
 
 
-def speed(algorithm: str, peer: Path | None, rounds: int) -> dict[str, Any]:
+def speed(name: str, peer: Path | None, rounds: int) -> dict[str, Any]:
     """Control steps and updates per second of whole iterations, the median over turns taken one after the other."""
-    commands = {"robot_rl": [sys.executable, str(SCRIPT), "--measure", algorithm]}
+    commands = {"robot_rl": [sys.executable, str(SCRIPT), "--measure", name]}
     if peer is None:
         print("stable-baselines3 was not measured: --peer names the Python of an environment that holds it, see --help")
     else:
-        commands["stable-baselines3"] = [str(peer.absolute()), str(PEERS / f"sb3_{algorithm}.py")]
+        commands["stable-baselines3"] = [str(peer.absolute()), str(PEERS / f"sb3_{SPEED[name][0]}.py")]
     started = {
-        name: subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for name, line in commands.items()
+        side: subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for side, line in commands.items()
     }
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in started}
+    turns: dict[str, list[dict[str, float]]] = {side: [] for side in started}
     for _ in range(rounds):
-        for name, process in started.items():
+        for side, process in started.items():
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-            turns[name].append(json.loads(process.stdout.readline()))
+            turns[side].append(json.loads(process.stdout.readline()))
     for process in started.values():
         process.communicate()
     figures = {
-        name: {unit: statistics.median(t[unit] for t in rows) for unit in rows[0]} for name, rows in turns.items()
+        side: {unit: statistics.median(t[unit] for t in rows) for unit in rows[0]} for side, rows in turns.items()
     }
-    for name, row_ in figures.items():
-        print(algorithm, name, ", ".join(f"{unit} {value:.0f}" for unit, value in row_.items()))
+    for side, row_ in figures.items():
+        print(name, side, ", ".join(f"{unit} {value:.0f}" for unit, value in row_.items()))
     if peer is not None:
         pairs = list(zip(turns["robot_rl"], turns["stable-baselines3"], strict=True))
         figures["ratio"] = {unit: statistics.median(a[unit] / b[unit] for a, b in pairs) for unit in pairs[0][0]}
     return figures
 
 
-def serve(algorithm: str) -> None:
+def serve(name: str) -> None:
     """One iteration for each line of the standard input; prints what it made in a second, of clock and of CPU."""
     import torch
     from omegaconf import OmegaConf
@@ -310,7 +319,8 @@ def serve(algorithm: str) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    composed = compose("finetune", [f"algorithm={algorithm}", "task=gym/Hopper-v5"])
+    algorithm, changes = SPEED[name]
+    composed = compose("finetune", [f"algorithm={algorithm}", "task=gym/Hopper-v5", *changes])
     plain: Any = OmegaConf.to_container(composed, resolve=True)
     kind = OffPolicySettings if algorithm == "sac" else Settings
     settings: Any = kind.read(plain["training"])

@@ -13,7 +13,7 @@ from robot_rl.policies import Policy, PolicyError
 from robot_rl.recordings import Recordings
 from robot_rl.rl.dsrl import DSRL
 from robot_rl.rl.hil import HIL
-from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater
+from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater, products
 from robot_rl.rl.off_policy_learner import OffPolicyLearner
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
@@ -27,7 +27,7 @@ PLAIN: dict[str, Any] = {
     "critic_learning_rate": 1e-3, "gradient_clip": None, "critic_width": 16, "critic_depth": 1, "save_every": 1,
     "evaluate_every": 1, "evaluate_episodes": 1, "start_steps": 30, "update_ratio": 1, "batch": 16,
     "demonstration_share": 0.0, "return_chunks": 1, "critics": 2, "critic_subset": 2, "layer_norm": True,
-    "polyak": 0.005, "scale_observations": False,
+    "polyak": 0.005, "precision": "fp32", "scale_observations": False,
 }  # fmt: skip
 
 
@@ -89,11 +89,12 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 
 
 def test_impossible_settings_are_named_all_at_once() -> None:
+    wrong = {"critics": 2, "critic_subset": 3, "polyak": 2, "clip": 0.1, "batch": None, "precision": "x"}
     with pytest.raises(FinetuneError) as raised:
-        OffPolicySettings.read({**PLAIN, "critics": 2, "critic_subset": 3, "polyak": 2, "clip": 0.1, "batch": None})
+        OffPolicySettings.read({**PLAIN, **wrong})
     text = str(raised.value)
     assert all(word in text for word in ("critic_subset: expected no more than critics", "polyak: expected at most 1"))
-    assert all(word in text for word in ("clip: no such key", "batch: missing"))
+    assert all(word in text for word in ("clip: no such key", "batch: missing", "precision: expected fp32 or bf16"))
 
 
 def test_demonstrations_have_to_be_there_where_they_are_wanted_and_only_there(tmp_path: Path) -> None:
@@ -233,3 +234,15 @@ def test_finds_the_best_policy_of_the_line(tmp_path: Path) -> None:
 def _pushes(training: OffPolicyLearner, place: torch.Tensor) -> torch.Tensor:
     policy = training.policy
     return policy.sample(policy.encode({"place": place[:, None]}))[:, 0, 0]
+
+
+def test_products_in_bfloat16_are_near_and_leave_others_alone() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 256, 256).unbind()
+    plain = a @ b
+    with products("bf16"):
+        rounded = a @ b
+    torch.testing.assert_close(rounded, plain, atol=0.5, rtol=0.05)
+    with products("fp32"):
+        assert torch.equal(a @ b, plain)
+    assert torch.equal(a @ b, plain)

@@ -10,7 +10,15 @@ from robot_rl.rl.collector import Collector
 from robot_rl.rl.dppo import DPPO
 from robot_rl.rl.learner import Learner
 from robot_rl.rl.method import Method
-from robot_rl.rl.on_policy import ActorCritic, FinetuneError, Settings, Update, build_optimizer, estimate
+from robot_rl.rl.on_policy import (
+    ActorCritic,
+    FinetuneError,
+    Settings,
+    build_optimizer,
+    estimate,
+    surrogate,
+    value_loss,
+)
 from robot_rl.rl.ppo import PPO
 from robot_rl.rl.reinflow import ReinFlow
 from tests.robot_rl.rl.line import Line, line_policy
@@ -53,31 +61,30 @@ def test_the_first_ratio_is_1(name: str, options: dict[str, Any]) -> None:
 
 
 def test_clipped_ratios_have_no_gradient() -> None:
-    trained = method("ppo")
-    update = Update(trained, ActorCritic(trained, settings()), torch.optim.AdamW([torch.zeros(1)]), settings())
-    ratio = torch.tensor([[1.5], [0.5], [1.1], [1.5]], requires_grad=True)
-    advantage = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    loss, clipped = update._actor_loss(ratio, advantage)
-    loss.backward()
-    assert ratio.grad is not None
-    gradient = ratio.grad[:, 0]
-    assert gradient[0] == 0
-    assert gradient[1] == 0
-    assert gradient[2] < 0  # better than usual, within the clip: more of it
-    assert gradient[3] > 0  # worse than usual: less of it, however far it has come
-    assert float(clipped) == 0.75
+    ratio = torch.tensor([[1.5], [0.5], [1.1], [1.5]])
+    advantage = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
+    loss, gradient = surrogate(ratio.log(), advantage, torch.tensor([0.2]))
+    torch.testing.assert_close(loss[:, 0], torch.tensor([-1.2, 0.8, -1.1, 1.5]))
+    # Better than usual within the clip: more of it. Worse than usual: less of it, however far it has come.
+    torch.testing.assert_close(gradient[:, 0], torch.tensor([0.0, 0.0, -1.1, 1.5]) / 4)
+
+
+def test_the_gradients_written_out_are_those_of_the_losses() -> None:
+    torch.manual_seed(0)
+    log_ratio, advantage = (0.3 * torch.randn(50, 3)).requires_grad_(), torch.randn(50, 3)
+    new, old, returns = torch.randn(3, 50).unbind()
+    new.requires_grad_()
+    loss, gradient = surrogate(log_ratio, advantage, torch.tensor([0.1, 0.2, 0.3]))
+    torch.testing.assert_close(torch.autograd.grad(loss.mean(), log_ratio)[0], gradient)
+    for clip in (None, 0.3):
+        loss, gradient = value_loss(new, old, returns, clip)
+        torch.testing.assert_close(torch.autograd.grad(loss.mean(), new)[0], gradient)
 
 
 def test_values_are_clipped_around_the_old_ones() -> None:
-    trained = method("ppo")
-    given = settings(value_clip=0.2)
-    update = Update(trained, ActorCritic(trained, given), torch.optim.AdamW([torch.zeros(1)]), given)
-    old, returns = torch.zeros(1), torch.ones(1)
-    new = torch.tensor([0.5], requires_grad=True)
-    loss = update._critic_loss(new, old, returns)
-    assert loss.item() == pytest.approx(0.5 * 0.8**2)
-    loss.backward()
-    assert float(new.grad) == 0.0  # type: ignore[arg-type]
+    loss, gradient = value_loss(torch.tensor([0.5, -0.5]), torch.zeros(2), torch.ones(2), clip=0.2)
+    torch.testing.assert_close(loss, torch.tensor([0.5 * 0.8**2, 0.5 * 1.5**2]))
+    torch.testing.assert_close(gradient, torch.tensor([0.0, -0.75]))
 
 
 def test_values_bootstrap_at_cut_offs_and_not_at_ends() -> None:

@@ -1,0 +1,103 @@
+"""A stack of dense layers whose gradient is written out: for autograd it is a single operation.
+
+The networks of reinforcement learning are small: keeping account of each layer takes longer than its products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
+_BACK: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "relu": lambda gradient, y: torch.ops.aten.threshold_backward.default(gradient, y, 0),
+    "tanh": torch.ops.aten.tanh_backward.default,
+}
+"""From the gradient of what an activation gave, and that, to the gradient of what it was given."""
+
+
+class Dense(nn.Sequential):
+    """Linear layers with an activation between them; parameters are named as in any `nn.Sequential` of these.
+
+    Args:
+        sizes: of the input, the hidden layers and the output.
+        activation: `relu` or `tanh`.
+
+    Attributes:
+        linear: the layers with parameters.
+    """
+
+    def __init__(self, sizes: Sequence[int], activation: str = "relu") -> None:
+        layers: list[nn.Module] = []
+        for pair in pairwise(sizes):
+            layers += [nn.Linear(*pair), ACTIVATIONS[activation]()]
+        super().__init__(*layers[:-1])
+        self.activation = activation
+        self.linear = [layer for layer in self if isinstance(layer, nn.Linear)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, first size] to [B, last size]."""
+        traced = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
+        if traced or not torch.is_grad_enabled():
+            return super().forward(x)
+        y: Tensor = _Stack.apply(x, self.activation, *(value for each in self.linear for value in each.parameters()))
+        return y
+
+    @torch.no_grad()
+    def trace(self, x: Tensor) -> list[Tensor]:
+        """What each linear layer is given and, last, the output, for `pull`."""
+        return _trace(x, self.activation, [(each.weight, each.bias) for each in self.linear])
+
+    @torch.no_grad()
+    def pull(self, seen: Sequence[Tensor], gradient: Tensor) -> dict[Tensor, Tensor]:
+        """The gradient of each parameter, in their order, from that of the output."""
+        weights = [each.weight for each in self.linear]
+        found = _pull(seen, self.activation, weights, gradient)[0]
+        own = (value for each, weight in zip(self.linear, weights, strict=True) for value in (weight, each.bias))
+        return dict(zip(own, found, strict=True))
+
+
+class _Stack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, activation: str, *parameters: Tensor) -> Tensor:
+        *seen, y = _trace(x, activation, list(zip(parameters[::2], parameters[1::2], strict=True)))
+        ctx.activation = activation
+        ctx.save_for_backward(*seen, *parameters[::2])
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        depth = len(ctx.saved_tensors) // 2
+        seen, weights = ctx.saved_tensors[:depth], ctx.saved_tensors[depth:]
+        of_input, _, *of_parameters = ctx.needs_input_grad
+        found, inner = _pull(seen, ctx.activation, weights, gradient, any(of_parameters))
+        own: Sequence[Tensor | None] = found or [None] * len(of_parameters)
+        return inner @ weights[0] if of_input else None, None, *own
+
+
+def _trace(x: Tensor, activation: str, layers: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    act, seen = _IN_PLACE[activation], [x]
+    for weight, bias in layers[:-1]:
+        seen.append(act(torch.addmm(bias, seen[-1], weight.t())))
+    weight, bias = layers[-1]
+    return [*seen, torch.addmm(bias, seen[-1], weight.t())]
+
+
+def _pull(
+    seen: Sequence[Tensor], activation: str, weights: Sequence[Tensor], gradient: Tensor, wanted: bool = True
+) -> tuple[list[Tensor], Tensor]:
+    """Gradients of weights and biases, where they are wanted, and that of the first layer's output."""
+    back, found = _BACK[activation], []
+    for layer in reversed(range(len(weights))):
+        if wanted:
+            found += [gradient.sum(dim=0), gradient.t() @ seen[layer]]
+        if layer > 0:
+            gradient = back(gradient @ weights[layer], seen[layer])
+    return found[::-1], gradient
