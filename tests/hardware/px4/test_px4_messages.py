@@ -3,11 +3,15 @@
 import re
 import subprocess
 import sys
+from unittest.mock import MagicMock
 
 import pytest
 
+from robot_rl.hardware.nodes.px4_node import FlightBinding, FlightNode
 from robot_rl.hardware.px4 import px4_messages
+from robot_rl.hardware.px4.px4_codec import decode_inertial
 from robot_rl.hardware.px4.px4_messages import Px4MessageError, detect, table, topic_name
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Endpoint
 from robot_rl.hardware.ros2.qos import Qos, mismatches
@@ -133,6 +137,34 @@ def test_versions_are_detected():
     # Both versions, of which one is known.
     newer = Endpoint("/fmu/out/vehicle_status_v7", "px4_msgs/msg/VehicleStatus", "", WRITES, is_publisher=True)
     assert detect([*endpoints(versions), newer])[0]["VehicleStatus"] == 1
+
+
+def test_a_topic_that_a_vehicle_offers_later_is_heard_in_its_own_version():
+    graph = MagicMock()
+    graph.endpoints.return_value = endpoints(px4_messages.V1_17, without=["battery_status", "vehicle_odometry"])
+    binding = FlightBinding(graph, FlightNode(VehicleFile.load("px4")))
+
+    def look():
+        binding._look()
+        return {call.args[0] for call in graph.subscribe.call_args_list if "/fmu/" in call.args[0]}
+
+    assert look() == set()
+    graph.endpoints.return_value = endpoints(px4_messages.V1_17, without=["battery_status", "sensor_combined"])
+    heard = look()
+    # PX4 answers a command at once on a topic that it has not offered before.
+    assert {"/fmu/out/vehicle_odometry", "/fmu/out/vehicle_command_ack", "/fmu/out/sensor_combined"} <= heard
+    assert not any("battery" in topic for topic in heard)
+    graph.endpoints.return_value = endpoints(px4_messages.V1_17)
+    assert look() - heard == {"/fmu/out/battery_status_v1"}
+
+
+def test_an_accelerometer_that_tells_nothing_is_none():
+    message = messages.make("px4_msgs/msg/SensorCombined", gyro_rad=[1, 2, 3], accelerometer_m_s2=[0, 1, -9.81])
+    told = decode_inertial(message, 5.0)
+    assert (told.angular_velocity.y, told.linear_acceleration.y) == (-2.0, -1.0)
+    assert told.linear_acceleration.z == pytest.approx(9.81)
+    message.accelerometer_timestamp_relative = 2**31 - 1
+    assert decode_inertial(message, 5.0) is None
 
 
 def test_an_unknown_version_is_told():
