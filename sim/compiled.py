@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import numba
+from numba.extending import intrinsic
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,9 +29,26 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
 def compiled_lanes(function: Callable[P, T]) -> Callable[P, T]:
     """`compiled` for loops over lanes that become vector instructions.
 
-    Sums may be taken in another order, divisions by zero give infinity or NaN, and NaN stays NaN.
+    They are inlined where they are called. Sums may be taken in another order, divisions by zero give infinity or NaN,
+    and NaN stays NaN.
     """
-    return _compile(function, {"fastmath": _ALGEBRA, "error_model": "numpy"})
+    return _compile(function, {"fastmath": _ALGEBRA, "error_model": "numpy", "forceinline": True})
+
+
+def _widest(_: Any) -> Any:
+    def generate(context: Any, builder: Any, *_: Any) -> Any:
+        # llvmlite's own `add` knows only attributes without a value.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return numba.types.void(), generate
+
+
+widest: Any = intrinsic(_widest)
+"""Called first in a function, it lets the loops there use vectors of 512 bits where there are such.
+
+LLVM stays at 256 on most of those processors, for fear of a lower clock rate.
+"""
 
 
 def _compile(function: Callable[P, T], options: dict[str, Any]) -> Callable[P, T]:

@@ -129,13 +129,14 @@ class WorldEnv(gymnasium.Env):
         if action.shape != self._shape or not all(map(math.isfinite, action.tolist())):
             names = ", ".join(f"{name} {list(feature.shape)}" for name, feature in self.contract.action.items())
             raise ActionError(f"expected {self._shape[0]} finite numbers ({names}), got {action.tolist()}")
-        reward, terminated, truncated, success = (values[0] for values in self.world.step(action[None]))
-        info: Info = {"success": bool(success)}
+        rewards, terminations, truncations, successes = self.world.step(action[None])
+        terminated, truncated = bool(terminations[0]), bool(truncations[0])
+        info: Info = {"success": bool(successes[0])}
         if terminated or truncated:
             info["metrics"] = self.world.metrics(0)
         if truncated and self.world.steps[0] < self.world.horizon:
             info["diverged"] = True
-        return self.observe(), float(reward), bool(terminated), bool(truncated), info
+        return self.observe(), float(rewards[0]), terminated, truncated, info
 
     @property
     def time(self) -> float:

@@ -32,8 +32,8 @@ class DroneEnv(WorldEnv):
 
     def observe(self) -> dict[str, np.ndarray]:
         """The observation of the present state, with the delay and noise of the episode."""
-        parts, row = self.world.parts, self.world.look()[0]
-        found = dict(zip(parts, map(row.__getitem__, parts.values()), strict=True))
+        row = self.world.look()[0]
+        found = {name: row[columns] for name, columns in self.world.parts.items()}
         for camera, size in self.world.cameras.items():
             found[camera] = self.world.image(0, camera, *size)
         return found

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from robot_rl.sim.compiled import compiled_lanes
+from robot_rl.sim.compiled import compiled_lanes, widest
 
 LANES = 32
 SUBSTEP = 0.002
@@ -137,6 +137,7 @@ def advance(x: np.ndarray, substeps: int, level: int, first: int, end: int) -> N
             - VELOCITY: velocity [m/s] in the world, yaw rate [rad/s].
             - POSITION: position [m], cosine and sine of half the yaw.
     """
+    widest()
     blocks = x.size // (ROWS * LANES)
     for block in range(blocks):
         base = block * ROWS * LANES
@@ -199,6 +200,7 @@ def _disturb(x: np.ndarray, base: int) -> None:
 
     Gusts: Dryden's spectra (MIL-F-8785C), along and across the heading of the mean wind, and upwards.
     """
+    widest()
     for lane in range(LANES):
         i = np.uint64(base + lane)
         n, step = _bits(x[i + RANDOM]), _bits(x[i + STEP])
@@ -251,6 +253,7 @@ def _aim(x, i, throttle, dw, dx, dy, dz):  # type: ignore[no-untyped-def]
 
 @compiled_lanes
 def _control_attitude(x: np.ndarray, base: int, now: np.float32) -> None:
+    widest()
     for lane in range(LANES):
         i = np.uint64(base + lane)
         new = ONE if now >= x[i + SWITCH] else ZERO
@@ -265,6 +268,7 @@ def _control_attitude(x: np.ndarray, base: int, now: np.float32) -> None:
 @compiled_lanes
 def _control_velocity(x: np.ndarray, base: int, now: np.float32, level: int) -> None:
     """PX4's position and velocity controller: limits of speed, tilt and thrust, thrust upwards first."""
+    widest()
     follow = F(level == POSITION)
     for lane in range(LANES):
         i = np.uint64(base + lane)
@@ -335,6 +339,7 @@ def _control_velocity(x: np.ndarray, base: int, now: np.float32, level: int) -> 
 @compiled_lanes
 def _take_rates(x: np.ndarray, base: int, now: np.float32) -> None:
     """Setpoints of the rate controller from the command itself."""
+    widest()
     for lane in range(LANES):
         i = np.uint64(base + lane)
         new = ONE if now >= x[i + SWITCH] else ZERO
@@ -348,6 +353,7 @@ def _take_rates(x: np.ndarray, base: int, now: np.float32) -> None:
 @compiled_lanes
 def _control_rates(x: np.ndarray, base: int) -> None:
     """PX4's body-rate PID on the gyro behind its second-order low pass; the derivative is of the filtered rate."""
+    widest()
     for lane in range(LANES):
         i = np.uint64(base + lane)
         n = _bits(x[i + RANDOM])
@@ -385,6 +391,7 @@ def _mix(x: np.ndarray, base: int) -> None:
 
     Thrust gives way to roll and pitch above, these give way to thrust below, yaw to all of them.
     """
+    widest()
     for lane in range(LANES):
         i = np.uint64(base + lane)
         roll, pitch, yaw = x[i + ROLL], x[i + PITCH], x[i + YAW]
@@ -437,6 +444,7 @@ def _mix(x: np.ndarray, base: int) -> None:
 @compiled_lanes
 def _spin(x: np.ndarray, base: int) -> None:
     """Rotors follow their commands, rising and falling at different rates, and pull in the middle of the substep."""
+    widest()
     for lane in range(LANES):
         i = np.uint64(base + lane)
         c0, c1, c2, c3 = x[i + C0], x[i + C1], x[i + C2], x[i + C3]
@@ -471,6 +479,7 @@ def _spin(x: np.ndarray, base: int) -> None:
 @compiled_lanes
 def _turn(x: np.ndarray, base: int) -> None:
     """Rates: torques of the rotors, damping, and -w x (J w + h) at the middle rate. Attitude: by the middle rate."""
+    widest()
     for lane in range(LANES):
         i = np.uint64(base + lane)
         wx, wy, wz = x[i + WX], x[i + WY], x[i + WZ]
@@ -519,6 +528,7 @@ def _turn(x: np.ndarray, base: int) -> None:
 @compiled_lanes
 def _move(x: np.ndarray, base: int) -> None:
     """Thrust, drag through the air in the middle of the substep, gravity; the ground stops what touches it."""
+    widest()
     for lane in range(LANES):
         i = np.uint64(base + lane)
         zx, zy, zz = x[i + UPX], x[i + UPY], x[i + UPZ]
@@ -549,6 +559,7 @@ def _move(x: np.ndarray, base: int) -> None:
 @compiled_lanes
 def _sense(x: np.ndarray, base: int) -> None:
     """Battery and inertial sensors at the end of a call."""
+    widest()
     for lane in range(LANES):
         i = np.uint64(base + lane)
         m0, m1, m2, m3 = x[i + M0], x[i + M1], x[i + M2], x[i + M3]
@@ -587,6 +598,7 @@ def _sense(x: np.ndarray, base: int) -> None:
 @compiled_lanes
 def _settle(x: np.ndarray, base: int, substeps: np.float32) -> None:
     """Commands that arrived during the call stay, and none is under way."""
+    widest()
     for lane in range(LANES):
         i = np.uint64(base + lane)
         new = ONE if x[i + SWITCH] < substeps else ZERO
