@@ -37,8 +37,10 @@ WALL_HEIGHT = 0.3
 """Of a corridor's walls, which only mark it: above them it is left, too [m]."""
 NOMINAL: dict[str, Any] = {
     "light": 0.7, "tiles": 1.0, "gates": [0.85, 0.35, 0.1], "ground": [0.45, 0.5, 0.45], "exposure": 0.0,
+    "camera": [0.0] * 6,
 }  # fmt: skip
-"""Brightness of the light, tiles of the ground in a metre, colours; how long the camera on board gathers light [s]."""
+"""Brightness of the light, tiles of the ground in a metre, colours; how long the camera on board gathers light [s], and
+how far it is from where it should be [m], turned by a vector in its own axes [rad]."""
 SHARP = 8
 """Sharp pictures of which one with an exposure is the mean."""
 _ALONG_X = np.array([0.5, 0.5, -0.5, -0.5])
@@ -60,6 +62,7 @@ class DroneScene:
         self.data = mujoco.MjData(self.model)
         self._gates = 0 if course is None else len(course.centers)
         self._start = None if course is None or not course.width else course.start
+        self._mounted = self.model.cam_quat[self.model.camera("onboard").id].copy()
         self._renderers: dict[str, Renderer] = {}
 
     def feature(self, camera: str, height: int, width: int) -> Feature:
@@ -98,6 +101,10 @@ class DroneScene:
         for name in ("gates", "ground"):
             model.mat_rgba[model.material(name).id, :3] = seen[name]
         model.mat_texrepeat[model.material("ground").id] = seen["tiles"] / 2
+        onboard = model.camera("onboard").id
+        model.cam_pos[onboard], turned = seen["camera"][:3], self._mounted.copy()
+        mujoco.mju_quatIntegrate(turned, np.array(seen["camera"][3:]), 1.0)
+        model.cam_quat[onboard] = turned
         exposure = seen["exposure"] if camera == "onboard" else 0.0
         if not exposure:
             return self._shoot(camera, odometry, out)

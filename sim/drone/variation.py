@@ -25,9 +25,10 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "odometry": ("position", "velocity", "attitude", "rates", "delay", "drop"),
     "command": ("delay", "jitter", "drop"),
     "gates": ("position", "yaw"),
-    "appearance": ("light", "tiles", "colour", "exposure"),
+    "appearance": ("light", "tiles", "colour", "exposure", "camera_shift", "camera_turn"),
 }
-"""Entries with options. A number stands for itself, a pair [low, high] is drawn from; biases, gates, colours are ±."""
+"""Entries with options. A number stands for itself, a pair [low, high] is drawn from; biases, gates, colours, and how
+the camera on board is mounted [m], [rad] are ±."""
 LONGEST_OBSERVATION_DELAY = 8
 """Steps."""
 
@@ -97,6 +98,9 @@ def draw(config: Mapping[str, Any], gates: int, generator: np.random.Generator) 
             seen[name] = np.clip(NOMINAL[name] + generator.uniform(-most, most, 3), 0.0, 1.0).tolist()
         if "exposure" in given:
             seen["exposure"] = float(generator.uniform(*_interval("exposure", given["exposure"])))
+        if "camera_shift" in given or "camera_turn" in given:
+            shift, turn = (_interval(name, given.get(name, 0.0))[1] for name in ("camera_shift", "camera_turn"))
+            seen["camera"] = (generator.uniform(-1, 1, 6) * np.repeat([shift, turn], 3)).tolist()
         record["appearance"] = seen
     return record
 

@@ -160,3 +160,26 @@ def test_an_exposure_is_drawn_with_the_appearance():
     spec = {"task": "drone/corridor", "randomization": {"appearance": {"exposure": [0.005, 0.015]}}}
     _, info = sim.make(spec).reset(seed=1)
     assert 0.005 <= info["randomization"]["appearance"]["exposure"] <= 0.015
+
+
+def test_a_camera_that_is_mounted_askew_sees_askew(env):
+    odometry, gates = env.world.batch.read("odometry")[0], env.world.gates[0]
+
+    def shoot(camera: list[float]) -> np.ndarray:
+        out = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+        return env.world._scene.image("onboard", odometry, gates, NOMINAL | {"camera": camera}, out).astype(int)
+
+    straight, rolled = shoot([0.0] * 6), shoot([0, 0, 0, 0, 0, math.pi / 2])
+    # A quarter turn counterclockwise about the way back to the eye turns the picture clockwise, in the middle square.
+    square = np.s_[:, (WIDTH - HEIGHT) // 2 : (WIDTH + HEIGHT) // 2]
+    assert (np.abs(np.rot90(straight[square], -1) - rolled[square]).max(-1) > 40).mean() < 0.02
+    assert np.abs(shoot([0.05, 0, 0, 0, 0, 0]) - straight).mean() > 0.5
+    np.testing.assert_array_equal(shoot([0.0] * 6), straight)
+
+
+def test_how_a_camera_is_mounted_is_drawn_with_the_appearance():
+    spec = {"task": "drone/corridor", "randomization": {"appearance": {"camera_shift": 0.01, "camera_turn": 0.05}}}
+    _, info = sim.make(spec).reset(seed=1)
+    camera = np.abs(info["randomization"]["appearance"]["camera"])
+    assert (camera > 0).all()
+    assert (camera < [0.01, 0.01, 0.01, 0.05, 0.05, 0.05]).all()
