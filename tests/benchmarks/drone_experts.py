@@ -27,6 +27,7 @@ COPIES = 32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=["hover", "takeoff_land", "figure8", "lissajous", "gates"])
+    parser.add_argument("--experts", nargs="+", default=["geometric", "mpc"], choices=expert.EXPERTS)
     parser.add_argument("--randomizations", nargs="+", default=["none", "test", "full"])
     parser.add_argument("--episodes", type=int, default=100, help="of each, from seed 0; 0 measures times alone")
     parser.add_argument("--turns", type=int, default=10, help="of 100 actions for each expert")
@@ -36,11 +37,11 @@ def main() -> None:
     figures = []
     for task in options.tasks if options.episodes else []:
         for randomization in options.randomizations:
-            for name in expert.EXPERTS:
+            for name in options.experts:
                 found = fly({"task": f"drone/{task}", "randomization": randomization}, name, options.episodes)
                 figures.append({"task": task, "randomization": randomization, "expert": name, **found})
-                print(figures[-1], file=sys.stderr)
-    times = {task: measure(f"drone/{task}", options.turns) for task in ("figure8", "gates")}
+                print(figures[-1], file=sys.stderr, flush=True)
+    times = {task: measure(f"drone/{task}", options.experts, options.turns) for task in ("figure8", "gates")}
     for task, row in times.items():
         for name, values in row.items():
             print(f"{task}, {name}: median {values['median_ms']:.2f} ms, 99 % within {values['p99_ms']:.2f} ms")
@@ -65,9 +66,9 @@ def fly(spec: dict[str, Any], name: str, episodes: int) -> dict[str, float]:
     return found
 
 
-def measure(task: str, turns: int) -> dict[str, dict[str, float]]:
+def measure(task: str, experts: list[str], turns: int) -> dict[str, dict[str, float]]:
     """Times of an action of each expert [ms], in turns of 100 actions."""
-    envs = {name: sim.make(task) for name in expert.EXPERTS}
+    envs = {name: sim.make(task) for name in experts}
     acts = {name: expert.start(env.world, name) for name, env in envs.items()}
     spent: dict[str, list[float]] = {name: [] for name in envs}
     for turn in range(turns + 1):

@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
+import robot_rl
 from robot_rl.datasets import Contract, Feature
 from robot_rl.datasets.statistics import Statistics, merge, summarise
 from robot_rl.policies import OnnxPolicy, Policy, build_policy, export_policy, load_policy
@@ -33,6 +35,11 @@ DENOISERS: dict[str, dict[str, Any]] = {
     "flow_unet": {"name": "unet1d", "widths": [64, 128, 256], "time_features": 64},
 }
 
+DRONES = ("drone_mlp", "drone_flow")
+"""Presets, on what `drone/gates` observes and commands."""
+
+PRESETS = Path(robot_rl.__file__).parent / "configs" / "presets" / "policy"
+
 TURN = 5
 """Chunks that one runtime takes before it is the other's turn, after one that is not counted."""
 
@@ -40,14 +47,18 @@ TURN = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs="*", type=Path, default=[], help="run or checkpoint folders, instead")
-    parser.add_argument("--policies", nargs="+", choices=DENOISERS, default=["flow_mlp", "transformer_7m"])
+    parser.add_argument("--policies", nargs="+", choices=[*DENOISERS, *DRONES], default=["flow_mlp", "transformer_7m"])
     parser.add_argument("--rounds", type=int, default=300, help="chunks of flow_mlp; larger networks take a tenth")
     options = parser.parse_args()
     torch.set_num_threads(1)
     result = {}
     for name in [str(run) for run in options.runs] or options.policies:
         rounds = options.rounds if name not in DENOISERS or name == "flow_mlp" else max(options.rounds // 10, 5)
-        result[name] = values = measure(untrained(DENOISERS[name]) if name in DENOISERS else load_policy(name), rounds)
+        if name in DENOISERS:
+            policy = untrained(DENOISERS[name])
+        else:
+            policy = drone(name) if name in DRONES else load_policy(name)
+        result[name] = values = measure(policy, rounds)
         print(
             f"{name:15} {values['parameters'] / 1e6:5.2f} M parameters: onnxruntime {values['onnxruntime_ms']:.2f} ms "
             f"(9 of 10 within {values['onnxruntime_p90_ms']:.2f}; {values['onnxruntime_processor_ms']:.2f} ms of "
@@ -63,6 +74,25 @@ def untrained(denoiser: dict[str, Any]) -> Policy:
     """A flow policy of the demo's observations and actions."""
     torch.manual_seed(0)
     return build_policy({"denoiser": denoiser}, *lift()).eval()
+
+
+def drone(preset: str) -> Policy:
+    """A state policy of a drone by its preset."""
+    from robot_rl import sim
+
+    torch.manual_seed(0)
+    contract = sim.make("drone/gates").contract
+    contract = contract.select([name for name, each in contract.observation.items() if each.role == "policy"])
+    config = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())["policy"]
+    generator = np.random.default_rng(1)
+    sizes = {name: int(np.prod(each.shape)) for name, each in contract.observation.items()}
+    sizes["action"] = contract.action_dim
+    return build_policy(config, contract, statistics(generator, sizes)).eval()
+
+
+def statistics(generator: np.random.Generator, sizes: dict[str, int]) -> dict[str, Statistics]:
+    rows = {name: summarise(generator.normal(0, 0.3, (100, size))) for name, size in sizes.items()}
+    return {name: merge({key: value[None] for key, value in row.items()}) for name, row in rows.items()}
 
 
 def measure(policy: Policy, rounds: int) -> dict[str, float]:
@@ -119,10 +149,8 @@ def lift() -> tuple[Contract, dict[str, Statistics]]:
         Feature("gripper_opening", (1,), kind="action", unit="m", lower=(0.0,), upper=(0.08,)),
     ]
     contract = Contract("lift", 20.0, {item.name: item for item in observation}, {item.name: item for item in action})
-    generator = np.random.default_rng(1)
     sizes = {"joint_position": 7, "gripper_opening": 1, "cube_pose": 7, "action": 8}
-    rows = {name: summarise(generator.normal(0, 0.3, (100, size))) for name, size in sizes.items()}
-    return contract, {name: merge({key: value[None] for key, value in row.items()}) for name, row in rows.items()}
+    return contract, statistics(np.random.default_rng(1), sizes)
 
 
 if __name__ == "__main__":
