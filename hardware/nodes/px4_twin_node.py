@@ -32,6 +32,7 @@ from robot_rl.hardware.safety.supervisor_messages import DIAGNOSTICS, STATUS, di
 from robot_rl.hardware.twin.lockstep import Lockstep
 from robot_rl.hardware.twin.topics import camera_sizes
 from robot_rl.sim.drone.vehicle_model import load_vehicle
+from robot_rl.sim.gl_context import RenderError
 from robot_rl.sim.spec import SpecError
 
 WRITES = Qos(reliability="best_effort", durability="transient_local", depth=5)
@@ -184,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             versions = px4_messages.release(release)
             px4_messages.register(versions)
             eyes = TwinCameras(robot, task, camera_sizes(cameras), int(seed.value)) if cameras else None
-        except (RobotFileError, SpecError, px4_messages.Px4MessageError, messages.MessageError) as error:
+        except (RobotFileError, SpecError, RenderError, px4_messages.Px4MessageError, messages.MessageError) as error:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)
             return 1

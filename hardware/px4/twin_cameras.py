@@ -33,6 +33,7 @@ class TwinCameras:
 
     Raises:
         RobotFileError, SpecError: there is no such camera, task or vehicle.
+        RenderError: nothing can be rendered here.
     """
 
     def __init__(self, robot: VehicleFile, task: str, sizes: Mapping[str, tuple[int, int]], seed: int = 0) -> None:
@@ -46,6 +47,8 @@ class TwinCameras:
         rate = self._world.contract.rate_hz
         self._due = {name: Schedule(stream.rate_hz or rate) for name, stream in self.streams.items()}
         self.set_scene(seed)
+        for name, size in sizes.items():
+            self._world.image(0, name, *size)  # the first picture takes a second, which a flight would miss
 
     def set_scene(self, seed: int) -> None:
         """Show the scene of a seed from now on."""
