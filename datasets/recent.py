@@ -31,7 +31,7 @@ class RecentFrames:
         out: Sequence[np.ndarray],
         again: np.ndarray,
     ) -> None:
-        """As `FrameReader.decode_at`; remembers the frames that `again` [n] bool marks."""
+        """As `FrameReader.decode_at`; remembers the frames that `again` [n] bool marks, until a use without."""
         wanted = rows.tolist()
         found = [self._frames.get(row) for row in wanted]
         missing = [place for place, frame in enumerate(found) if frame is None]
@@ -41,6 +41,8 @@ class RecentFrames:
                 target[...] = frame
             if keep:
                 self._remember(row, target.copy() if frame is None else frame)
+            elif frame is not None:
+                self._frames.pop(row, None)  # its memory, still in the cache, is the next one's
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -38,6 +38,15 @@ def test_what_will_be_asked_for_again_is_decoded_once():
     assert reader.decoded == [3, 4, 9, 3, 10]
 
 
+def test_a_frame_is_forgotten_at_its_last_use():
+    recent, reader = RecentFrames(10), Reader()
+    read(recent, reader, [3, 4], [True, True])
+    assert read(recent, reader, [3, 4], [False, True]) == [3, 4]
+    assert len(recent) == 1
+    assert read(recent, reader, [3, 4], [False, False]) == [3, 4]
+    assert (len(recent), reader.decoded) == (0, [3, 4, 3])
+
+
 def test_the_frames_used_longest_ago_are_forgotten():
     recent, reader = RecentFrames(3), Reader()
     read(recent, reader, [1, 2, 3])
