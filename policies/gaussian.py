@@ -84,4 +84,4 @@ class Gaussian(Process):
         return mean.unsqueeze(1), self.std.expand_as(mean).unsqueeze(1)
 
     def _mean(self, denoiser: Denoiser, x: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
-        return denoiser(x, x.new_zeros(len(x)), context, known).float()
+        return denoiser(x, torch.zeros_like(x[:, 0, 0]), context, known).float()

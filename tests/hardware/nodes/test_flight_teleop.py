@@ -83,7 +83,8 @@ class Rig:
             call=lambda request, done, timeout=5.0: graph.call_soon(lambda: done(graph.services[name](request))),
         )
         self.twin = Px4Twin(load_vehicle(PX4.vehicle))
-        Px4TwinNode(graph, self.twin, robot, real_time=True)
+        seed = SimpleNamespace(value=0)
+        Px4TwinNode(graph, self.twin, robot, True, px4_messages.RELEASES["v1.17"], cameras=None, seed=seed)
         self.supervisor = FlightBinding(graph, FlightNode(robot))
         settings = Settings(frame="heading", linear_speed=1.0, angular_speed=1.0)
         self.session = RecordingSession(countdown=0.2)
