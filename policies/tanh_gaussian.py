@@ -120,7 +120,7 @@ class TanhGaussian(Process):
 
     def _mean(self, denoiser: Denoiser, context: Tensor) -> Tensor:
         x = context.new_zeros(len(context), self.shapes.horizon, self.shapes.action_dim)
-        return denoiser(x, x.new_zeros(len(x)), context).float()
+        return denoiser(x, torch.zeros_like(x[:, 0, 0]), context).float()
 
 
 def log_slope(u: Tensor) -> Tensor:
