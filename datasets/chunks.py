@@ -128,25 +128,29 @@ class ChunkedArray:
 
         Args:
             starts, sizes: int [n]; piece i consists of `sizes[i]` bytes from `starts[i]` on, all within one chunk.
-                Pieces that follow each other are read by one call.
+                Pieces that follow each other are read by one call, as far as they begin in the same `RUN_BYTES`.
         """
-        chunks, inside = np.divmod(starts, self.chunk_rows)
-        runs: list[tuple[int, int, list[int]]] = []
-        current, begin, end = -1, 0, 0
-        for chunk, offset, size in zip(chunks.tolist(), inside.tolist(), np.asarray(sizes).tolist(), strict=True):
-            if chunk == current and offset == end and end - begin < RUN_BYTES:
-                runs[-1][2].append(size)
-            else:
-                runs.append((chunk, offset, [size]))
-                current, begin = chunk, offset
-            end = offset + size
-        for chunk, begin, lengths in runs:
-            total = sum(lengths)
-            data = os.pread(self._file(chunk).descriptor, total, begin)
-            if len(data) != total:
-                raise self._short(chunk, chunk * self.chunk_rows + begin, chunk * self.chunk_rows + begin + total)
+        if not len(starts):
+            return
+        chunks, begins = np.divmod(starts, self.chunk_rows)
+        ends = begins + sizes
+        apart = (begins[1:] != ends[:-1]) | (np.diff(chunks) != 0) | (np.diff(begins // RUN_BYTES) != 0)
+        edges = np.flatnonzero(np.concatenate([[True], apart, [True]]))
+        first, last = edges[:-1], edges[1:] - 1
+        runs = (places.tolist() for places in (first, last, chunks[first], begins[first], ends[last]))
+        lengths = np.asarray(sizes).tolist()
+        current = -1
+        for one, other, chunk, begin, end in zip(*runs, strict=True):
+            if chunk != current:
+                file, current = self._file(chunk), chunk
+            data = os.pread(file.descriptor, end - begin, begin)
+            if len(data) != end - begin:
+                raise self._short(chunk, chunk * self.chunk_rows + begin, chunk * self.chunk_rows + end)
+            if one == other:
+                yield data
+                continue
             start = 0
-            for length in lengths:
+            for length in lengths[one : other + 1]:
                 yield data[start : start + length]
                 start += length
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import imagecodecs
 import numpy as np
@@ -58,20 +58,35 @@ def decode(encoding: str, data: bytes, out: np.ndarray) -> None:
     if encoding not in ENCODINGS:
         raise _unknown(encoding)
     try:
-        if encoding == "jpeg":
-            imagecodecs.jpeg8_decode(data, out=out)
-        elif encoding == "png":
-            imagecodecs.png_decode(data, out=_grey(out))
-        elif encoding == "lz4":
-            size = len(imagecodecs.lz4_decode(data, out=out.data.cast("B")))
-            if size != out.nbytes:
-                raise ValueError(f"{size} bytes decoded, {out.nbytes} expected")
-        else:
-            out.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
-    except (ValueError, RuntimeError) as error:
-        raise StoreError(
-            f"these {len(data)} bytes are no {encoding} frame of {out.dtype} {list(out.shape)}: {error}"
-        ) from error
+        _DECODERS[encoding](data, out)
+    except _UNDECODABLE as error:
+        raise StoreError(_problem(encoding, data, out, error)) from error
+
+
+def _decode_jpeg(data: bytes, out: np.ndarray) -> None:
+    imagecodecs.jpeg8_decode(data, out=out)
+
+
+def _decode_png(data: bytes, out: np.ndarray) -> None:
+    imagecodecs.png_decode(data, out=_grey(out))
+
+
+def _decode_lz4(data: bytes, out: np.ndarray) -> None:
+    size = len(imagecodecs.lz4_decode(data, out=out.data.cast("B")))
+    if size != out.nbytes:
+        raise ValueError(f"{size} bytes decoded, {out.nbytes} expected")
+
+
+def _decode_raw(data: bytes, out: np.ndarray) -> None:
+    out.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+
+
+_DECODERS = {"jpeg": _decode_jpeg, "png": _decode_png, "lz4": _decode_lz4, "raw": _decode_raw}
+_UNDECODABLE = (ValueError, RuntimeError)
+
+
+def _problem(encoding: str, data: bytes, out: np.ndarray, error: Exception) -> str:
+    return f"these {len(data)} bytes are no {encoding} frame of {out.dtype} {list(out.shape)}: {error}"
 
 
 class FrameReader:
@@ -107,13 +122,23 @@ class FrameReader:
         self, rows: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, out: Sequence[np.ndarray] | np.ndarray
     ) -> None:
         """The same, where offset and size [n] of each row are known already."""
+        for _ in self.decode_each(rows, offsets, sizes, out):
+            pass
+
+    def decode_each(
+        self, rows: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, out: Iterable[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """The same, one after the other: each array of `out` as soon as its frame is in it, and in the cache."""
+        decode = _DECODERS[self.encoding]
         for row, data, frame in zip(np.asarray(rows).tolist(), self.packed.pieces(offsets, sizes), out, strict=True):
             try:
-                decode(self.encoding, data, frame)
-            except StoreError as error:
+                decode(data, frame)
+            except _UNDECODABLE as error:
                 raise StoreDamaged(
-                    f"{self.packed.folder}: row {row}: {error}. Run `robot-rl data check`, which names its episode."
+                    f"{self.packed.folder}: row {row}: {_problem(self.encoding, data, frame, error)}. "
+                    "Run `robot-rl data check`, which names its episode."
                 ) from error
+            yield frame
 
 
 def resolve(encoding: str | Mapping[str, str], contract: Contract) -> dict[str, str]:

@@ -19,8 +19,9 @@ class RecentFrames:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        # Its methods are atomic, and an array in it is never written again.
+        # Who takes a frame out of either has it alone; taking and putting are atomic.
         self._frames: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._spare: list[np.ndarray] = []
 
     def decode(
         self,
@@ -33,16 +34,21 @@ class RecentFrames:
     ) -> None:
         """As `FrameReader.decode_at`; remembers the frames that `again` [n] bool marks, until a use without."""
         wanted = rows.tolist()
-        found = [self._frames.get(row) for row in wanted]
+        found = [self._frames.pop(row, None) for row in wanted]
         missing = [place for place, frame in enumerate(found) if frame is None]
-        reader.decode_at(rows[missing], offsets[missing], sizes[missing], [out[place] for place in missing])
+        decoded = reader.decode_each(rows[missing], offsets[missing], sizes[missing], [out[place] for place in missing])
+        # Neighbours follow each other: what one is copied into has just been read, and is still in the cache.
         for row, frame, target, keep in zip(wanted, found, out, again.tolist(), strict=True):
             if frame is not None:
                 target[...] = frame
+            else:
+                next(decoded)
+                if keep:
+                    frame = self._copy(target)
             if keep:
-                self._remember(row, target.copy() if frame is None else frame)
+                self._remember(row, frame)
             elif frame is not None:
-                self._frames.pop(row, None)  # its memory, still in the cache, is the next one's
+                self._spare.append(frame)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -50,11 +56,15 @@ class RecentFrames:
     def __reduce__(self) -> tuple[type[RecentFrames], tuple[int]]:
         return RecentFrames, (self._capacity,)
 
+    def _copy(self, frame: np.ndarray) -> np.ndarray:
+        try:
+            copy = self._spare.pop()
+        except IndexError:
+            return frame.copy()
+        copy[...] = frame
+        return copy
+
     def _remember(self, row: int, frame: np.ndarray) -> None:
         self._frames[row] = frame
-        try:
-            self._frames.move_to_end(row)
-            while len(self._frames) > self._capacity:
-                self._frames.popitem(last=False)
-        except KeyError:  # another thread has dropped it
-            pass
+        if len(self._frames) > self._capacity:
+            self._spare.append(self._frames.popitem(last=False)[1])

@@ -16,11 +16,12 @@ class Reader:
     def __init__(self) -> None:
         self.decoded: list[int] = []
 
-    def decode_at(self, rows: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, out: Any) -> None:
+    def decode_each(self, rows: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, out: Any) -> Any:
         for row, offset, size, frame in zip(rows.tolist(), offsets.tolist(), sizes.tolist(), out, strict=True):
             assert (offset, size) == (10 * row, row)
             self.decoded.append(row)
             frame[...] = row
+            yield frame
 
 
 def read(recent: RecentFrames, reader: Any, rows: list[int], again: list[bool] | None = None) -> list[int]:
@@ -83,8 +84,9 @@ def test_threads_get_what_they_asked_for():
 
 def test_an_error_of_the_reader_is_handed_on_and_nothing_remembered():
     class Broken:
-        def decode_at(self, *_: Any) -> None:
+        def decode_each(self, *_: Any) -> Any:
             raise ValueError("damaged")
+            yield
 
     recent = RecentFrames(3)
     with pytest.raises(ValueError, match="damaged"):
