@@ -19,9 +19,6 @@ from robot_rl.datasets.permutation import permute
 SPREAD = 1024
 """Runs under way in all stores together: far more than a batch holds, and as many windows apart are those of a run."""
 
-_BLOCK = 4096
-_KEPT = 4  # blocks
-
 
 class Order:
     """The endless stream over the windows of some stores. Safe from several threads.
@@ -41,25 +38,9 @@ class Order:
         self._sizes, self._shares, self._seed, self._shuffle = tuple(sizes), tuple(shares), seed, shuffle
         self._run = run
         self.spread = [max(1, round(SPREAD * share)) for share in self._shares]
-        # Some 250 calls of NumPy find a sample, or as well a few thousand.
-        self._blocks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def draw(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Store and window, int64 [stop - start] each, of the samples start..stop-1."""
-        first = start // _BLOCK
-        blocks = [self._block(number) for number in range(first, (stop - 1) // _BLOCK + 1)]
-        inside = slice(start - first * _BLOCK, stop - first * _BLOCK)
-        stores, windows = (np.concatenate(parts)[inside] for parts in zip(*blocks, strict=True))
-        return stores, windows
-
-    def _block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        found = self._blocks.get(number)
-        if found is None:
-            found = self._find(np.arange(number * _BLOCK, (number + 1) * _BLOCK, dtype=np.int64))
-            self._blocks = dict([*self._blocks.items(), (number, found)][-_KEPT:])
-        return found
-
-    def _find(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Store and window, int64 [n] each, of samples [n]. Some 250 calls of NumPy find one, or as well thousands."""
         stores, windows = np.empty_like(samples), np.empty_like(samples)
         slots, numbers, left = np.arange(len(samples)), samples, 1.0
         for store, share in enumerate(self._shares):

@@ -240,9 +240,8 @@ class Windows:
         found = self._blocks.get((number, phase))
         if found is None:
             starts = phase + (number * self._batches + np.arange(self._batches)) * self.batch_size
-            drawn = [self._order.draw(*self._own_part(start, start + self.batch_size)) for start in starts.tolist()]
-            sources, windows = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-            found = self._find(sources, windows)
+            own = np.arange(*self._own_part(0, self.batch_size))
+            found = self._find(*self._order.draw((starts[:, None] + own).reshape(-1)))
             self._blocks = dict([*self._blocks.items(), ((number, phase), found)][-_KEPT:])
         return found
 

@@ -20,8 +20,8 @@ def test_every_epoch_of_every_store_is_a_permutation(sizes, run, spread, seed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(order, "SPREAD", spread)
         drawn = Order(sizes, [size / sum(sizes) for size in sizes], seed, True, run)
-        stores, windows = drawn.draw(0, 3 * sum(sizes) + len(sizes))
-        middle = drawn.draw(sum(sizes) // 2, sum(sizes) + 1)
+        stores, windows = drawn.draw(np.arange(3 * sum(sizes) + len(sizes)))
+        middle = drawn.draw(np.arange(sum(sizes) // 2, sum(sizes) + 1))
     for store, size in enumerate(sizes):
         mine = windows[stores == store]
         for epoch in range(len(mine) // size):
@@ -33,7 +33,7 @@ def test_every_epoch_of_every_store_is_a_permutation(sizes, run, spread, seed):
 @pytest.mark.parametrize("size", [8192, 8200, 16_500, 100_000])
 def test_the_windows_of_a_run_come_many_batches_apart(size):
     run = 8
-    windows = Order([size], [1.0], 3, True, run).draw(0, size)[1]
+    windows = Order([size], [1.0], 3, True, run).draw(np.arange(size))[1]
     places = np.empty(size, np.int64)
     places[windows] = np.arange(size)
     apart = places[np.arange(1, size)] - places[:-1]
@@ -44,7 +44,7 @@ def test_the_windows_of_a_run_come_many_batches_apart(size):
 
 
 def test_a_batch_is_drawn_from_the_whole_store():
-    windows = Order([100_000], [1.0], 3, True, 8).draw(0, 96_000)[1].reshape(-1, 64)
+    windows = Order([100_000], [1.0], 3, True, 8).draw(np.arange(96_000))[1].reshape(-1, 64)
     spans = windows.max(1) - windows.min(1)
     assert (spans > 80_000).mean() > 0.99
     assert all(len(set(batch)) == 64 for batch in windows)
@@ -52,14 +52,14 @@ def test_a_batch_is_drawn_from_the_whole_store():
 
 def test_runs_begin_elsewhere_in_each_epoch():
     size, run = 8000, 8
-    windows = Order([size], [1.0], 0, True, run).draw(0, 6 * size)[1].reshape(6, size)
+    windows = Order([size], [1.0], 0, True, run).draw(np.arange(6 * size))[1].reshape(6, size)
     begins = {tuple(np.unique(epoch[:100] % run)) for epoch in windows}
     assert all(len(begin) <= 2 for begin in begins)
     assert len(begins) > 2
 
 
 def test_without_runs_windows_are_drawn_independently():
-    windows = Order([50_000], [1.0], 1, True).draw(0, 50_000)[1]
+    windows = Order([50_000], [1.0], 1, True).draw(np.arange(50_000))[1]
     places = np.empty(50_000, np.int64)
     places[windows] = np.arange(50_000)
     assert abs(np.corrcoef(places[:-1], places[1:])[0, 1]) < 0.03
