@@ -5,7 +5,7 @@ encoder.onnx     observations in raw units [B, To, ...] to the context [B, To, C
 parts.onnx       time [K] and context to what a step needs of them alone: time_0, ... [K, ...], context_0, ... [B, ...]
 denoiser.onnx    x [B, H, A], rate, the parts (and known [B, H] if trained with a prefix) to `output`, the network's at
                  the last of the K times, and to `moved`: x, with rate times the output added at each time
-steering.onnx    only of a steered policy: the context to the noise [B, H, A]
+steering.onnx    only of a steered policy: the context, and if it draws what is drawn [B, H, A], to the noise [B, H, A]
 edit.onnx        only of an edited policy: context, N chunks [B, N, H, A] and how far actions are free [B, N, H, 1] to
                  the best [B, H, A] of them and their edits
 deviation.onnx   only of a tanh_gaussian that is to draw: the context to the deviation [B, H, A]
@@ -83,7 +83,10 @@ def export_policy(policy: Policy, folder: str | Path) -> Path:
     _write(encoder, observation, {**dict.fromkeys(observation, "batch"), "context": "batch"}, folder / ENCODER)
     encoded = policy.encoder(observation)
     if policy.steering is not None:
-        _write(policy.steering, {"context": encoded}, {"context": "batch", "noise": "batch"}, folder / STEERING)
+        inputs = {"context": encoded}
+        if policy.steering.draws:
+            inputs["normal"] = torch.zeros(batch, policy.action_horizon, policy.contract.action_dim)
+        _write(policy.steering, inputs, dict.fromkeys([*inputs, "noise"], "batch"), folder / STEERING)
     if policy.edit is not None:
         chunks = torch.zeros(batch, policy.edit.candidates, policy.action_horizon, policy.contract.action_dim)
         inputs = {"context": encoded, "chunks": chunks, "free": chunks[..., :1]}

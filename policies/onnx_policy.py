@@ -112,16 +112,10 @@ class OnnxPolicy:
         batch = len(context)
         drawn = n * self._candidates
         shape = (batch, drawn, *self._chunk)
-        if noise is None and STEERING in self._sessions:
-            noise = np.broadcast_to(self._sessions[STEERING].run(None, {"context": context})[0][:, None], shape)
-        elif noise is None:
-            noise = (generator or np.random.default_rng()).standard_normal(shape, np.float32)
-        elif noise.shape != shape:
-            raise PolicyError(f"noise: expected shape {list(shape)}, got {list(noise.shape)}")
-        noise = np.asarray(noise, np.float32).reshape(-1, *shape[2:])
-        held = None if prefix is None else _Held(self, prefix, batch, drawn)
         alone = context if n == 1 else np.repeat(context, n, axis=0)
         context = context if drawn == 1 else np.repeat(context, drawn, axis=0)
+        noise = self._begin(context, noise, shape, generator)
+        held = None if prefix is None else _Held(self, prefix, batch, drawn)
         name, steps = self._process["name"], steps or int(self._process["steps"])
         if name in ("flow_matching", "shortcut"):
             x = self._flow(context, noise, steps, held)
@@ -143,6 +137,24 @@ class OnnxPolicy:
             part.reshape(batch, drawn, *part.shape[1:])[:, :n] for part in (held.committed, held.actions)
         )
         return np.where(committed, actions, chunk)
+
+    def _begin(
+        self,
+        context: np.ndarray,
+        noise: np.ndarray | None,
+        shape: tuple[int, ...],
+        generator: np.random.Generator | None,
+    ) -> np.ndarray:
+        """What denoising begins with, [B · n, H, A], in contexts [B · n, To, C]."""
+        if noise is not None:
+            if noise.shape != shape:
+                raise PolicyError(f"noise: expected shape {list(shape)}, got {list(noise.shape)}")
+            return np.asarray(noise, np.float32).reshape(-1, *self._chunk)
+        steering = self._sessions.get(STEERING)
+        if steering is not None and len(steering.get_inputs()) == 1:
+            return steering.run(None, {"context": context})[0]
+        normal = (generator or np.random.default_rng()).standard_normal(shape, np.float32).reshape(-1, *self._chunk)
+        return normal if steering is None else steering.run(None, {"context": context, "normal": normal})[0]
 
     def _edited(self, context: np.ndarray, x: np.ndarray, held: _Held | None) -> np.ndarray:
         """The best of each N candidates [B · N, H, A] and their edits, [B, H, A]."""

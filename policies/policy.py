@@ -37,7 +37,7 @@ normalizer: {observation: min_max | mean_std | quantile | none, action: min_max 
 augmentation: {crop: null, shift: 0, brightness: 0.0, contrast: 0.0, saturation: 0.0}
 prefix: {probability: 0.0, max_length: 0}   # training with a known prefix of random length 1 … max_length
 residual: null              # or {scale: 0.1, policy: {…}}: corrects actions as they are executed, see `correction.py`
-steering: null              # or {bound: 1.5, width: 256, depth: 2}: chooses the noise, see `steering.py`
+steering: null              # or {bound: 1.5, temperature: 0.0, …}: chooses the noise, see `steering.py`
 edit: null                  # or {bound: 0.1, candidates: 4, …}: chooses among drawn and edited chunks, see `edit.py`
 ```
 """
@@ -232,8 +232,8 @@ class Policy(nn.Module):
 
         Args:
             context: from `encode`; n chunks share one encoding.
-            noise: [B, n, H, A] standard normal, of an edited policy [B, n · N, H, A]; when None the steering chooses
-                it, the same for all n, or without one it is drawn from the generator.
+            noise: [B, n, H, A] standard normal, of an edited policy [B, n · N, H, A]; when None it is drawn from the
+                generator, or the steering chooses it, the same for all n unless it draws, too.
             prefix: actions already decided, the same for all n. Committed ones are kept exactly. A policy trained with
                 a prefix sees them while it denoises. Beyond them the chunk is held near the actions by their weights.
             steps: denoising steps; the process's own number when None.
@@ -247,12 +247,10 @@ class Policy(nn.Module):
         batch = len(context)
         drawn = n if self.edit is None else n * self.edit.candidates
         shape = (batch, drawn, self.action_horizon, self.contract.action_dim)
-        if noise is None and self.steering is not None:
-            noise = self.steering(context)[:, None].expand(shape)
-        noise = draw.normal(shape, self.device, generator) if noise is None else self._given("noise", noise, shape)
-        held = None if prefix is None else self._inpainting(prefix, batch, drawn, guidance)
         each = context if drawn == 1 else context.repeat_interleave(drawn, dim=0)
-        x = self.process.sample(self.denoiser, each, noise.flatten(0, 1), steps or self.process.steps, held, generator)
+        begin = self._begin(each, noise, shape, generator)
+        held = None if prefix is None else self._inpainting(prefix, batch, drawn, guidance)
+        x = self.process.sample(self.denoiser, each, begin, steps or self.process.steps, held, generator)
         if self.edit is not None:
             free = torch.ones_like(x[..., :1]) if held is None else 1 - held.weight
             parts = (part.unflatten(0, (batch * n, self.edit.candidates)) for part in (x, free))
@@ -341,6 +339,17 @@ class Policy(nn.Module):
         tensors = {name: torch.as_tensor(value) for name, value in observation.items()}
         check_observation(self.contract, self.obs_horizon, tensors)
         return {name: self._moved(tensor) for name, tensor in tensors.items()}
+
+    def _begin(
+        self, context: Tensor, noise: Tensor | None, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> Tensor:
+        """What denoising begins with, [B · n, H, A], in contexts [B · n, To, C]."""
+        if noise is not None:
+            return self._given("noise", noise, shape).flatten(0, 1)
+        if self.steering is not None and not self.steering.draws:
+            return self.steering(context)
+        drawn = draw.normal(shape, self.device, generator).flatten(0, 1)
+        return drawn if self.steering is None else self.steering(context, drawn)
 
     def _given(self, name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
         tensor = torch.as_tensor(value)

@@ -33,11 +33,13 @@ class DSRL(OffPolicyMethod):
     critics: that are distilled; the actor climbs the least.
     temperature: alpha to begin with.
     target_entropy: of a decision, per element of the noise [nat]; alpha moves so that the actor keeps it.
+    executed_temperature: factor on the actor's deviation where the result is evaluated or deployed; 0: its mean.
     """
 
     def __init__(
         self, policy: Policy, execute: int, *, steps: int | None = None, bound: float = 1.5, width: int = 256,
         depth: int = 2, critics: int = 2, temperature: float = 0.1, target_entropy: float = 0.0,
+        executed_temperature: float = 1.0,
     ) -> None:  # fmt: skip
         name = policy.config["process"]["name"]
         if policy.steering is not None:
@@ -49,7 +51,7 @@ class DSRL(OffPolicyMethod):
             )
         if critics < 1:
             raise PolicyError(f"algorithm.critics: expected at least 1, got {critics}")
-        steering = {"bound": bound, "width": width, "depth": depth}
+        steering = {"bound": bound, "width": width, "depth": depth, "temperature": executed_temperature}
         process = {**policy.config["process"], **({} if steps is None else {"steps": steps})}
         steered = extended(policy, process=process, steering=steering).requires_grad_(False)
         super().__init__(steered, execute)

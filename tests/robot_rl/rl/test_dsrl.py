@@ -1,7 +1,7 @@
 """DSRL: what it freezes, what its critics are told, and the policy that it leaves."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def moved(method: DSRL) -> DSRL:
 @pytest.mark.parametrize("process", [FLOW, {"name": "shortcut", "steps": 2}, DDIM])
 def test_acts_as_the_frozen_policy_does_from_its_noise(process: dict[str, Any]) -> None:
     policy = line_policy(process, horizon=4)
-    method = moved(DSRL(policy, 3, width=16))
+    method = moved(DSRL(policy, 3, width=16, executed_temperature=0))
     steered, context = method.policy, policy.encode(PLACE)
     noise = method.steering(context)
     assert 0.01 < noise.abs().max() < 1.5
@@ -53,6 +53,32 @@ def test_acts_as_the_frozen_policy_does_from_its_noise(process: dict[str, Any]) 
     drawn, _ = method.steering.draw(context, seeded())
     chunk = steered.decode(method.act(context, seeded()))
     torch.testing.assert_close(chunk, policy.sample(context, noise=drawn[:, None])[:, 0])
+
+
+@pytest.mark.parametrize("process", [FLOW, {"name": "shortcut", "steps": 2}, DDIM])
+def test_executes_draws_of_its_noise_as_it_tries_them(process: dict[str, Any]) -> None:
+    policy = line_policy(process, horizon=4)
+    context = policy.encode(PLACE)
+    method = moved(DSRL(policy, 3, width=16))
+    drawn, _ = method.steering.draw(context, seeded())
+    chunks = method.policy.sample(context, generator=seeded())
+    torch.testing.assert_close(chunks, policy.sample(context, noise=drawn[:, None]))
+    many = method.policy.sample(context, n=3, generator=seeded())
+    assert not torch.equal(many[:, 0], many[:, 1])
+    torch.testing.assert_close(many, method.policy.sample(context, n=3, generator=seeded()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+def test_what_is_executed_deviates_from_the_mean_by_the_temperature(temperature: float) -> None:
+    method = DSRL(line_policy(FLOW), 1, width=16, executed_temperature=temperature)
+    context = torch.zeros(20_000, 1, 1)
+    with torch.no_grad():
+        normal = torch.randn(20_000, 1, 1, generator=seeded())
+        u = torch.atanh(method.steering(context, normal) / 1.5)
+        mean = torch.atanh(method.steering(context[:1]) / 1.5)
+        deviation = method.steering.process.deviation(context[:1])
+    assert u.mean().item() == pytest.approx(mean.item(), abs=0.03)
+    assert u.std().item() == pytest.approx(temperature * deviation.item(), rel=0.02, abs=1e-5)
 
 
 def test_noises_are_bounded_and_their_density_is_that_of_the_bounded_noise() -> None:
@@ -147,9 +173,9 @@ def test_is_saved_with_its_base_and_can_be_corrected_but_not_steered_again(tmp_p
     method = moved(DSRL(line_policy(FLOW, horizon=4), 3, steps=1, width=16))
     again = load_policy(save_policy(method.policy, tmp_path))
     assert again.config["process"]["steps"] == 1
-    assert again.config["steering"] == {"bound": 1.5, "width": 16, "depth": 2}
+    assert again.config["steering"] == {"bound": 1.5, "width": 16, "depth": 2, "temperature": 1.0}
     seen = {name: value.numpy() for name, value in PLACE.items()}
-    chunks = [predict(each, seen, [new_generator(each, seed)]) for seed, each in enumerate((method.policy, again))]
+    chunks = [predict(each, seen, [new_generator(each, 0)]) for each in (method.policy, again)]
     np.testing.assert_array_equal(*chunks)
     whole = ResiP(again, width=16).result
     np.testing.assert_array_equal(predict(whole, seen, [new_generator(whole, 0)]), chunks[0])
@@ -165,22 +191,34 @@ def test_other_policies_and_wrong_values_are_refused() -> None:
             DSRL(line_policy(process), 1)
     with pytest.raises(PolicyError, match="temperature above 0"):
         DSRL(line_policy(FLOW), 1, temperature=0)
-    with pytest.raises(ValueError, match=r"steering.bound: expected a number above 0"):
-        DSRL(line_policy(FLOW), 1, bound=0)
+    for wrong in ({"bound": 0}, {"executed_temperature": -1}):
+        with pytest.raises(ValueError, match=r"expected bound above 0 and temperature at least 0"):
+            DSRL(line_policy(FLOW), 1, **wrong)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("process", [FLOW, {"name": "shortcut", "steps": 2}])
-def test_the_exported_policy_steers_alike(process: dict[str, Any], tmp_path: Path) -> None:
+def test_the_exported_policy_steers_alike(process: dict[str, Any], temperature: float, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     from robot_rl.policies import OnnxPolicy, export_policy
     from robot_rl.policies.onnx_policy import STEERING
 
-    policy = moved(DSRL(line_policy(process, horizon=4), 3, width=16)).policy
+    policy = moved(DSRL(line_policy(process, horizon=4), 3, width=16, executed_temperature=temperature)).policy
     exported = OnnxPolicy(export_policy(policy, tmp_path))
-    seen = {name: value.numpy() for name, value in PLACE.items()}
-    ours, theirs = (predict(each, seen, [new_generator(each, 0)]) for each in (policy, exported))
+    normal = torch.randn(5, 1, 4, 1, generator=seeded())
+
+    class Given:
+        def standard_normal(self, shape: tuple[int, ...], _: Any) -> np.ndarray:
+            return normal.numpy().reshape(shape)
+
+    theirs = exported.sample(exported.encode({"place": PLACE["place"].numpy()}), generator=cast(Any, Given()))
+    context = policy.encode(PLACE)
+    with torch.no_grad():
+        noise = policy.steering(context, *([normal[:, 0]] if temperature else []))[:, None]
+    ours = policy.sample(context, noise=noise).numpy()
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    assert (np.abs(np.diff(theirs, axis=0)).min() > 1e-4) or not temperature
     (tmp_path / STEERING).unlink()
     with pytest.raises(PolicyError, match=r"lacks steering.onnx"):
         OnnxPolicy(tmp_path)
