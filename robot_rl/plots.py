@@ -125,7 +125,7 @@ def finetuning_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> Path |
 
 
 def learning_curves(path: Path, panels: Mapping[str, Mapping[str, Sequence[Sequence[Mapping[str, float]]]]]) -> Path:
-    """Evaluated success over the control steps of several fine-tunings.
+    """Evaluated success, or where a task knows none the return, over the control steps of several fine-tunings.
 
     Args:
         panels: by title, then by label the rows of each training of that kind, which share a colour.
@@ -133,12 +133,14 @@ def learning_curves(path: Path, panels: Mapping[str, Mapping[str, Sequence[Seque
     with _figure(path, 6.4, 2.6 * len(panels)) as figure:
         axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
         for panel, (title, kinds) in zip(axes, panels.items(), strict=True):
-            for colour, (label, trainings) in zip(COLOURS, kinds.items(), strict=False):
+            known = any("success_rate" in row for trainings in kinds.values() for rows in trainings for row in rows)
+            column, factor, label = ("success_rate", 100, "success [%]") if known else ("mean_return", 1, "mean return")
+            for colour, (kind, trainings) in zip(COLOURS, kinds.items(), strict=False):
                 for number, rows in enumerate(trainings):
-                    steps, values = _column(rows, "success_rate")
-                    name = label if number == 0 else None
-                    panel.plot(steps, 100 * values, color=colour, marker=".", markersize=4, label=name)
-            panel.set(title=title, ylabel="success [%]", xlabel="control steps", ylim=(0, 101))
+                    steps, values = _column(rows, column)
+                    name = kind if number == 0 else None
+                    panel.plot(steps, factor * values, color=colour, marker=".", markersize=4, label=name)
+            panel.set(title=title, ylabel=label, xlabel="control steps", ylim=(0, 101 if known else None))
             panel.legend(loc="lower right")
     return path
 
