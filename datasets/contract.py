@@ -13,6 +13,7 @@ All raise `ContractError`, which lists every difference at once with both values
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -123,9 +124,16 @@ class Feature:
         return plain
 
     def _problems(self) -> Iterable[str]:
+        for key in ("name", "unit", "frame", "relative_to", "dtype"):
+            if not isinstance(getattr(self, key), str):
+                yield f"{key}: expected text, got {getattr(self, key)!r}"
         for key, allowed in (("kind", Kind), ("role", Role), ("mode", Mode), ("representation", Representation)):
             if getattr(self, key) not in get_args(allowed):
                 yield f"{key}: expected one of {', '.join(get_args(allowed))}; got {getattr(self, key)!r}"
+        if self.rate_hz is not None and not _is_rate(self.rate_hz):
+            yield f"rate_hz: expected a positive number, got {self.rate_hz!r}"
+        if not isinstance(self.calibration, Mapping):
+            yield f"calibration: expected a mapping, got {self.calibration!r}"
         if any(length <= 0 for length in self.shape):
             yield f"shape: expected positive lengths, got {list(self.shape)}"
         try:
@@ -143,6 +151,8 @@ class Feature:
         size = _REPRESENTATION_SIZE.get(self.representation, self.size)
         if size != self.size:
             yield f"representation {self.representation} has {size} elements, shape {list(self.shape)} has {self.size}"
+        if any(math.isnan(bound) for bound in (*self.lower, *self.upper)):
+            yield f"bounds: expected numbers, got lower {list(self.lower)} and upper {list(self.upper)}"
         if self.lower and self.upper and any(low > high for low, high in zip(self.lower, self.upper, strict=False)):
             yield f"bounds: lower {list(self.lower)} exceeds upper {list(self.upper)}"
         if self.mode == "delta" and not self.relative_to:
@@ -171,8 +181,15 @@ class Contract:
 
     def __post_init__(self) -> None:
         problems = []
-        if not self.rate_hz > 0:
-            problems.append(f"rate_hz: expected a positive rate, got {self.rate_hz}")
+        if not _is_rate(self.rate_hz):
+            problems.append(f"rate_hz: expected a positive number, got {self.rate_hz!r}")
+        problems += [
+            f"{key}: expected text, got {getattr(self, key)!r}"
+            for key in ("name", "controller")
+            if not isinstance(getattr(self, key), str)
+        ]
+        if not self.action:
+            problems.append("action: expected at least one feature")
         if self.schema_version != SCHEMA_VERSION:
             problems.append(f"schema_version: this version reads {SCHEMA_VERSION}, got {self.schema_version}")
         for feature in self.action.values():
@@ -254,14 +271,19 @@ class Contract:
         problems += [f"{key}: missing" for key in ("name", "rate_hz", "observation", "action") if key not in plain]
         groups: dict[str, dict[str, Feature]] = {"observation": {}, "action": {}}
         for group, parsed in groups.items():
-            for name, values in (plain.get(group) or {}).items():
+            found = plain.get(group) or {}
+            if not isinstance(found, Mapping):
+                problems.append(f"{group}: expected a mapping of features by name, got {found!r}")
+                continue
+            for name, values in found.items():
                 try:
                     parsed[name] = _feature(name, values, kind="action" if group == "action" else "state")
                 except ContractError as error:
                     problems += [f"{group}.{name}: {difference}" for difference in error.differences]
+        rate = plain.get("rate_hz")
         if problems:
             raise ContractError(f"contract {plain.get('name', '')!r} cannot be read:", problems)
-        return Contract(**{**plain, **groups, "rate_hz": float(plain["rate_hz"])})
+        return Contract(**{**plain, **groups, "rate_hz": float(rate) if _is_rate(rate) else rate})
 
     @staticmethod
     def from_yaml(path: str | Path) -> Contract:
@@ -357,6 +379,10 @@ def satisfies(consumer: Contract, producer: Contract, casts: Mapping[str, str] |
         )  # fmt: skip
 
 
+def _is_rate(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 def _widened(a: Feature, b: Feature) -> Feature:
     """`a` with the bounds of both; without bounds where one of them has none, or their shapes differ."""
     lower, upper = (
@@ -393,12 +419,19 @@ def _default(item: Any) -> object:
 def _sequence(name: str, key: str, value: object, kind: type) -> tuple[Any, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ContractError(f"feature {name!r} is malformed:", [f"{key}: expected a list, got {value!r}"])
+    given = list(value)
     try:
-        return tuple(kind(element) for element in value)
+        converted = tuple(kind(element) for element in given)
     except (TypeError, ValueError):
+        converted = ()
+    # A number that is cut or a number in place of a text is a mistake; 1 in place of 1.0 is none.
+    if len(converted) != len(given) or (
+        kind is not float and any(a != b for a, b in zip(converted, given, strict=True))
+    ):
         raise ContractError(
-            f"feature {name!r} is malformed:", [f"{key}: expected a list of {kind.__name__}, got {list(value)!r}"]
-        ) from None
+            f"feature {name!r} is malformed:", [f"{key}: expected a list of {kind.__name__}, got {given!r}"]
+        )
+    return converted
 
 
 def _feature(name: str, values: object, kind: Kind) -> Feature:

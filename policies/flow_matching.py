@@ -52,6 +52,8 @@ class FlowMatching(Process):
             raise ValueError(f"process.time_sampling: expected uniform or beta, got {time_sampling!r}")
         if not chain_std > 0 or (learned_noise and not 0 < chain_std_min <= chain_std):
             raise ValueError(f"process: expected 0 < chain_std_min <= chain_std, got {chain_std_min}, {chain_std}")
+        if not alpha > 0:
+            raise ValueError(f"process.alpha: expected a number above 0, got {alpha}")
         self.time_sampling = time_sampling
         self.alpha = alpha
         self.chain_std = chain_std

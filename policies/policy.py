@@ -452,8 +452,13 @@ def _check_sizes(policy: Policy, contract: Contract) -> None:
         problems.append("obs_horizon and action_horizon: expected at least 1")
     if config["frames"] is not None and not 1 <= config["frames"] <= int(config["obs_horizon"]):
         problems.append(f"frames: expected 1 to {config['obs_horizon']}, the obs_horizon; got {config['frames']}")
-    usable = policy.action_horizon + min(policy.action_offset, 0)
-    if policy.execute is not None and not 1 <= policy.execute <= usable:
+    usable = policy.action_horizon + policy.action_offset
+    if not -policy.action_horizon < policy.action_offset <= 0:
+        problems.append(
+            f"action_offset: expected {1 - policy.action_horizon} to 0, so that actions are left from the last "
+            f"observation on; got {policy.action_offset}"
+        )
+    elif policy.execute is not None and not 1 <= policy.execute <= usable:
         problems.append(f"execute: expected 1 to {usable}, the actions of a chunk; got {policy.execute}")
     if not contract.observation:
         problems.append("observation: nothing to observe; name features of the contract")
@@ -463,8 +468,12 @@ def _check_sizes(policy: Policy, contract: Contract) -> None:
         problems.append(f"encoder: low_dim cannot read {list(contract.cameras)}; choose cnn, grid_cnn or resnet18")
     if not contract.cameras and encoder != "low_dim":
         problems.append(f"encoder: {encoder} reads cameras and the observation has none; choose low_dim")
-    crop = config["augmentation"]["crop"]
+    crop, shift = config["augmentation"]["crop"], config["augmentation"]["shift"]
     for name, feature in contract.cameras.items():
+        if shift >= min(feature.shape[:2]):
+            problems.append(
+                f"augmentation.shift: {shift} is not less than the sides of {name!r}, {list(feature.shape[:2])}"
+            )
         if crop is not None and crop > min(feature.shape[:2]):
             problems.append(f"augmentation.crop: {crop} is larger than {name!r}, {list(feature.shape[:2])}")
     if config["process"].get("clip_sample") and config["normalizer"]["action"] == "mean_std":

@@ -43,6 +43,8 @@ class UNet1D(Denoiser):
             )
         if any(width % groups for width in widths):
             raise ValueError(f"widths {list(widths)} are not all multiples of groups = {groups}")
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel: expected an odd number, which leaves a chunk its length, got {kernel}")
         condition = time_features + shapes.obs_horizon * shapes.context_dim
 
         def block(before: int, after: int) -> _ResidualBlock:

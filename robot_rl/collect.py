@@ -55,13 +55,13 @@ def main(config: DictConfig) -> int:
     plain.pop("hydra", None)
     if plain["source"] == "teleop":
         return _teleoperate(plain)
-    spec, actor, episodes = _asked(plain)
+    spec, actor, episodes = asked(plain)
     if plain["until_success"] and not knows_success(spec):
         raise CollectError(f"{spec['task']} knows no success: until_success=true would never end; leave it out")
     plain["task"] = spec["task"] if isinstance(spec["task"], str) else spec["task"]["name"]
     path = Path(plain["output"] or f"data/{plain['task']}.zarr")
-    if (workers := plain["workers"] or os.cpu_count() or 1) < 1:
-        raise CollectError(f"workers={workers}: expected at least 1")
+    if (workers := (os.cpu_count() or 1) if plain["workers"] is None else plain["workers"]) < 1:
+        raise CollectError(f"workers={workers}: expected at least 1, or null for one per core")
     wanted = episodes if plain["episodes"] is None else plain["episodes"]
     seeds = _Seeds(plain["first_seed"], wanted, plain["until_success"])
     seeds.note(known := _recorded(path, spec, actor))
@@ -213,7 +213,7 @@ def _write(writer: Any, attempt: Attempt, plain: dict[str, Any], actor: Actor) -
         )  # fmt: skip
 
 
-def _asked(plain: dict[str, Any]) -> tuple[dict[str, Any], Actor, int]:
+def asked(plain: dict[str, Any]) -> tuple[dict[str, Any], Actor, int]:
     """The environment, who acts in it, and how many episodes are made where it is not said."""
     given = _environment(plain)
     if plain["source"] not in ("multiply", *playback.PLAYBACKS):

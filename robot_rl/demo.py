@@ -18,6 +18,9 @@ from robot_rl.metric_log import read_results, write_results
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+OBSERVED = {"lift": ("joint_position", "gripper_opening", "cube_pose")}
+"""By task, what a robot has to observe it by; of others everything is recorded."""
+
 FINISHED = ("success_rate", "offline_action_error", "seconds")
 
 
@@ -25,13 +28,16 @@ def main(config: DictConfig) -> int:
     """Run the stages that are not done yet. Returns the exit status of the first that fails or is stopped."""
     from omegaconf import OmegaConf
 
-    from robot_rl import collect, evaluate, run_folder, train
+    from robot_rl import collect, evaluate, run_folder, sim, train
     from robot_rl.cli import compose
     from robot_rl.training import Settings
 
     folder = Path(config.output)
     if config.demonstrations < 2 or config.episodes < 1:
-        raise ValueError("expected at least 2 demonstrations, one of which is held out, and at least 1 of episodes=")
+        raise ValueError(
+            "expected at least 2 demonstrations, one of which is held out, and at least 1 of episodes=; got "
+            f"{config.demonstrations} and {config.episodes}"
+        )
     plan = _overrides(config, folder)
     # All of them now: what is wrong shall be said before hours of work, and change nothing.
     configs = {name: compose(name, overrides) for name, overrides in plan.items()}
@@ -43,6 +49,8 @@ def main(config: DictConfig) -> int:
             if looks
             else f"policy={config.policy} looks at no pictures: leave out cameras=, or take policy=flow_image"
         )
+    asked = OmegaConf.to_container(configs["collect"], resolve=True)
+    sim.make(collect.asked(asked)[0]).close()  # type: ignore[arg-type]
     _keep_finished(folder)
     run_folder.refuse_others(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +78,9 @@ def _overrides(config: DictConfig, folder: Path) -> dict[str, list[str]]:
     ]  # fmt: skip
     if config.cameras:
         collect.append(f"cameras={{{','.join(f'{name}:{list(size)}' for name, size in config.cameras.items())}}}")
-    if config.observation is not None:
-        collect.append(f"observation=[{','.join(config.observation)}]")
+    observation = OBSERVED.get(config.task) if config.observation is None else config.observation
+    if observation is not None:
+        collect.append(f"observation=[{','.join(observation)}]")
     # The noise is executed, so that recordings show how to come back from it, and what was intended is imitated.
     train = [
         f"output={output}", f"dataset={store}", "labels=intended", f"policy={config.policy}", f"seed={config.seed}",

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robot_rl.datasets import EpisodeStore
+from robot_rl.differences import differences
 from robot_rl.intervals import mcnemar, paired_t, student, wilson
 from robot_rl.metric_log import read_results, write_results
 from robot_rl.observation_shift import ROWS, Reference, read_rows, shift
@@ -140,7 +141,8 @@ def simulate(
     Args:
         folder: the run folder.
         changes: to the environment of the policy's training data, see `Candidate.environment`.
-        other: to compare with, in the environment of its own training data with the same changes.
+        other: to compare with, in the environment of its own training data with the same changes. That has to be of the
+            same task; what else differs is said in the results.
         execute, mode, delay, guidance: how chunks are executed, see `robot_rl.rollout.rollout`.
         record: path of a new store for the episodes of the first policy.
 
@@ -157,7 +159,10 @@ def simulate(
     from robot_rl.unfinished import Unfinished
 
     if not seeds or min(seeds) < 0:
-        raise EvaluateError("episodes: expected at least 1, and first_seed at least 0")
+        raise EvaluateError(
+            f"expected at least 1 of episodes= and first_seed= of at least 0, got {len(seeds)} of them and "
+            f"{min(seeds, default='no seed')}"
+        )
     if videos < 0:
         raise EvaluateError(f"videos={videos}: expected how many of each kind to film, 0 for none")
     if len(size) != 2 or not all(isinstance(length, int) and length > 0 for length in size):
@@ -168,6 +173,12 @@ def simulate(
     execution = {"execute": execute, "mode": mode, "delay": delay, "guidance": guidance}
     options = {**execution, "num_envs": num_envs, "processes": processes}
     spec = _resolved(candidate.environment(changes))
+    other_spec = spec if other is None else _resolved(other.environment(changes))
+    if other is not None and other_spec["task"] != spec["task"]:
+        raise EvaluateError(
+            f"expected two policies of the same task, got {candidate.name} of {spec['task']} and {other.name} of "
+            f"{other_spec['task']}; give task= for both"
+        )
     if videos:
         look_through(spec, camera, size)
     began = time.perf_counter()
@@ -194,10 +205,10 @@ def simulate(
     seconds = time.perf_counter() - began
     compared, others = None, None
     if other is not None:
-        other_spec = _resolved(other.environment(changes))
         others = run(other, other_spec, "compare", False)
         compared = {
             **judge(others), "policy": other.name, "path": str(other.path), "environment": other_spec,
+            "environment_differences": differences(spec, other_spec, ("observation", "cameras")),
             **_paired(outcomes, others, by_success),
         }  # fmt: skip
 
@@ -433,6 +444,7 @@ def say_simulated(results: Mapping[str, Any]) -> str:
             f"first succeeds in {other['only_first']}, only the second in {other['only_second']} "
             f"(exact McNemar p = {other['p_value']:.3g})"
         )
+        lines += _say_differences(other)
     return "\n".join(lines)
 
 
@@ -453,7 +465,16 @@ def _say_returns(results: Mapping[str, Any]) -> str:
             f"{around(other['return_interval'])}; the first returns {other['difference']:+.4g}"
             f"{around(other['difference_interval'])} against it{test}"
         )
+        lines += _say_differences(other)
     return "\n".join(lines)
+
+
+def _say_differences(other: Mapping[str, Any]) -> list[str]:
+    """What makes the comparison one of environments, too."""
+    found = other.get("environment_differences")
+    return (
+        ["their environments differ, so this compares policies and environments: " + "; ".join(found)] if found else []
+    )
 
 
 def _say_offline(results: Mapping[str, Any]) -> str:

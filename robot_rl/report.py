@@ -255,6 +255,7 @@ def _compared_returns(results: Mapping[str, Any]) -> Html | None:
         ),
         tag("p", f"The first returns {other['difference']:+.4g} against the second "
             f"(95 % interval {_bounds(other['difference_interval'])}).{test}"),
+        _environment_differences(other),
     ])  # fmt: skip
 
 
@@ -274,7 +275,15 @@ def _comparison(results: Mapping[str, Any]) -> Html | None:
             numbers=(1, 3),
         ),
         tag("p", f"Exact McNemar test: p = {p:.3g}. {_verdict(p)}"),
+        _environment_differences(other),
     ])  # fmt: skip
+
+
+def _environment_differences(other: Mapping[str, Any]) -> Html | None:
+    found = other.get("environment_differences")
+    if not found:
+        return None
+    return tag("p", "Their environments differ, so this compares policies and environments: " + "; ".join(found) + ".")
 
 
 def _verdict(p: float) -> str:

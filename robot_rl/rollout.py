@@ -191,8 +191,9 @@ def run_episodes(
     left = [seed for seed in seeds if seed not in outcomes]
     if not left:
         return [outcomes[seed] for seed in seeds]
+    num_envs = min(num_envs, len(left))
     with (
-        sim.make_vector(spec, min(num_envs, len(left)), processes) as venv,
+        sim.make_vector(spec, num_envs, None if processes is None else min(processes, num_envs)) as venv,
         tqdm(
             total=len(seeds), initial=len(outcomes), desc=description, unit="episode",
             disable=None if progress else True,

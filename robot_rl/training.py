@@ -85,7 +85,7 @@ class Settings:
         ]
         problems += [
             f"{key}: expected a number above 0, got {plain[key]}"
-            for key in ("learning_rate", "encoder_learning_rate", "gradient_clip")
+            for key in ("learning_rate", "encoder_learning_rate", "gradient_clip", "ema_power")
             if key in plain and not plain[key] > 0
         ]
         betas = plain.get("betas", (0.9, 0.999))

@@ -61,7 +61,10 @@ def load(group: str, entry: str | Mapping[str, Any], folder: Path = FOLDER) -> d
         return dict(entry)
     path = folder / group / f"{entry}.yaml"
     if not isinstance(entry, str) or not path.is_file():
-        raise SpecError(f"no {group} {entry!r}; there are: {', '.join(available(group, folder))}")
+        others = (
+            "; drone/…, lean and gym/… ones: `robot-rl collect --help`" if (group, folder) == ("task", FOLDER) else ""
+        )
+        raise SpecError(f"no {group} {entry!r}; there are: {', '.join(available(group, folder))}{others}")
     content: dict[str, Any] = yaml.safe_load(path.read_text())
     return content
 

@@ -10,6 +10,7 @@ import sysconfig
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -26,6 +27,41 @@ AMENT_FILES = {
     *(f"share/robot_rl/launch/{path.name}" for path in (ROOT / "launch").glob("*.launch.py")),
     *(f"lib/robot_rl/{name}" for name in NODES),
 }
+
+
+BROUGHT = {"omegaconf": "hydra-core", "llvmlite": "numba", "lz4": "mcap", "zstandard": "mcap"}
+"""Modules that come with a dependency which is declared."""
+
+ELSEWHERE = {"robosuite", "rclpy", "rcl_interfaces", "launch", "launch_ros"}
+"""What comes without its own dependencies (see Makefile), or with ROS 2."""
+
+
+def test_whatever_is_imported_is_a_declared_dependency() -> None:
+    project = PYPROJECT["project"]
+    declared = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    known = {re.sub(r"[-_.]+", "-", re.split(r"[\s<>=!~;\[]", each)[0]).lower() for each in declared}
+    assert set(BROUGHT.values()) <= known
+    distributions = packages_distributions()
+    # Where they are not installed: a module's name and the distribution's.
+    named = {"hid": "hidapi", "rerun": "rerun-sdk", "serial": "pyserial"}
+    unknown = set()
+    for folder in ("robot_rl", "datasets", "hardware", "launch", "policies", "sim"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    found = [node.module]
+                tops = {name.partition(".")[0] for name in found} - sys.stdlib_module_names - ELSEWHERE - {"robot_rl"}
+                for top in tops - BROUGHT.keys():
+                    makers = {each.replace("_", "-").lower() for each in distributions.get(top, [])} or {
+                        named.get(top, top)
+                    }
+                    if not makers & known:
+                        unknown.add(f"{top}: {path.relative_to(ROOT)}")
+    assert not unknown
 
 
 @pytest.fixture

@@ -215,9 +215,36 @@ def test_a_file_that_is_no_contract(tmp_path: Path, text: str) -> None:
 
 
 def test_rates_and_versions_are_checked(lift: Contract) -> None:
-    with pytest.raises(ContractError, match="positive rate"):
+    with pytest.raises(ContractError, match="expected a positive number"):
         dataclasses.replace(lift, rate_hz=0.0)
     with pytest.raises(ContractError, match="this version reads 1, got 2"):
         dataclasses.replace(lift, schema_version=2)
     with pytest.raises(ContractError, match="expected one dimension"):
         dataclasses.replace(lift, action={"a": Feature("a", (2, 2), kind="action")})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"observation": ["q"]}, "observation: expected a mapping of features by name"),
+        ({"rate_hz": "fast"}, "rate_hz: expected a positive number, got 'fast'"),
+        ({"rate_hz": None}, "rate_hz: expected a positive number, got None"),
+        ({"rate_hz": float("inf")}, "rate_hz: expected a positive number, got inf"),
+        ({"action": {}}, "action: expected at least one feature"),
+        ({"name": 3}, "name: expected text, got 3"),
+        ({"observation": {5: {"shape": [1]}}}, "name: expected text, got 5"),
+        ({"observation": {"q": {"shape": [2.7]}}}, "shape: expected a list of int"),
+        ({"observation": {"q": {"shape": [2], "dtype": None}}}, "dtype: expected text, got None"),
+        ({"observation": {"q": {"shape": [2], "unit": 3}}}, "unit: expected text, got 3"),
+        ({"observation": {"q": {"shape": [2], "rate_hz": "fast"}}}, "rate_hz: expected a positive number"),
+        ({"observation": {"q": {"shape": [2], "names": [1, 2]}}}, "names: expected a list of str"),
+        ({"observation": {"q": {"shape": [2], "calibration": [1]}}}, "calibration: expected a mapping"),
+        ({"observation": {"q": {"shape": [1], "lower": [float("nan")]}}}, "bounds: expected numbers"),
+    ],
+)
+def test_values_of_another_kind_are_refused(changes: dict[str, object], expected: str) -> None:
+    plain = {"name": "a", "rate_hz": 20, "observation": {"q": {"shape": [2]}}, "action": {"x": {"shape": [2]}}}
+    Contract.from_dict(plain)
+    with pytest.raises(ContractError) as error:
+        Contract.from_dict({**plain, **changes})
+    assert expected in str(error.value)

@@ -23,11 +23,15 @@ def reach_contract(cameras: tuple[str, ...] = ()) -> Contract:
 
 @pytest.fixture
 def reach_store(tmp_path: Path) -> MakeStore:
-    """`reach_store(name, episodes, failures, cameras, seed)` writes a store of straight walks and returns its path."""
+    """`reach_store(name, episodes, …)` writes a store of straight walks and returns its path.
+
+    `off` is by how much the actions miss what was intended.
+    """
 
     def make(
-        name: str = "reach", episodes: int = 12, failures: int = 0, cameras: tuple[str, ...] = (), seed: int = 0
-    ) -> Path:
+        name: str = "reach", episodes: int = 12, failures: int = 0, cameras: tuple[str, ...] = (), seed: int = 0,
+        off: float = 0.0,
+    ) -> Path:  # fmt: skip
         path = tmp_path / f"{name}.zarr"
         generator = np.random.default_rng(seed)
         EpisodeStore.create(path, reach_contract(cameras), {}, encoding="raw")
@@ -38,7 +42,8 @@ def reach_store(tmp_path: Path) -> MakeStore:
                 walk = np.linspace(start, goal, steps + 1).astype(np.float32)
                 with writer.episode(task="reach", source="expert", seed=number) as episode:
                     for row in range(steps):
-                        episode.add(_observation(walk[row], goal, cameras), walk[row + 1], reward=0.0)
+                        seen, intended = _observation(walk[row], goal, cameras), walk[row + 1]
+                        episode.add(seen, intended + (-1) ** row * np.float32(off), policy_action=intended)
                     episode.finish(_observation(walk[steps], goal, cameras), success=number < episodes)
         return path
 

@@ -30,7 +30,8 @@ def test_the_whole_loop(tmp_path: Path) -> None:
     contract = load_policy(folder).contract
     assert contract.controller == "servo_joint_position"
     assert list(contract.observation) == ["joint_position", "gripper_opening", "cube_pose"]
-    assert "<video" in (folder / "report.html").read_text() or not list(folder.glob("evaluation/videos/*"))
+    assert "<video" in (folder / "report.html").read_text()
+    assert list(folder.glob("evaluation/videos/*.mp4"))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,8 @@ def test_the_whole_loop(tmp_path: Path) -> None:
         ("seed=0", "thesis"),
         ("policy=flow_image", "none are recorded: name cameras"),
         ("cameras={agentview: [84, 84]}", "looks at no pictures"),
+        ("task=lfit", "no task 'lfit'"),
+        ("observation=[cube_position]", "cube_position"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_recorded(tmp_path: Path, override: str, expected: str) -> None:
