@@ -43,9 +43,8 @@ class RecentFrames:
                 target[...] = frame
             else:
                 next(decoded)
-                if keep:
-                    frame = self._copy(target)
-            if keep:
+                frame = self._copy(target) if keep else None
+            if frame is not None and keep:
                 self._remember(row, frame)
             elif frame is not None:
                 self._spare.append(frame)
