@@ -316,3 +316,26 @@ def test_quaternions_of_either_sign_are_the_same_pose(make_policy: Any, make_bat
         flipped = {**observation, "cube_pose": observation["cube_pose"].clone()}
         flipped["cube_pose"][..., 3:] *= -1
         assert torch.allclose(policy.encode(observation), policy.encode(flipped), atol=1e-6) == same
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"denoiser": {"name": "mlp", "width": 0}}, r"denoiser \(mlp\).width: expected at least 1, got 0"),
+        ({"denoiser": {"name": "mlp", "depth": -1}}, r"denoiser \(mlp\).depth: expected at least 1, got -1"),
+        ({"denoiser": {"name": "mlp", "width": 2.5}}, r"denoiser \(mlp\).width: expected a whole number, got 2.5"),
+        ({"denoiser": {"name": "transformer", "layers": 0}}, r"layers: expected at least 1"),
+        ({"denoiser": {"name": "unet1d", "widths": [8, 0]}}, r"widths: expected at least 1, got \[8, 0\]"),
+        ({"denoiser": {"name": "unet1d", "widths": [8], "kernel": 4}}, "kernel: expected an odd number"),
+        ({"process": {"name": "flow_matching", "alpha": -1.0}}, "alpha: expected a number above 0"),
+        ({"clip_actions": "yes"}, "policy.clip_actions: expected true or false, got 'yes'"),
+        ({"action_offset": 3}, "action_offset: expected -7 to 0.*got 3"),
+        ({"action_offset": -8}, "action_offset: expected -7 to 0.*got -8"),
+        ({"obs_horizon": None}, "policy.obs_horizon: expected a whole number, got None"),
+    ],
+)
+def test_values_that_nothing_can_be_built_of_are_refused(
+    changes: dict[str, Any], expected: str, contract: Contract, statistics: dict[str, Statistics]
+) -> None:
+    with pytest.raises(PolicyError, match=expected):
+        build_policy({"action_horizon": 8, **changes}, contract, statistics)

@@ -19,6 +19,7 @@ from robot_rl.evaluate import Candidate, EvaluateError, main, offline, simulate
 from robot_rl.observation_shift import reference
 from robot_rl.policies import build_policy, save_policy
 from robot_rl.replay import film
+from robot_rl.report import write_report
 from robot_rl.rollout import Outcome
 from robot_rl.sim.gl_context import RenderError
 from robot_rl.sim.spec import SpecError
@@ -161,6 +162,20 @@ def test_two_policies_are_compared_on_the_same_seeds(walker, lazy, tmp_path):
     assert results["success_rate"] == 0.9
     assert other["success_rate"] == pytest.approx(0.9 - only_first / 20)
     assert "lazy" in (tmp_path / "evaluation" / "success_over_time.svg").read_text()
+
+
+def test_a_comparison_says_where_the_environments_differ(walker, lazy, tmp_path):
+    longer = replace(lazy, provenance={"environment": {"task": "reach", "horizon": 40, "cameras": {"top": [8, 8]}}})
+    other = simulate(tmp_path / "longer", walker, {}, SEEDS, longer, videos=0)["comparison"]
+    assert other["environment_differences"] == ["horizon: 30 against 40"]
+    report = write_report(tmp_path / "longer").read_text()
+    assert "Their environments differ, so this compares policies and environments: horizon: 30 against 40." in report
+    same = simulate(tmp_path / "same", walker, {}, SEEDS, lazy, videos=0)["comparison"]
+    assert same["environment_differences"] == []
+    elsewhere = replace(lazy, provenance={"environment": {"task": "push"}})
+    with pytest.raises(EvaluateError, match=r"expected two policies of the same task, got .* of reach and .* of push"):
+        simulate(tmp_path / "elsewhere", walker, {}, SEEDS, elsewhere, videos=0)
+    assert not (tmp_path / "elsewhere" / "evaluation").exists()
 
 
 def test_episodes_can_be_recorded(walker, tmp_path):
