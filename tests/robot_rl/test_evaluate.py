@@ -107,6 +107,18 @@ def test_outcomes_depend_on_the_seeds_alone(walker, tmp_path):
     assert [row["seed"] for row in rows(tmp_path / "a") if row["success"] == "0"] == ["100007", "100017"]
 
 
+def test_no_more_processes_than_episodes_are_asked_for(walker, tmp_path, monkeypatch):
+    made, make_vector = [], sim.make_vector
+
+    def noted(spec, num_envs, processes):
+        made.append((num_envs, processes))
+        return make_vector(spec, num_envs, processes)
+
+    monkeypatch.setattr("robot_rl.sim.make_vector", noted)
+    simulate(tmp_path, walker, {}, SEEDS[:1], videos=0, processes=2)
+    assert made == [(1, 1)]
+
+
 def test_a_stopped_evaluation_goes_on_and_ends_as_if_never_stopped(walker, tmp_path, monkeypatch, capsys):
     whole = simulate(tmp_path / "whole", walker, {}, SEEDS, videos=0, processes=0)
     ran = []
