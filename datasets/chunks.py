@@ -146,9 +146,6 @@ class ChunkedArray:
             data = os.pread(file.descriptor, end - begin, begin)
             if len(data) != end - begin:
                 raise self._short(chunk, chunk * self.chunk_rows + begin, chunk * self.chunk_rows + end)
-            if one == other:
-                yield data
-                continue
             start = 0
             for length in lengths[one : other + 1]:
                 yield data[start : start + length]

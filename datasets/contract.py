@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import yaml
@@ -130,8 +130,8 @@ class Feature:
         for key, allowed in (("kind", Kind), ("role", Role), ("mode", Mode), ("representation", Representation)):
             if getattr(self, key) not in get_args(allowed):
                 yield f"{key}: expected one of {', '.join(get_args(allowed))}; got {getattr(self, key)!r}"
-        if self.rate_hz is not None and not _is_rate(self.rate_hz):
-            yield f"rate_hz: expected a positive number, got {self.rate_hz!r}"
+        if self.rate_hz is not None:
+            yield from _rate_problems(self.rate_hz)
         if not isinstance(self.calibration, Mapping):
             yield f"calibration: expected a mapping, got {self.calibration!r}"
         if any(length <= 0 for length in self.shape):
@@ -180,9 +180,7 @@ class Contract:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        problems = []
-        if not _is_rate(self.rate_hz):
-            problems.append(f"rate_hz: expected a positive number, got {self.rate_hz!r}")
+        problems = _rate_problems(self.rate_hz)
         problems += [
             f"{key}: expected text, got {getattr(self, key)!r}"
             for key in ("name", "controller")
@@ -280,10 +278,11 @@ class Contract:
                     parsed[name] = _feature(name, values, kind="action" if group == "action" else "state")
                 except ContractError as error:
                     problems += [f"{group}.{name}: {difference}" for difference in error.differences]
-        rate = plain.get("rate_hz")
+        if "rate_hz" in plain:
+            problems += _rate_problems(plain["rate_hz"])
         if problems:
             raise ContractError(f"contract {plain.get('name', '')!r} cannot be read:", problems)
-        return Contract(**{**plain, **groups, "rate_hz": float(rate) if _is_rate(rate) else rate})
+        return Contract(**{**plain, **groups, "rate_hz": float(plain["rate_hz"])})
 
     @staticmethod
     def from_yaml(path: str | Path) -> Contract:
@@ -379,8 +378,10 @@ def satisfies(consumer: Contract, producer: Contract, casts: Mapping[str, str] |
         )  # fmt: skip
 
 
-def _is_rate(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+def _rate_problems(value: object) -> list[str]:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
+        return []
+    return [f"rate_hz: expected a positive number, got {value!r}"]
 
 
 def _widened(a: Feature, b: Feature) -> Feature:

@@ -61,10 +61,7 @@ def load(group: str, entry: str | Mapping[str, Any], folder: Path = FOLDER) -> d
         return dict(entry)
     path = folder / group / f"{entry}.yaml"
     if not isinstance(entry, str) or not path.is_file():
-        others = (
-            "; drone/…, lean and gym/… ones: `robot-rl collect --help`" if (group, folder) == ("task", FOLDER) else ""
-        )
-        raise SpecError(f"no {group} {entry!r}; there are: {', '.join(available(group, folder))}{others}")
+        raise SpecError(f"no {group} {entry!r}; there are: {', '.join(available(group, folder))}")
     content: dict[str, Any] = yaml.safe_load(path.read_text())
     return content
 
@@ -98,7 +95,10 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     if "task" not in given:
         raise SpecError(f"an environment needs a task: {', '.join(available('task'))}")
     resolved = {"task": given["task"], **DEFAULTS, **{key: value for key, value in given.items() if value is not None}}
-    task = load("task", resolved["task"])
+    try:
+        task = load("task", resolved["task"])
+    except SpecError as error:
+        raise SpecError(f"{error}; drone/…, lean and gym/… ones: `robot-rl collect --help`") from None
     if resolved["horizon"] is None:
         resolved["horizon"] = task["horizon"]
     for key, choices in CHOICES.items():

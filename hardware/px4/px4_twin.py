@@ -285,8 +285,8 @@ class Px4Twin:
         due = {base for base, steps in _EVERY.items() if self._steps % steps == 0}
         if changed:
             due |= {"vehicle_status", "vehicle_control_mode"}
-        if "vehicle_control_mode" in due:
-            self._controls = self._wanted if self.nav_state == OFFBOARD else self._controls
+        if "vehicle_control_mode" in due and self.nav_state == OFFBOARD:
+            self._controls = self._wanted
         true = self.true
         told = true._replace(position=true.position + self.offset)
         if "stale_odometry" not in self.faults:
