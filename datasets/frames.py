@@ -20,6 +20,7 @@ from robot_rl.datasets.contract import Contract, Feature
 from robot_rl.datasets.errors import StoreDamaged, StoreError
 
 JPEG_QUALITY = 95
+LZ4_LEVEL = 2  # a fifth smaller and read faster than what the quickest compressor makes, in twice its time
 PNG_LEVEL = 1  # higher levels cost up to three times the time for a few per cent
 
 ENCODINGS: dict[str, tuple[str, ...]] = {
@@ -43,7 +44,7 @@ def encode(encoding: str, frame: np.ndarray) -> bytes:
     if encoding == "png":
         return bytes(imagecodecs.png_encode(_grey(frame), level=PNG_LEVEL))
     if encoding == "lz4":
-        return bytes(imagecodecs.lz4_encode(frame.tobytes(), header=False))
+        return bytes(imagecodecs.lz4_encode(frame.tobytes(), level=LZ4_LEVEL, hc=True, header=False))
     if encoding == "raw":
         return frame.tobytes()
     raise _unknown(encoding)

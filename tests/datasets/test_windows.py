@@ -177,11 +177,34 @@ def test_windows_with_cameras_decode_shared_frames_once_and_say_so_in_their_stat
     assert store.windows(1, 3).state_dict()["run"] == store.windows(2, 3, shuffle=False).state_dict()["run"] == 1
 
 
-def test_a_state_from_before_windows_came_in_runs(store):
-    old = {key: value for key, value in store.windows(1, 2).state_dict().items() if key != "run"}
-    store.windows(1, 2).load_state_dict(old)
-    with pytest.raises(ValueError, match="run: 1 in the state, 8 here"):
-        store.windows(2, 2).load_state_dict(old)
+@pytest.mark.parametrize("run", [1, 2, 4])
+def test_a_state_goes_on_in_runs_as_long_as_its_own(store, monkeypatch, run):
+    monkeypatch.setattr(windows, "RUN", run)
+    recorded = store.windows(2, 2, batch_size=3, seed=4)
+    take(recorded, 7)
+    state = recorded.state_dict()
+    assert state["run"] == run
+    wanted = [origins(batch) for batch in take(recorded, 40)]
+    if run == 1:
+        del state["run"]  # as before there were runs
+    monkeypatch.undo()
+    resumed = store.windows(2, 2, batch_size=3, seed=4)
+    assert resumed.state_dict()["run"] > run
+    resumed.load_state_dict(state)
+    assert [origins(batch) for batch in take(resumed, 40)] == wanted
+
+
+@pytest.mark.parametrize(("batch_size", "run"), [(2, 8), (5, 3), (16, 1)])
+def test_windows_of_a_run_come_at_least_four_batches_apart(store, batch_size, run):
+    drawn = store.windows(2, 2, batch_size=batch_size)
+    assert drawn.state_dict()["run"] == run
+    number = drawn.num_windows
+    stream = [origin for batch in take(drawn, -(-number // batch_size)) for origin in origins(batch)][:number]
+    places = np.array([stream.index(origin) for origin in sorted(stream)])
+    if run > 1:
+        follow = np.diff(places)
+        assert np.median(follow) >= 4 * batch_size
+        assert np.mean(follow >= 4 * batch_size) >= 1 - 1 / run - 2 / number
 
 
 def test_without_shuffling_the_stream_repeats_the_order_of_the_epoch(store):
