@@ -10,8 +10,8 @@ number of workers, the sampling position is one number, and shuffling needs no m
 Decoding is most of the work where there are cameras. Windows of several observations are therefore drawn in random runs
 of up to `RUN`, spread over many batches (see `order`), and frames are remembered until the next window of their run: at
 two observations 33 frames are decoded for 32 windows instead of 64. There are always enough runs for `APART` batches of
-windows from different ones. With frames too large to be remembered in `REMEMBERED` bytes, every window is drawn, and its
-frames decoded, on its own.
+windows from different ones. With frames too large to be remembered in `REMEMBERED` bytes, every window is drawn, and
+its frames decoded, on its own.
 
 Everything else is found for `AHEAD` samples at once, or as many as fit into `AHEAD_BYTES`: batches are cut from that.
 """
@@ -221,7 +221,8 @@ class Windows:
 
     def _draw_in_runs(self, run: int) -> None:
         self._run = run
-        self._order = Order([source.num_windows for source in self._sources], self._shares, self.seed, self._shuffle, run)
+        sizes = [source.num_windows for source in self._sources]
+        self._order = Order(sizes, self._shares, self.seed, self._shuffle, run)
         self._blocks: dict[tuple[int, int], Samples] = {}
 
     def _endless_batch(self, position: int) -> Batch:

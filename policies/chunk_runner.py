@@ -210,6 +210,14 @@ class ChunkRunner:
         """Forecast of the control steps that it takes to compute a chunk, the most among the last ten, [N]."""
         return np.asarray(self._delays.max(axis=1))
 
+    @property
+    def attentive(self) -> NDArray[np.bool_]:
+        """Which environments may ask for a chunk from the observation that comes next, or from a history with it, [N].
+
+        Pictures in the others' next observation are seen by nobody, unless `renew` makes them ask earlier.
+        """
+        return np.asarray(self._executed - self._asked > self.execute - self.obs_horizon)
+
     def observe(self, observation: Mapping[str, ArrayLike], mask: NDArray[np.bool_] | None = None) -> None:
         """Take the observation {name: [N, ...]} of the step that comes next; rows outside `mask` [N] are ignored."""
         arrays = {name: np.asarray(value) for name, value in observation.items()}

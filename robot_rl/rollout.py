@@ -124,7 +124,8 @@ def rollout(
                 runner.deliver(request.id, chunk)
         actions = runner.next_action(active, hold)
         before = observation
-        observation, reward, terminated, truncated, info = venv.step(actions)
+        look = None if keep_observations else runner.attentive
+        observation, reward, terminated, truncated, info = venv.step(actions, look)
         ended = terminated | truncated
         for env in np.flatnonzero(active):
             seen = {name: value[env].copy() for name, value in before.items()} if keep_observations else None

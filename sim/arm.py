@@ -37,6 +37,7 @@ class ArmEnv(gymnasium.Env):
         spec: the resolved specification, plain JSON types.
         contract: of observation and action.
         model, data: MuJoCo's; whoever changes them calls `refresh` afterwards.
+        looking: whether `step` takes new pictures; while it is False, their place is held by earlier ones.
 
     Raises:
         SpecError: task, robot, controller, camera or observation is unknown; the message lists what exists.
@@ -72,6 +73,7 @@ class ArmEnv(gymnasium.Env):
         self._action_dim = contract.action_dim
         self._period = 1.0 / rate_hz
         self._horizon = int(self.spec["horizon"])
+        self.looking = True
         self._steps = 0
         self._randomizer: Randomizer | None = None
         if self.spec["randomization"] is not None:
@@ -137,11 +139,16 @@ class ArmEnv(gymnasium.Env):
         info: dict[str, Any] = {"success": success}
         if diverged:
             info["diverged"] = True
-        observation = self._observation.read()
+        observation = self._observation.read(self.looking or self._late_pictures)
         if self._randomizer is not None:
             observation = self._disturbance.advance(observation)
         terminated = success and self.spec["ends_at_success"]
         return observation, float(success), terminated, diverged or self._steps >= self._horizon, info
+
+    @property
+    def _late_pictures(self) -> bool:
+        """Whether what a picture shows now is seen later."""
+        return self._randomizer is not None and self._disturbance.delays_pictures
 
     @property
     def success(self) -> bool:

@@ -42,6 +42,7 @@ class ArmObservation:
         frames = [*(arm.base for arm in self._arms), *[self._arms[0].base] * len(self._object_names)]
         moving = [arm_model.objects[name] for name in self._moving]
         self._sources = _sources(self._model, self._data, self._arms, places, frames, moving)
+        self._pictures: dict[str, np.ndarray] = {}
         self.features = {feature.name: feature for feature in self._all_features()}
         self._slices = _slices(self._arms, self._object_names, self._moving)
         self.select(self.features)
@@ -50,12 +51,13 @@ class ArmObservation:
         """Read only these features from now on, in this order."""
         self._order = list(names)
 
-    def read(self) -> dict[str, np.ndarray]:
-        """The observation of the present state; new arrays each time."""
+    def read(self, look: bool = True) -> dict[str, np.ndarray]:
+        """The observation of the present state, in new arrays; without a look, the pictures are those of the last."""
         state = read_state(self._sources).astype(np.float32)
+        if look:
+            self._pictures = {name: self.image(name, *self._sizes[name]) for name in self._order if name in self._sizes}
         return {
-            name: self.image(name, *self._sizes[name]) if name in self._sizes else state[self._slices[name]]
-            for name in self._order
+            name: self._pictures[name] if name in self._sizes else state[self._slices[name]] for name in self._order
         }
 
     def state(self) -> dict[str, np.ndarray]:

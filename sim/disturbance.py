@@ -99,6 +99,11 @@ class Disturbance:
             for name, steps in record.get("observation_delay", {}).items()
         }
 
+    @property
+    def delays_pictures(self) -> bool:
+        """Whether a picture is seen at a later step of this episode than it was taken."""
+        return any(self._features[name].is_frame for name in self._past)
+
     def act(self, action: np.ndarray) -> np.ndarray:
         """The action to execute now [A], when `action` is commanded now."""
         self._actions.append(action)

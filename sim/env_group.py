@@ -25,6 +25,7 @@ class Rows:
         reward: float64 [N].
         terminated, truncated, success: bool [N], of the last step.
         active: bool [N], whether the environment is within an episode.
+        look: bool [N], whether the next step takes new pictures.
     """
 
     observation: Mapping[str, np.ndarray]
@@ -35,6 +36,7 @@ class Rows:
     truncated: np.ndarray
     success: np.ndarray
     active: np.ndarray
+    look: np.ndarray
 
     def part(self, start: int, stop: int) -> Rows:
         """Views of rows start to stop."""
@@ -73,7 +75,7 @@ def _layout(contract: Contract, num_envs: int) -> Iterator[tuple[str, str, tuple
             yield group, name, (num_envs, *feature.shape), np.dtype(feature.dtype)
     yield "action", "", (num_envs, contract.action_dim), np.dtype(np.float32)
     yield "reward", "", (num_envs,), np.dtype(np.float64)
-    for name in ("terminated", "truncated", "success", "active"):
+    for name in ("terminated", "truncated", "success", "active", "look"):
         yield name, "", (num_envs,), np.dtype(np.bool_)
 
 
@@ -87,7 +89,8 @@ class EnvGroup:
 
     Args:
         factory: `module:function` that makes an environment of a specification, as `robot_rl.sim:make`. Environments
-            are Gymnasium's with a `contract`, one action vector [A], and `info["success"]` after each step.
+            are Gymnasium's with a `contract`, one action vector [A], and `info["success"]` after each step. Where they
+            have an attribute `looking`, it is False for steps that need no new pictures.
     """
 
     def __init__(self, factory: str, spec: Any, count: int) -> None:
@@ -96,6 +99,7 @@ class EnvGroup:
         self.contract: Contract = self.envs[0].contract
         self.spec = getattr(self.envs[0], "spec", spec)
         self.rows: Rows | None = None
+        self._may_look_away = hasattr(self.envs[0], "looking")
 
     def step(self) -> dict[int, dict[str, Any]]:
         """Step the active environments by the rows' actions; final info of the episodes that ended, by row."""
@@ -106,6 +110,8 @@ class EnvGroup:
                 rows.reward[row] = 0
                 rows.terminated[row] = rows.truncated[row] = rows.success[row] = False
                 continue
+            if self._may_look_away:
+                env.looking = bool(rows.look[row])
             observation, reward, terminated, truncated, info = env.step(rows.action[row].copy())
             rows.reward[row] = reward
             rows.terminated[row], rows.truncated[row] = terminated, truncated

@@ -58,6 +58,7 @@ class GymEnv(gymnasium.Env):
         contract: of observation and action.
         inner: Gymnasium's environment, without wrappers.
         model, data: of MuJoCo.
+        looking: whether `step` takes new pictures; while it is False, their place is held by earlier ones.
 
     Raises:
         SpecError: a key or a name is unknown.
@@ -71,7 +72,9 @@ class GymEnv(gymnasium.Env):
         self.task = {"name": self.spec["task"]}
         self.inner: Any = _gymnasium(name, self.spec["arguments"])
         self.model, self.data = self.inner.model, self.inner.data
+        self.looking = True
         self._renderer: Renderer | None = None
+        self._images: dict[str, np.ndarray] = {}
         self._cameras = {camera: (int(size[0]), int(size[1])) for camera, size in self.spec["cameras"].items()}
         actions = self.inner.action_space
         joints = tuple(self.model.actuator(index).name for index in range(self.model.nu))
@@ -122,7 +125,7 @@ class GymEnv(gymnasium.Env):
         info: dict[str, Any] = {"success": False}
         if terminated or truncated:
             info["metrics"] = {"return": self._return}
-        return self.observe(), float(reward), bool(terminated), bool(truncated), info
+        return self._observed(self.looking), float(reward), bool(terminated), bool(truncated), info
 
     @property
     def time(self) -> float:
@@ -131,8 +134,12 @@ class GymEnv(gymnasium.Env):
 
     def observe(self) -> dict[str, np.ndarray]:
         """The observation of the present state."""
-        images = {camera: self.image(camera, *size) for camera, size in self._cameras.items()}
-        return {"observation": self._seen.copy(), **images}
+        return self._observed(look=True)
+
+    def _observed(self, look: bool) -> dict[str, np.ndarray]:
+        if look:
+            self._images = {camera: self.image(camera, *size) for camera, size in self._cameras.items()}
+        return {"observation": self._seen.copy(), **self._images}
 
     def rest_action(self) -> np.ndarray:
         """No control [A]."""

@@ -119,8 +119,13 @@ class VectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray
             raise ValueError("seed: expected at least one episode seed, got none")
         return self._observation(), self._info(self._episode_seed.copy(), started)
 
-    def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, Info]:
+    def step(
+        self, actions: np.ndarray, look: np.ndarray | None = None
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, Info]:
         """Execute one action [N, A] in every active environment.
+
+        Args:
+            look: bool [N], which of them take new pictures; the others' are those of an earlier step. Default: all.
 
         Returns:
             Observations {name: [N, ...]} (where an episode has just ended: the first of the next one), reward float64
@@ -143,6 +148,7 @@ class VectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray
             raise ValueError(f"expected finite actions; those of environments {bad} are not")
         started_at = time.perf_counter()
         rows.action[:] = actions
+        rows.look[:] = True if look is None else look
         ended = self._ask(dict.fromkeys(self._parts))
         reward, success = rows.reward.copy(), rows.success.copy()
         terminated, truncated = rows.terminated.copy(), rows.truncated.copy()

@@ -55,8 +55,11 @@ class World(Protocol):
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Move on by one step under actions [N, A]: reward, terminated, truncated and success [N]."""
 
-    def observe(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Observations of the contract, {name: [n, ...]}, of the copies that a mask [N] tells."""
+    def observe(self, rows: np.ndarray, look: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Observations of the contract, {name: [n, ...]}, of the copies that a mask [N] tells.
+
+        Pictures are of those that a second mask tells; by default of the same.
+        """
 
     def image(self, row: int, camera: str, height: int, width: int) -> np.ndarray:
         """Picture of a copy, uint8 [height, width, 3] RGB."""
@@ -75,6 +78,14 @@ class World(Protocol):
 
 
 _ONE = np.ones(1, bool)
+
+
+def pictures(world: World, camera: str, size: tuple[int, int], rows: np.ndarray) -> np.ndarray:
+    """Of the copies that a mask [N] tells, uint8 [n, height, width, 3]; `size` is height and width."""
+    found = np.empty((np.count_nonzero(rows), *size, 3), np.uint8)
+    for picture, row in zip(found, np.flatnonzero(rows).tolist(), strict=True):
+        picture[...] = world.image(row, camera, *size)
+    return found
 
 
 class WorldEnv(gymnasium.Env):
@@ -192,6 +203,7 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         self.single_action_space = action_space(self.contract)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._cameras = set(self.contract.cameras)
         self._rest = np.stack([self.world.rest_action(0)] * self.num_envs)
         self._seeds: Iterator[int] = iter(())
         self._options: Mapping[str, Any] = {}
@@ -216,7 +228,9 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         self._last = self.world.observe(np.ones(self.num_envs, bool))
         return self._copy(), self._info(np.zeros(self.num_envs, bool), self._episode_seed.copy(), started)
 
-    def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, Info]:
+    def step(
+        self, actions: np.ndarray, look: np.ndarray | None = None
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, Info]:
         """Execute one action [N, A] in every active copy, see `VectorEnv.step`."""
         actions, active = np.asarray(actions, np.float32), self._active.copy()
         if actions.shape != self._rest.shape:
@@ -228,7 +242,7 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         reward, terminated, truncated, success = self.world.step(np.where(active[:, None], actions, self._rest))
         reward = np.where(active, reward, 0.0)
         terminated, truncated, success = terminated & active, truncated & active, success & active
-        self._see(active)
+        self._see(active, look if self._cameras else None)
         ended = terminated | truncated
         seeds = np.where(active, self._episode_seed, -1)
         finals = {}
@@ -297,13 +311,15 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.contract.name!r}, num_envs={self.num_envs})"
 
-    def _see(self, rows: np.ndarray) -> None:
-        """Take new observations of some copies; the others keep theirs."""
-        if rows.all():
-            self._last = self.world.observe(rows)
+    def _see(self, rows: np.ndarray, look: np.ndarray | None = None) -> None:
+        """Take new observations of some copies, and new pictures of those of them that look; the others keep theirs."""
+        looking = rows if look is None else rows & look
+        found = self.world.observe(rows, looking)
+        if looking.all():
+            self._last = found
             return
-        for name, values in self.world.observe(rows).items():
-            self._last[name][rows] = values
+        for name, values in found.items():
+            self._last[name][looking if name in self._cameras else rows] = values
 
     def _begin(self, free: Iterable[int]) -> dict[int, Info]:
         chosen = dict(zip(free, self._seeds, strict=False))

@@ -19,6 +19,7 @@ from robot_rl.sim.drone.scene import NOMINAL, DroneScene
 from robot_rl.sim.drone.spec import CONTROLLERS, load
 from robot_rl.sim.drone.vehicle_model import Vehicle, load_vehicle
 from robot_rl.sim.spec import SpecError
+from robot_rl.sim.world_env import pictures
 
 AHEAD_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 """How far ahead the reference is observed [s]."""
@@ -80,10 +81,10 @@ class DroneWorld:
         touched = spec["contact"]
         self._contacts = [] if touched is None else [Contact(self.course, self.vehicle, **touched) for _ in range(num)]
         self.cameras = {camera: (int(size[0]), int(size[1])) for camera, size in spec["cameras"].items()}
-        pictures = {camera: self._scene.feature(camera, *size) for camera, size in self.cameras.items()}
+        images = {camera: self._scene.feature(camera, *size) for camera, size in self.cameras.items()}
         self.contract = Contract(
             f"drone_{self.task['name']}_{self.vehicle.name}_{spec['controller']}", float(spec["rate_hz"]),
-            features | pictures, self._action_features(), f"px4_{spec['controller']}",
+            features | images, self._action_features(), f"px4_{spec['controller']}",
         )  # fmt: skip
         ends = np.cumsum([feature.shape[0] for feature in features.values()]).tolist()
         columns = {
@@ -220,12 +221,15 @@ class DroneWorld:
         )  # fmt: skip
         return seen
 
-    def observe(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Observations of the contract, {name: [n, ...]}, of the drones that a mask [N] tells."""
+    def observe(self, rows: np.ndarray, look: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Observations of the contract, {name: [n, ...]}, of the drones that a mask [N] tells.
+
+        Pictures are of those that a second mask tells; by default of the same.
+        """
         seen = self.look()[rows]
         found = {name: seen[:, columns] for name, columns in self.parts.items()}
         for camera, size in self.cameras.items():
-            found[camera] = np.stack([self.image(row, camera, *size) for row in np.flatnonzero(rows).tolist()])
+            found[camera] = pictures(self, camera, size, rows if look is None else look)
         return found
 
     def image(self, row: int, camera: str, height: int, width: int) -> np.ndarray:

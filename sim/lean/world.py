@@ -13,6 +13,7 @@ import numpy as np
 from robot_rl.datasets.contract import Contract, Feature
 from robot_rl.sim.lean.physics import Physics
 from robot_rl.sim.spec import SpecError
+from robot_rl.sim.world_env import pictures
 
 if TYPE_CHECKING:
     from robot_rl.sim.render import Renderer
@@ -112,14 +113,15 @@ class LeanWorld(ABC):
             over = over & ~success
         return np.where(diverged, 0.0, reward), over, ((self.steps >= self.horizon) & ~over) | diverged, success
 
-    def observe(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Observations of the contract, {name: [n, ...]}, of the copies that a mask [N] tells."""
+    def observe(self, rows: np.ndarray, look: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Observations of the contract, {name: [n, ...]}, of the copies that a mask [N] tells.
+
+        Pictures are of those that a second mask tells; by default of the same.
+        """
         found = {}
         for name in self.contract.observation:
             if name in self._cameras:
-                found[name] = np.stack([
-                    self.image(row, name, *self._cameras[name]) for row in np.flatnonzero(rows).tolist()
-                ])
+                found[name] = pictures(self, name, self._cameras[name], rows if look is None else look)
             else:
                 found[name] = getattr(self, f"see_{name}")()[rows].astype(np.float32)
         return found

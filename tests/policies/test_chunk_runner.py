@@ -230,6 +230,39 @@ def test_any_order_of_calls_gives_what_naive_environments_give(data, num_envs, o
         assert both.runner.executed.tolist() == [len(naive.done) for naive in both.naive]
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.data(),
+    obs_horizon=st.integers(1, 3),
+    horizon=st.integers(1, 8),
+    mode=st.sampled_from(["receding_horizon", "temporal_ensembling", "asynchronous", "real_time"]),
+    seed=st.integers(0, 10_000),
+)
+def test_what_an_inattentive_environment_misses_is_in_no_request(data, obs_horizon, horizon, mode, seed):
+    execute, random = data.draw(st.integers(1, horizon), label="execute"), np.random.default_rng(seed)
+    latency = data.draw(st.integers(0, min(execute, horizon - execute)), label="latency")
+    chunks = runner(3, obs_horizon, horizon, 0, execute=execute, mode=mode, delay=latency if mode == "real_time" else 0)
+    looks, coming, looked = np.ones(3, bool), [], 0
+    for step in range(60):
+        chunks.observe({"x": np.where(looks, step, np.nan)[:, None]})
+        looked += looks.sum()
+        while coming and coming[0][0] <= step:
+            chunks.deliver(*coming.pop(0)[1:])
+        request = chunks.request()
+        if request is not None:
+            assert np.isfinite(request.observation["x"]).all()
+            coming.append((step + latency, request.id, np.zeros((len(request.envs), horizon, A))))
+            if not latency:
+                chunks.deliver(*coming.pop()[1:])
+        chunks.next_action(hold=np.zeros((3, A)))
+        looks = chunks.attentive
+        over = random.random(3) < 0.05
+        chunks.flush(over)
+        looks |= over  # the first observation of an episode
+    if mode == "receding_horizon" and not latency and execute > obs_horizon:
+        assert looked < 180
+
+
 def drive(chunks: ChunkRunner, steps: int, latency: int = 0) -> list[float]:
     """One environment whose k-th request gets the chunk 100·k + (0, 1, 2, …), `latency` actions late."""
     executed, waiting = [], []

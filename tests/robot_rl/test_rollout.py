@@ -14,6 +14,7 @@ from robot_rl import sim
 from robot_rl.datasets import ContractError
 from robot_rl.policies import build_policy
 from robot_rl.rollout import rollout, run_episodes, without_unseen_cameras
+from robot_rl.sim.arm_observation import ArmObservation
 
 
 class Chaser:
@@ -193,3 +194,33 @@ def test_an_episode_does_not_depend_on_who_runs_beside_also_when_chunks_are_late
 def test_a_delay_that_the_chunks_cannot_bridge_is_refused(venv, chaser):
     with pytest.raises(ValueError, match="choose 2 to 2"):
         list(rollout(chaser, venv(1), [1], execute=3, mode="real_time", delay=200))
+
+
+@pytest.mark.render
+def test_pictures_are_taken_only_for_the_policy(monkeypatch):
+    """A policy that goes by what it sees makes the same episodes, whether or not more is rendered than it looks at."""
+
+    class Watcher(Chaser):
+        execute = 3
+
+        def encode(self, observation):
+            seen = torch.as_tensor(observation["agentview"], dtype=torch.float32).mean(dim=(2, 3, 4)) / 255
+            return torch.cat([seen, torch.as_tensor(observation["joint_position"])[:, -1]], dim=1)
+
+        def sample(self, context, prefix=None, generator=None, guidance=None):
+            moved = context[:, None, 2:] + 0.1 * context[:, None, :1] - 0.05 * context[:, None, 1:2]
+            return torch.cat([moved, moved[..., :1]], dim=-1).expand(-1, 4, -1)[:, None]
+
+    taken, image = [], ArmObservation.image
+    monkeypatch.setattr(ArmObservation, "image", lambda self, *where: (taken.append(1), image(self, *where))[1])
+    spec = {"task": "lift", "cameras": {"agentview": [16, 16]}, "observation": ["joint_position"], "horizon": 13}
+    with sim.make_vector(spec, 2, 0) as environments:
+        watcher, numbers, found = Watcher(environments.contract), [], []
+        for keep in (True, False):
+            taken.clear()
+            outcomes = rollout(watcher, environments, range(3), keep_observations=keep)
+            found.append({outcome.seed: outcome.actions for outcome in outcomes})
+            numbers.append(len(taken))
+    assert numbers == [3 * (13 + 1), 3 * (1 + 2 * 4)]
+    for seed, actions in found[0].items():
+        np.testing.assert_array_equal(actions, found[1][seed])

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robot_rl import sim
 from robot_rl.datasets.contract import Contract, ContractError
 from robot_rl.sim import message
 from robot_rl.sim.vector import VectorEnv, WorkerError
@@ -471,3 +472,49 @@ class TestMessage:
         with ours, theirs:
             ours.sendall(message.encode(value))
             return message.receive(theirs)
+
+
+@pytest.mark.render
+@pytest.mark.parametrize(
+    ("spec", "processes"),
+    [
+        ({"task": "lift", "cameras": {"agentview": [16, 16]}}, 0),
+        ({"task": "lift", "cameras": {"agentview": [16, 16]}}, 2),
+        ({"task": "push_t", "cameras": {"agentview": [32, 32]}}, 0),
+        ({"task": "gym/Hopper-v5", "cameras": {"track": [16, 16]}}, 0),
+    ],
+)
+def test_pictures_are_taken_only_of_what_is_looked_at(spec, processes):
+    spec = {**spec, "horizon": 4}
+    (camera,) = spec["cameras"]
+    looks = np.array([[True, False, True], [False, False, True], [True, True, False], [False, True, True]])
+    random = np.random.default_rng(0)
+    with sim.make_vector(spec, 3, processes) as venv, sim.make_vector(spec, 3, 0) as attentive:
+        observation, _ = venv.reset(seed=5)
+        attentive.reset(seed=5)
+        pictures = observation[camera]
+        for look in looks:
+            action = np.stack(venv.call("rest_action")) + random.uniform(0.05, 0.1, venv.contract.action_dim)
+            observation, *_, ends, _ = venv.step(action, look)
+            everything = attentive.step(action)[0]
+            seen = look | ends  # the first pictures of an episode are always taken
+            np.testing.assert_array_equal(observation[camera][seen], everything[camera][seen])
+            np.testing.assert_array_equal(observation[camera][~seen], pictures[~seen])
+            assert (everything[camera] != pictures).any(axis=(1, 2, 3)).all()
+            for name in observation.keys() - {camera}:
+                np.testing.assert_array_equal(observation[name], everything[name])
+            pictures = observation[camera]
+        assert ends.all()
+
+
+@pytest.mark.render
+def test_pictures_that_are_seen_later_are_always_taken():
+    random = {"observation_delay": {"agentview": [1, 1]}}
+    spec = {"task": "lift", "cameras": {"agentview": [16, 16]}, "horizon": 6, "randomization": random}
+    with sim.make_vector(spec, 1, 0) as venv, sim.make_vector(spec, 1, 0) as attentive:
+        venv.reset(seed=5)
+        attentive.reset(seed=5)
+        for look in (False, True, False, True):
+            action = np.stack(venv.call("rest_action")) + 0.05
+            observation = venv.step(action, np.array([look]))[0]
+            np.testing.assert_array_equal(observation["agentview"], attentive.step(action)[0]["agentview"])
