@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class CriticEnsemble(nn.Module):
@@ -38,13 +40,30 @@ class CriticEnsemble(nn.Module):
 
     def forward(self, context: Tensor, chunk: Tensor) -> Tensor:
         """Values [E, B] of contexts [B, F] and chunks [B, G]."""
+        return self._values(context, chunk, *map(list, self._layers))
+
+    def fixed(self, context: Tensor, chunk: Tensor) -> Tensor:
+        """The same values, whose gradients reach the arguments alone: for an actor that climbs them."""
+        return self._values(context, chunk, *([value.detach() for value in values] for values in self._layers))
+
+    @property
+    def _layers(self) -> tuple[nn.ParameterList, ...]:
+        return self.weights, self.biases, self.gains, self.shifts
+
+    def _values(
+        self, context: Tensor, chunk: Tensor, weights: list[Tensor], biases: list[Tensor], gains: list[Tensor],
+        shifts: list[Tensor],
+    ) -> Tensor:  # fmt: skip
         h = torch.cat([context, chunk], dim=-1).expand(self.members, -1, -1)
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+        if torch.is_grad_enabled() and not self.layer_norm:
+            values: Tensor = _Stack.apply(h, *weights, *biases)
+            return values.squeeze(-1)
+        last = len(weights) - 1
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)
             if layer < last:
                 if self.layer_norm:
-                    h = torch.addcmul(self.shifts[layer], nn.functional.layer_norm(h, (self.width,)), self.gains[layer])
+                    h = torch.addcmul(shifts[layer], nn.functional.layer_norm(h, (self.width,)), gains[layer])
                 h = h.relu_()
         return h.squeeze(-1)
 
@@ -59,6 +78,35 @@ def least_of(values: Tensor, subset: int, generator: torch.Generator | None) -> 
     if subset < len(values):
         values = values[torch.randperm(len(values), generator=generator)[:subset].to(values.device)]
     return values.amin(dim=0)
+
+
+class _Stack(torch.autograd.Function):
+    """The layers without LayerNorm, with their gradient written out: see `dense`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        depth = len(parameters) // 2
+        seen = [x]
+        for weight, bias in zip(parameters[: depth - 1], parameters[depth:-1], strict=True):
+            seen.append(torch.baddbmm(bias, seen[-1], weight).relu_())
+        ctx.save_for_backward(*seen, *parameters[:depth])
+        return torch.baddbmm(parameters[-1], seen[-1], parameters[depth - 1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        depth = len(ctx.saved_tensors) // 2
+        seen, weights = ctx.saved_tensors[:depth], ctx.saved_tensors[depth:]
+        of_input, *of_parameters = ctx.needs_input_grad
+        found: list[Tensor | None] = [None] * (2 * depth)
+        for layer in reversed(range(depth)):
+            if any(of_parameters):
+                found[layer] = seen[layer].mT @ gradient
+                found[depth + layer] = gradient.sum(dim=1, keepdim=True)
+            if layer > 0:
+                gradient = gradient @ weights[layer].mT
+                torch.ops.aten.threshold_backward.grad_input(gradient, seen[layer], 0, grad_input=gradient)
+        return gradient @ weights[0].mT if of_input else None, *found
 
 
 def _uniform(shape: tuple[int, ...], inputs: int) -> nn.Parameter:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 _IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
 _BACK: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "relu": lambda gradient, y: torch.ops.aten.threshold_backward.default(gradient, y, 0),
+    "relu": lambda gradient, y: torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient),
     "tanh": torch.ops.aten.tanh_backward.default,
 }
 """From the gradient of what an activation gave, and that, to the gradient of what it was given."""

@@ -79,13 +79,20 @@ class OffPolicySettings:
 
 
 @contextmanager
-def products(precision: str) -> Iterator[None]:
-    """Matrix products on a CPU: `bf16` rounds their factors to bfloat16; sums and all else stay float32."""
+def arithmetic(precision: str) -> Iterator[None]:
+    """How a CPU computes updates.
+
+    Matrix products: `bf16` rounds their factors to bfloat16; sums and all else stay float32. What is too small for a
+    normal float32 is zero: the averages that Adam keeps of a unit that died decay through such numbers, each operation
+    on one of which takes a hundred cycles.
+    """
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before, matmul.fp32_precision = matmul.fp32_precision, {"fp32": "ieee", "bf16": "bf16"}[precision]
+    torch.set_flush_denormal(True)
     try:
         yield
     finally:
+        torch.set_flush_denormal(False)
         matmul.fp32_precision = before
 
 
@@ -144,7 +151,7 @@ class Updater:
 
     def update_actor(self, batch: Batch, generator: torch.Generator) -> None:
         """One step of what the method trains."""
-        loss, logged = self.method.loss(batch.context, self.critics.live, generator)
+        loss, logged = self.method.loss(batch.context, self.critics.live.fixed, generator)
         imitation = self.method.imitation(batch.context, batch.chunk, generator)
         if imitation is not None:
             loss, logged = loss + imitation, {**logged, "imitation_loss": imitation.detach()}

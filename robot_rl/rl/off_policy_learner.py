@@ -26,7 +26,7 @@ from robot_rl.rl.collector import Episode
 from robot_rl.rl.environments import Environments
 from robot_rl.rl.explorer import Explorer
 from robot_rl.rl.intervention import Intervener
-from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater, products
+from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater, arithmetic
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.replay import Replay, symmetric
@@ -232,7 +232,7 @@ class OffPolicyLearner:
         if self._own is None:
             self._begin_learning()
         assert self._own is not None
-        with products(settings.precision):
+        with arithmetic(settings.precision):
             while self.updates < due:
                 batch = symmetric(
                     self._own, self._demonstrations, settings.demonstration_share, settings.batch, generator

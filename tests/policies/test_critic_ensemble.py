@@ -31,6 +31,36 @@ def test_each_member_is_a_network_of_its_own(layer_norm: bool) -> None:
         torch.testing.assert_close(values[member], h.squeeze(1))
 
 
+def test_the_gradient_written_out_is_that_of_each_member() -> None:
+    ensemble = random_ensemble(layer_norm=False)
+    context, chunk, share = torch.randn(7, 3), torch.randn(7, 2, requires_grad=True), torch.randn(3, 7)
+    members = []
+    for member in range(3):
+        h = torch.cat([context, chunk], dim=1)
+        for layer in range(3):
+            h = h @ ensemble.weights[layer][member] + ensemble.biases[layer][member]
+            h = h.relu() if layer < 2 else h
+        members.append(h.squeeze(1))
+    every = [chunk, *ensemble.parameters()]
+    wanted = torch.autograd.grad((share * torch.stack(members)).sum(), every)
+    for found, expected in zip(
+        torch.autograd.grad((share * ensemble(context, chunk)).sum(), every), wanted, strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_fixed_values_are_a_function_of_their_arguments_alone(layer_norm: bool) -> None:
+    ensemble = random_ensemble(layer_norm=layer_norm)
+    context, chunk = torch.randn(7, 3), torch.randn(7, 2, requires_grad=True)
+    values, fixed = ensemble(context, chunk), ensemble.fixed(context, chunk)
+    assert torch.equal(values, fixed)
+    wanted = torch.autograd.grad(values.square().sum(), chunk)[0]
+    fixed.square().sum().backward()
+    torch.testing.assert_close(chunk.grad, wanted)
+    assert all(value.grad is None for value in ensemble.parameters())
+
+
 def test_layer_norm_bounds_what_is_said_of_actions_far_off() -> None:
     """|Q| <= |w| (|gain · LayerNorm| + |shift|) + |b|, with |LayerNorm| = sqrt(width): RLPD, section 4.2."""
     context = torch.zeros(1, 3)

@@ -13,7 +13,7 @@ from robot_rl.policies import Policy, PolicyError
 from robot_rl.recordings import Recordings
 from robot_rl.rl.dsrl import DSRL
 from robot_rl.rl.hil import HIL
-from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater, products
+from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater, arithmetic
 from robot_rl.rl.off_policy_learner import OffPolicyLearner
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
@@ -240,9 +240,16 @@ def test_products_in_bfloat16_are_near_and_leave_others_alone() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(2, 256, 256).unbind()
     plain = a @ b
-    with products("bf16"):
+    with arithmetic("bf16"):
         rounded = a @ b
     torch.testing.assert_close(rounded, plain, atol=0.5, rtol=0.05)
-    with products("fp32"):
+    with arithmetic("fp32"):
         assert torch.equal(a @ b, plain)
     assert torch.equal(a @ b, plain)
+
+
+def test_what_is_too_small_for_a_normal_number_counts_as_zero_in_updates_alone() -> None:
+    small = torch.full((64,), 1e-39)
+    with arithmetic("fp32"):
+        assert not (small * 0.5).any()
+    assert (small * 0.5).all()
