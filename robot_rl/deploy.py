@@ -155,7 +155,7 @@ def check_alone(endpoints: Sequence[Endpoint], robot: RobotFile | VehicleFile, h
 
     if isinstance(robot, VehicleFile):
         topics = px4_messages.table(prefix=robot.namespace)
-        commands = {topics[base].name for base in px4_messages.INPUTS}
+        commands = {topics[base].name for base in px4_messages.COMMANDS}
         streams = {topics[base].name for base in px4_messages.OUTPUTS}
     else:
         commands = {command.topic for command in robot.commands.values()}

@@ -31,7 +31,13 @@ from robot_rl.hardware.nodes.ticks import Ticks
 from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.flight_state import Odometry, Phase, mode_name
 from robot_rl.hardware.px4.flight_supervisor import FlightSupervisor
-from robot_rl.hardware.px4.px4_codec import TelemetryDecoder, decode_inertial, encode_command, encode_odometry
+from robot_rl.hardware.px4.px4_codec import (
+    TelemetryDecoder,
+    decode_inertial,
+    encode_command,
+    encode_odometry,
+    is_answer_to_us,
+)
 from robot_rl.hardware.px4.vehicle_file import IMU, INERTIAL, ODOMETRY, VehicleFile
 from robot_rl.hardware.robot_file import RobotFileError
 from robot_rl.hardware.ros2 import messages
@@ -92,7 +98,8 @@ class FlightNode(Reception):
     def hear_vehicle(self, base: str, message: Any, received: float) -> None:
         """A message of a topic of `px4_messages.OUTPUTS`."""
         if base == "vehicle_command_ack":
-            self.supervisor.acknowledge(int(message.command), int(message.result))
+            if is_answer_to_us(message, self.decoder.address):
+                self.supervisor.acknowledge(int(message.command), int(message.result))
         else:
             self.decoder.hear(base, message, received)
 
@@ -105,7 +112,10 @@ class FlightNode(Reception):
         return rejected
 
     def external_pose(self, message: Any, now: float) -> Any | None:
-        """VehicleOdometry of a nav_msgs/Odometry in ENU and FLU; None where its numbers are not finite."""
+        """VehicleOdometry of a nav_msgs/Odometry in ENU and FLU, without its velocity, which many leave at zero.
+
+        None where numbers are not finite, the quaternion is none, or the stamp is not of the last half second.
+        """
         pose, twist = message.pose.pose, message.twist.twist
         position = np.array([pose.position.x, pose.position.y, pose.position.z])
         quaternion = np.array([pose.orientation.w, pose.orientation.x, pose.orientation.y, pose.orientation.z])
@@ -113,11 +123,13 @@ class FlightNode(Reception):
             messages.seconds(message.header.stamp), position, np.full(3, np.nan), quaternion,
             np.array([twist.angular.x, twist.angular.y, twist.angular.z]),
         )  # fmt: skip
-        if not np.isfinite(np.concatenate([position, quaternion])).all() or not 0 <= now - seen.stamp < 0.5:
+        known = np.isfinite(np.concatenate([position, quaternion])).all()
+        age, skew = now - seen.stamp, self.robot.plan.watchdog.skew
+        if not known or abs(np.linalg.norm(quaternion) - 1.0) > 0.05 or not -skew <= age < 0.5:
             self.supervisor.reject("external_pose")
             return None
-        variance = max(float(message.pose.covariance[0]), 1e-4)
-        return encode_odometry(seen, self.decoder.time.vehicle_time(seen.stamp), variance)
+        variances = np.maximum(np.asarray(message.pose.covariance, float)[:: 6 + 1], 1e-4)
+        return encode_odometry(seen, self.decoder.time.vehicle_time(seen.stamp), variances[:3], variances[3:])
 
     def tick(self, now: float, stamp: float) -> FlightOutput:
         """Everything to publish for the tick of a time [s]; it may be later by now."""
@@ -216,14 +228,14 @@ class FlightBinding:
         """
         robot, graph, joined = self._node.robot, self._graph, bool(self._inputs)
         needed = ["vehicle_attitude_setpoint"] if robot.contract.controller == "px4_attitude" else []
-        found, missing = px4_messages.detect(graph.endpoints(), robot.namespace, needed)
-        if missing:
-            self._missing = self._missing if joined else [f"no {base}" for base in missing]
-            return
-        plain = {name for name, known in px4_messages.DEFINITIONS.items() if len(known) == 1}
-        new = {base: name for base, name in self._unheard.items() if name in plain | found.keys()}
-        versions = {**px4_messages.V1_17, **found}
         try:
+            found, missing = px4_messages.detect(graph.endpoints(), robot.namespace, needed, robot.px4_msgs)
+            if missing:
+                self._missing = self._missing if joined else [f"no {base}" for base in missing]
+                return
+            plain = {name for name, known in px4_messages.DEFINITIONS.items() if len(known) == 1}
+            new = {base: name for base, name in self._unheard.items() if name in plain | found.keys()}
+            versions = {**px4_messages.V1_17, **found}
             px4_messages.register(versions, robot.px4_msgs, {*px4_messages.INPUTS.values(), *new.values()})
         except (px4_messages.Px4MessageError, messages.MessageError) as error:
             self._look_timer.cancel()
@@ -266,24 +278,31 @@ class FlightBinding:
     def _serve(self, name: str, _: Any) -> Any:
         if name == "home" and self._missing:
             success, message = False, "no vehicle: " + ", ".join(self._missing)
+        elif name == "home" and (others := self._others()):
+            success, message = False, "; ".join(others)
         else:
             success, message = self._node.request(name, self._graph.now())
         return messages.make(f"{TRIGGER}_Response", success=success, message=message)
 
-    def _report(self) -> None:
-        """Publish diagnostics; and land when somebody else may command the vehicle, too."""
-        own = {publisher.topic for publisher in self._inputs.values()}
-        others = {
-            f"{endpoint.node} publishes {endpoint.topic}, too"
+    def _others(self) -> list[str]:
+        """Who else commands the vehicle; one of our own name may be a second Supervisor. PX4's agent has no name."""
+        own = {self._inputs[base].topic for base in px4_messages.COMMANDS & self._inputs.keys()}
+        found = [
+            (endpoint.node, endpoint.topic)
             for endpoint in self._graph.endpoints()
             if endpoint.is_publisher and endpoint.topic in own and endpoint.node.startswith("/")
-            and endpoint.node != self._graph.name
-        }  # fmt: skip
-        supervisor = self._node.supervisor
+        ]
+        for topic in own & {topic for node, topic in found if node == self._graph.name}:
+            found.remove((self._graph.name, topic))
+        return sorted(f"{node} publishes {topic}, too" for node, topic in set(found))
+
+    def _report(self) -> None:
+        """Publish diagnostics; and hold when somebody else may command the vehicle, too."""
+        others, supervisor = self._others(), self._node.supervisor
         status = supervisor.status
         level, message = LEVELS.get(status.state, 0), f"{status.state}: {status.reason}"
         if others:
-            level, message = 2, "; ".join(sorted(others))
+            level, message = 2, "; ".join(others)
             supervisor.hold(message)
         elif self._missing:
             level, message = 1, "no vehicle: " + ", ".join(self._missing)

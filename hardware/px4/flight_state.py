@@ -116,8 +116,8 @@ class Telemetry(NamedTuple):
     """The newest of everything that PX4 has said; None for what it has not.
 
     Attributes:
-        position_valid: whether PX4's own estimator vouches for position and velocity.
-        battery: part that remains.
+        position_valid: whether PX4's own estimator vouches for position and velocity; `position_told`: when it said so.
+        battery: part that remains; `battery_told`: when the battery's state was received.
         restarts: how often the vehicle's clock went back.
     """
 
@@ -125,7 +125,9 @@ class Telemetry(NamedTuple):
     status: VehicleState | None = None
     mode: ControlMode | None = None
     position_valid: bool | None = None
+    position_told: float = -math.inf
     battery: float | None = None
+    battery_told: float = math.inf
     restarts: int = 0
 
 
@@ -240,7 +242,7 @@ class Patience:
         checks: for PX4's pre-flight checks to pass in offboard mode.
         take_off: from arming until the home height.
         hand_over: for a change of the control level.
-        status: since the last VehicleStatus.
+        status: since the last VehicleStatus, or VehicleLocalPosition. battery: since the last BatteryStatus, if any.
         silence: in the air without a valid proposal, whoever holds the lease, until the vehicle lands by itself.
     """
 
@@ -251,6 +253,7 @@ class Patience:
     take_off: float = 20.0
     hand_over: float = 1.5
     status: float = 1.5
+    battery: float = 5.0
     silence: float = 8.0
 
     def __post_init__(self) -> None:
@@ -276,7 +279,7 @@ class FlightPlan:
     homing_speed: float = 1.0
     landing_speed: float = 0.5
     tick_rate_hz: float = 100.0
-    watchdog: Watchdog = field(default_factory=lambda: Watchdog(observation=0.2, action=0.08))
+    watchdog: Watchdog = field(default_factory=lambda: Watchdog(observation=0.2, action=0.06))
     patience: Patience = field(default_factory=Patience)
 
     def __post_init__(self) -> None:
@@ -310,7 +313,7 @@ class FlightPlan:
         try:
             for key, kind in kinds.items():
                 if key in values:
-                    defaults = {"observation": 0.2, "action": 0.08} if key == "watchdog" else {}
+                    defaults = {"observation": 0.2, "action": 0.06} if key == "watchdog" else {}
                     values[key] = kind(**(defaults | values[key]))
             return cls(**values)
         except TypeError as error:

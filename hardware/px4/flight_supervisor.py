@@ -15,14 +15,17 @@ arm, holding a position is to a vehicle. Within a state a flight has phases:
 | arming    | the same                             | PX4's checks pass, arming is ordered, PX4 says that it is armed |
 | climbing  | above the start, then the home place | the vehicle is there: `ready`                                   |
 | holding   | one position                         | an action is accepted                                           |
-| handing   | that; hover thrust with zero rates,  | PX4 says that it controls rates, or the attitude                |
-|           | or upright                           |                                                                 |
+| handing   | that, and the level that is wanted   | PX4 says that it controls rates, or the attitude                |
 | following | the action                           | the lease ends, or a fault                                      |
 | braking   | hover thrust with zero rates, or     | PX4 says that it controls the position                          |
 |           | upright; the present position        |                                                                 |
 | landing   | a descent, until PX4 says that it    | PX4 says that it is disarmed: `idle`, or `stopped` stays        |
 |           | lands by itself                      |                                                                 |
 | yielded   | nothing                              | PX4 says that it is disarmed                                    |
+
+Rates and attitudes are streamed only while PX4 does not control the position: its own controllers write the same
+setpoints then. Whether it is still in offboard mode is believed to whichever says first that it is not, the control
+mode or the status, of which PX4 sends five a second.
 
 A fault of the source (actions or heartbeats stop) brakes and holds. Who comes back takes over again; but `silence`
 after the last valid proposal, or after the home place was reached or the way there broken off, the vehicle lands by
@@ -100,6 +103,8 @@ class FlightSupervisor(Supervision):
         self._telemetry = Telemetry()
         self.phase = Phase.GROUNDED
         self._now, self._since, self._acted = (-math.inf,) * 3
+        self._aloft = math.inf  # since when PX4 says that it is armed, in offboard mode
+        self._unexplained = False  # whether it has left that mode, and nobody said for which
         self._flown = -math.inf  # since when the vehicle has been in the air without a valid proposal
         self._fence = np.array(plan.limits.fence, float)
         self._action = np.zeros(contract.action_dim)
@@ -173,8 +178,8 @@ class FlightSupervisor(Supervision):
             )
         if told.mode is None:
             found.append("no vehicle_control_mode has been heard")
-        if told.position_valid is None:
-            found.append("no vehicle_local_position has been heard")
+        if told.position_valid is None or now - told.position_told > self.plan.patience.status:
+            found.append("no fresh vehicle_local_position: is the agent connected?")
         elif not told.position_valid:
             found.append("PX4 says that position or velocity are not valid; indoors it needs an external pose")
         limits = self.plan.limits
@@ -305,7 +310,14 @@ class FlightSupervisor(Supervision):
 
     def _yield_or_ground(self) -> None:
         """See that the vehicle is disarmed, or that somebody else flies it."""
-        status = self._telemetry.status
+        status, mode = self._telemetry.status, self._telemetry.mode
+        if self.phase in AIRBORNE and mode is not None and mode.stamp > self._aloft and not mode.offboard:
+            # The status tells why; until then nothing is sent, and nobody fought.
+            self._desk.revoke()
+            self._go(Phase.YIELDED)
+            self._unexplained = True
+            if self._state not in (State.HELD, State.STOPPED):
+                self._enter(State.HELD, "PX4 is no longer in offboard mode")
         if status is None or status.stamp < self._since:
             return
         if not status.armed and self.phase in (Phase.LANDING, Phase.YIELDED):
@@ -321,13 +333,14 @@ class FlightSupervisor(Supervision):
     @property
     def _own_modes(self) -> tuple[int, ...] | range:
         """Values of nav_state that are by our own will."""
-        if self.phase in _OURS:
+        if self.phase in _OURS or self._unexplained:
             return (OFFBOARD,)
         return (OFFBOARD, LAND) if self.phase is Phase.LANDING else range(256)
 
     def _yield(self, mode: str, failsafe: bool) -> None:
         """Somebody else flies from now on: never fight them."""
         self._desk.revoke()
+        self._unexplained = False
         self._go(Phase.YIELDED)
         if self._state is State.STOPPED:
             return
@@ -353,6 +366,10 @@ class FlightSupervisor(Supervision):
             return "odometry stopped"
         if self._jump:
             return self._jump
+        if now - told.position_told > self.plan.patience.status:
+            return "vehicle_local_position stopped"
+        if now - told.battery_told > self.plan.patience.battery:
+            return "battery_status stopped"
         if told.position_valid is False:
             return "PX4 says that position or velocity are not valid"
         if odometry.tilt > limits.tilt:
@@ -396,12 +413,17 @@ class FlightSupervisor(Supervision):
                     self._go(Phase.ENTERING, now)
                     self._give(Order(Command.SET_MODE, CUSTOM_MODE, PX4_OFFBOARD), now)
             case Phase.ENTERING:
-                if status is not None and status.stamp > self._since and status.nav_state == OFFBOARD:
+                if found := self.problems(now):
+                    self._abort(found[0])
+                elif status is not None and status.stamp > self._since and status.nav_state == OFFBOARD:
                     self._go(Phase.ARMING, now)
                 else:
                     self._insist(now, "offboard mode")
             case Phase.ARMING:
-                if status is not None and status.stamp > self._since and status.armed:
+                if self._order is None and (found := self.problems(now)):
+                    self._abort(found[0])
+                elif status is not None and status.stamp > self._since and status.armed:
+                    self._aloft = now
                     self._go(Phase.CLIMBING, now)
                 elif self._order is not None:
                     self._insist(now, "arming")
@@ -453,7 +475,9 @@ class FlightSupervisor(Supervision):
             case Phase.FOLLOWING:
                 return self._follow(orders)
             case Phase.LANDING:
-                if self._telemetry.status is not None and self._telemetry.status.nav_state == LAND:
+                status, mode = self._telemetry.status, self._telemetry.mode
+                left = mode is not None and mode.stamp > self._since and not mode.offboard
+                if left or (status is not None and status.nav_state == LAND):
                     return FlightCommand(orders=orders)
                 down = TrajectorySetpoint(_NAN3, np.array([0.0, 0.0, -self.plan.landing_speed]), self._yaw, math.nan)
                 return self._hovering(Level.POSITION, down, orders)
@@ -461,8 +485,10 @@ class FlightSupervisor(Supervision):
 
     def _hovering(self, level: Level | None, wanted: TrajectorySetpoint, orders: tuple[Order, ...]) -> FlightCommand:
         """A trajectory, and what replaces the last action for as long as PX4 controls rates or the attitude still."""
-        throttle = self.plan.hover_throttle
-        if self._thrusts is not Level.ATTITUDE:
+        throttle, mode = self.plan.hover_throttle, self._telemetry.mode
+        if self._thrusts is None or (mode is not None and mode.level is Level.POSITION):
+            return FlightCommand(level, None, wanted, orders)
+        if self._thrusts is Level.RATES:
             return FlightCommand(level, RatesSetpoint(throttle, _ZERO3), wanted, orders)
         upright = np.array([math.cos(self._yaw / 2), 0.0, 0.0, math.sin(self._yaw / 2)])
         return FlightCommand(level, None, wanted, orders, AttitudeSetpoint(throttle, upright))
@@ -547,8 +573,8 @@ class FlightSupervisor(Supervision):
             self._enter(State.IDLE, reason)
 
     def _give_up(self) -> None:
-        """Leave the vehicle on the ground; see that it is disarmed where it might arm yet."""
-        if self.phase is Phase.ARMING and self._order is not None and not self._refused:
+        """Leave the vehicle on the ground; see that it is disarmed where it was told to arm, whatever it answered."""
+        if self.phase is Phase.ARMING and self._order is not None:
             self._land()
             self._orders.append(Order(Command.ARM, 0.0))
         else:

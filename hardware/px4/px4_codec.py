@@ -22,6 +22,8 @@ from robot_rl.hardware.ros2 import messages
 from robot_rl.sim.rotation import matrix_from_quaternion
 
 ARMED = 2
+SOURCE_COMPONENT = 1
+"""Ours; PX4 answers to it."""
 NO_ACCELERATION = 2**31 - 1
 """RELATIVE_TIMESTAMP_INVALID of SensorCombined."""
 NED, BODY_FRD = 1, 3
@@ -75,10 +77,10 @@ class TelemetryDecoder:
                 )  # fmt: skip
             case "vehicle_local_position":
                 flags = (message.xy_valid, message.z_valid, message.v_xy_valid, message.v_z_valid)
-                told = told._replace(position_valid=all(flags))
+                told = told._replace(position_valid=all(flags), position_told=received)
             case "battery_status":
                 known = message.connected and 0 <= message.remaining <= 1
-                told = told._replace(battery=float(message.remaining) if known else None)
+                told = told._replace(battery=float(message.remaining) if known else None, battery_told=received)
         self.telemetry = told
 
 
@@ -115,14 +117,21 @@ def decode_inertial(message: Any, stamp: float) -> Any | None:
     )  # fmt: skip
 
 
-def encode_odometry(odometry: Odometry, timestamp: int, variance: float = math.nan) -> Any:
-    """VehicleOdometry in NED, taken at a time of PX4's clock [us]; as an external pose, or as the twin says it."""
+def encode_odometry(
+    odometry: Odometry, timestamp: int, position_variance: np.ndarray, orientation_variance: np.ndarray
+) -> Any:
+    """VehicleOdometry in NED, taken at a time of PX4's clock [us]; as an external pose, or as the twin says it.
+
+    Args:
+        position_variance: [3], along the world's axes [m²].
+        orientation_variance: [3], about the same axes [rad²].
+    """
     return messages.make(
         "px4_msgs/msg/VehicleOdometry", timestamp=timestamp, timestamp_sample=timestamp, pose_frame=NED,
         position=swap_world(odometry.position), q=swap_attitude(odometry.quaternion), velocity_frame=NED,
         velocity=swap_world(odometry.velocity), angular_velocity=swap_body(odometry.rates),
-        position_variance=[variance] * 3, orientation_variance=[variance] * 3, velocity_variance=[variance] * 3,
-        quality=1,
+        position_variance=np.abs(swap_world(position_variance)),
+        orientation_variance=np.abs(swap_world(orientation_variance)), velocity_variance=position_variance, quality=1,
     )  # fmt: skip
 
 
@@ -174,6 +183,10 @@ def encode_order(order: Order, timestamp: int, address: tuple[int, int]) -> Any:
     return messages.make(
         "px4_msgs/msg/VehicleCommand", timestamp=timestamp, command=int(order.command), param1=order.param1,
         param2=order.param2, target_system=address[0], target_component=address[1], source_system=address[0],
-        source_component=1,
-        from_external=True,
+        source_component=SOURCE_COMPONENT, from_external=True,
     )  # fmt: skip
+
+
+def is_answer_to_us(ack: Any, address: tuple[int, int]) -> bool:
+    """Whether a VehicleCommandAck answers an order of `encode_order`, rather than one of a ground station."""
+    return (int(ack.target_system), int(ack.target_component)) == (address[0], SOURCE_COMPONENT)

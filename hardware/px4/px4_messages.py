@@ -133,6 +133,9 @@ INPUTS = {
 }  # fmt: skip
 """Topics under /fmu/in without a version, and their messages."""
 
+COMMANDS = INPUTS.keys() - {"vehicle_visual_odometry"}
+"""Those that move the vehicle: only one node may write them."""
+
 OUTPUTS = {
     "vehicle_odometry": "VehicleOdometry", "vehicle_status": "VehicleStatus",
     "vehicle_local_position": "VehicleLocalPosition", "vehicle_control_mode": "VehicleControlMode",
@@ -222,13 +225,16 @@ def table(versions: Mapping[str, int] = V1_17, prefix: str = "") -> dict[str, To
 
 
 def detect(
-    endpoints: Iterable[Endpoint], prefix: str = "", needed: Iterable[str] = ()
+    endpoints: Iterable[Endpoint], prefix: str = "", needed: Iterable[str] = (), checkout: str | Path = ""
 ) -> tuple[dict[str, int], list[str]]:
     """Versions by message of the topics that a vehicle offers, and the topics that it has to offer and does not.
 
     A topic of PX4's outputs is offered by a publisher, one of its inputs by a subscription. Where several versions are
-    offered the newest one that is known here counts; an optional one of an unknown version is left alone, unless it is
-    among `needed`.
+    offered the newest one that is known here, or to the checkout of px4_msgs, counts; an optional one of an unknown
+    version is left alone, unless it is among `needed`.
+
+    Raises:
+        Px4MessageError: the checkout lacks a message.
     """
     optional = OPTIONAL - set(needed)
     seen: dict[str, set[int]] = {}
@@ -240,7 +246,7 @@ def detect(
     versions, missing = {}, []
     for base, name in (OUTPUTS | INPUTS).items():
         offered = seen.get(base, set())
-        known = offered & set(DEFINITIONS[name])
+        known = offered & ({_read(Path(checkout), name)[1]} if checkout else set(DEFINITIONS[name]))
         if known or (offered and base not in optional):
             versions[name] = max(known or offered)
         elif base not in optional:

@@ -35,12 +35,14 @@ BOOT = 20.0
 HOLD, RETURN, DISARMED = 4, 5, 1
 _SUBSTEPS = 5
 _EVERY = {"vehicle_status": 20, "vehicle_control_mode": 50, "vehicle_local_position": 2, "battery_status": 100}
-"""Steps between two messages."""
+"""Steps between two messages; a change of the control mode is told at once, one of the status at its next turn."""
 
 HEARTBEAT, BEFORE, LOSS, SPOOL_UP, LANDED = 0.5, 1.0, 1.08, 2.0, 2.0
 """Longest gap of a stream, its least length before the mode, COM_OF_LOSS_T as it acts, times of spooling up and
 disarming [s].
 """
+
+_VARIANCE = np.full(3, 1e-3)
 
 TAKE_OVER = 0.37
 """From the loss of the stream being told until another controller flies [s]: a roll of 1 rad/s went on to 84° in a real
@@ -284,13 +286,17 @@ class Px4Twin:
         changed, self._changed = self._changed, False
         due = {base for base, steps in _EVERY.items() if self._steps % steps == 0}
         if changed:
-            due |= {"vehicle_status", "vehicle_control_mode"}
+            due.add("vehicle_control_mode")
         if "vehicle_control_mode" in due and self.nav_state == OFFBOARD:
+            if self._controls is not self._wanted:
+                # Until now PX4's own controllers wrote these setpoints, about to hover.
+                hover, (*_, w, z) = self._vehicle.hover_throttle, self._here()
+                self._rates, self._attitude = np.array([hover, 0.0, 0.0, 0.0]), np.array([hover, w, 0.0, 0.0, z])
             self._controls = self._wanted
         true = self.true
         told = true._replace(position=true.position + self.offset)
         if "stale_odometry" not in self.faults:
-            self._odometry = encode_odometry(told, self._stamp, 1e-3)
+            self._odometry = encode_odometry(told, self._stamp, _VARIANCE, _VARIANCE)
         if "no_odometry" not in self.faults:
             self._out.append(("vehicle_odometry", self._odometry))
         self._out.append(("sensor_combined", self._sensor_combined()))

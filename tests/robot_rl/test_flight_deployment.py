@@ -56,6 +56,8 @@ def test_a_vehicle_that_somebody_else_commands_is_refused() -> None:
     other = Endpoint("/fmu/in/vehicle_command", "px4_msgs/msg/VehicleCommand", "/other", RELIABLE, True)
     with pytest.raises(DeployError, match="/other publishes /fmu/in/vehicle_command"):
         deploy.check_alone([other], vehicle, False)
+    pose = Endpoint("/fmu/in/vehicle_visual_odometry", "px4_msgs/msg/VehicleOdometry", "/mocap", RELIABLE, True)
+    deploy.check_alone([pose], vehicle, False)  # says where the vehicle is, and moves nothing
     told = Endpoint("/fmu/out/vehicle_odometry", "px4_msgs/msg/VehicleOdometry", "", RELIABLE, True)
     deploy.check_alone([told], vehicle, False)  # what a real vehicle is for
     with pytest.raises(DeployError, match="never reaches another robot"):

@@ -31,11 +31,10 @@ def node():
     return made
 
 
-def pose(rotation, position=(1.0, 2.0, 3.0), rates=(0.1, 0.2, 0.3), stamp=NOW, variance=0.01):
+def pose(rotation, position=(1.0, 2.0, 3.0), rates=(0.1, 0.2, 0.3), stamp=NOW, variances=(0.01,) * 6):
     x, y, z, w = rotation.as_quat()
     vector, point = "geometry_msgs/msg/Vector3", "geometry_msgs/msg/Point"
-    covariance = np.zeros(36)
-    covariance[0] = variance
+    covariance = np.diag(variances).reshape(-1)
     placed = messages.make(
         "geometry_msgs/msg/Pose", position=messages.make(point, **dict(zip("xyz", position, strict=True))),
         orientation=messages.make("geometry_msgs/msg/Quaternion", w=w, x=x, y=y, z=z),
@@ -62,7 +61,17 @@ def test_directions_are_the_same_in_both_frames(node, seed):
         np.testing.assert_allclose(told.apply(frd), NED @ flu.apply(axis), atol=1e-6)
     np.testing.assert_allclose(sent.angular_velocity, [0.1, -0.2, -0.3], atol=1e-6)
     assert np.isnan(sent.velocity).all()  # PX4 takes what is finite
-    assert sent.position_variance[0] == pytest.approx(0.01)
+
+
+def test_variances_belong_to_px4s_axes(node):
+    """North is our second axis, east our first; no variance is below 1e-4."""
+    sent = node.external_pose(pose(Rotation.identity(), variances=(0.25, 4.0, 9.0, 0.01, 0.04, 0.0)), NOW)
+    np.testing.assert_allclose(sent.position_variance, [4.0, 0.25, 9.0])
+    np.testing.assert_allclose(sent.orientation_variance, [0.04, 0.01, 1e-4], rtol=1e-6)
+
+
+def test_a_clock_that_is_a_little_ahead_is_believed(node):
+    assert node.external_pose(pose(Rotation.identity(), stamp=NOW + 0.002), NOW) is not None
 
 
 def test_level_and_facing_north_is_no_rotation_for_px4(node):

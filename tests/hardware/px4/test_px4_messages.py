@@ -183,6 +183,11 @@ def test_a_checkout_takes_the_place_of_our_definitions(tmp_path):
         (tmp_path / "msg" / f"{name}.msg").write_text(text)
     with pytest.raises(Px4MessageError, match="offers version 1"):
         px4_messages.register({"VehicleStatus": 1}, tmp_path)
+    battery = tmp_path / "msg" / "BatteryStatus.msg"
+    battery.write_text("uint32 MESSAGE_VERSION = 7\n" + battery.read_text())
+    offered = [Endpoint("/fmu/out/battery_status_v7", "", "", px4_messages.IN, True)]
+    assert px4_messages.detect(offered, checkout=tmp_path)[0] == {"BatteryStatus": 7}
+    assert px4_messages.detect(offered)[0] == {}
     code = (
         "import sys; from robot_rl.hardware.px4 import px4_messages; from robot_rl.hardware.ros2 import messages; "
         "px4_messages.register({'VehicleStatus': 4}, sys.argv[1]); "

@@ -5,13 +5,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from robot_rl.hardware.nodes.px4_node import FlightBinding
+from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.ros2 import messages
-from robot_rl.hardware.ros2.graph import open_graph
-from robot_rl.hardware.ros2.qos import LATCHED, SENSOR
+from robot_rl.hardware.ros2.graph import Endpoint, open_graph
+from robot_rl.hardware.ros2.qos import LATCHED, RELIABLE, SENSOR
 from robot_rl.hardware.safety.source import Source
 from robot_rl.hardware.safety.supervisor_messages import DIAGNOSTICS, STATUS, pairs
 
@@ -200,6 +203,27 @@ def test_a_fault_lands(watched, fault, action, reason):
     if fault is not None:
         tower.set_twin(fault[0], {"faults": "", "jump": 0.0, "battery": -1.0}[fault[0]])
     down(tower, "stopped")
+
+
+def test_who_else_commands_the_vehicle_is_found_also_under_our_own_name():
+    def publisher(node, base):
+        return Endpoint(f"/fmu/in/{base}", "", node, RELIABLE, True)
+
+    binding = FlightBinding.__new__(FlightBinding)
+    binding._inputs = {base: SimpleNamespace(topic=f"/fmu/in/{base}") for base in px4_messages.INPUTS}
+    own = [publisher("/supervisor", base) for base in px4_messages.INPUTS]
+    harmless = [
+        publisher("/mocap", "vehicle_visual_odometry"), publisher("", "vehicle_command"),
+        Endpoint("/fmu/in/vehicle_command", "", "/bag", RELIABLE, False),
+    ]  # fmt: skip
+    for further, found in (
+        ([], []),
+        ([publisher("/other", "vehicle_command")], ["/other publishes /fmu/in/vehicle_command, too"]),
+        ([publisher("/supervisor", "trajectory_setpoint")], ["/supervisor publishes /fmu/in/trajectory_setpoint, too"]),
+    ):
+        endpoints = [*own, *harmless, *further]
+        binding._graph = SimpleNamespace(name="/supervisor", endpoints=lambda endpoints=endpoints: endpoints)
+        assert binding._others() == found
 
 
 @pytest.mark.slow

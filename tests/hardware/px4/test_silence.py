@@ -68,7 +68,7 @@ class Sky:
             VehicleState(self.now, self.armed, self.nav_state),
             ControlMode(self.now, self.nav_state == OFFBOARD, self.level is Level.POSITION, True,
                         self.level is not Level.RATES),
-            True, 1.0,
+            True, self.now, 1.0, self.now,
         )  # fmt: skip
         command, _ = self.supervisor.tick(self.now, telemetry)
         if command.level is not None or command.orders:
@@ -239,5 +239,5 @@ def test_a_pilot_who_takes_over_is_never_fought(moment, followed):
 
 def test_a_limit_below_the_watchdog_is_refused():
     plan = VehicleFile.load("px4").plan
-    with pytest.raises(ValueError, match=r"patience.silence: expected more than watchdog.action, 0.08 s"):
+    with pytest.raises(ValueError, match=r"patience.silence: expected more than watchdog.action, 0.06 s"):
         replace(plan, patience=replace(plan.patience, silence=0.05))
