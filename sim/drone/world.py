@@ -94,7 +94,7 @@ class DroneWorld:
         if spec["observation"] is not None:
             if missing := sorted(set(spec["observation"]) - set(features)):
                 raise SpecError(f"no such observation: {', '.join(missing)}; there are: {', '.join(features)}")
-            self.contract = self.contract.select([*spec["observation"], *pictures])
+            self.contract = self.contract.select([*spec["observation"], *images])
         self.parts = {name: columns[name] for name in self.contract.observation if name in columns}
         self._width = ends[-1]
         self.rules = self._make_rules()
