@@ -188,7 +188,7 @@ def available() -> list[str]:
 
 
 def load_vehicle(entry: str | Mapping[str, Any]) -> Vehicle:
-    """A vehicle by its name, or of a mapping with the content of such a file.
+    """A vehicle by its name, by the path of a file (.yaml), or of a mapping with the content of such a file.
 
     Raises:
         SpecError: there is no such vehicle, or a key is unknown or missing.
@@ -196,10 +196,13 @@ def load_vehicle(entry: str | Mapping[str, Any]) -> Vehicle:
     if isinstance(entry, Mapping):
         content = dict(entry)
     else:
-        path = FOLDER / "vehicle" / f"{entry}.yaml"
+        own = Path(entry).suffix in (".yaml", ".yml")
+        path = Path(entry) if own else FOLDER / "vehicle" / f"{entry}.yaml"
         if not path.is_file():
-            raise SpecError(f"no vehicle {entry!r}; there are: {', '.join(available())}")
+            raise SpecError(f"no vehicle {entry!r}; there are: {', '.join(available())}, and paths of files (.yaml)")
         content = yaml.safe_load(path.read_text())
+        if not isinstance(content, dict):
+            raise SpecError(f"{path}: expected a vehicle's file, as those of sim/drone/vehicle")
     known = {item.name for item in fields(Vehicle)}
     needed = ("name", "mass", "inertia", "arm", "thrust", "torque_per_thrust", "drag", "max_rates")
     if unknown := sorted(set(content) - known):
