@@ -38,7 +38,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		{ echo "robot_rl needs Python 3.11 or 3.12; $(PYTHON) is `$(PYTHON) --version`. Name one: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[convert,export,feetech,multigpu,ros,test,web]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[convert,export,feetech,multigpu,px4,ros,test,web]"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps robosuite
 	touch $@
 

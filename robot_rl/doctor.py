@@ -124,7 +124,7 @@ def _accelerator() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     extras = {
         "convert": "h5py", "export": "onnxruntime", "feetech": "pyserial", "multigpu": "accelerate",
-        "view": "rerun-sdk", "web": "aiohttp",
+        "px4": "pyulog", "view": "rerun-sdk", "web": "aiohttp",
     }  # fmt: skip
     for extra, package in extras.items():
         version = _version(package)
