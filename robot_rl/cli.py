@@ -32,6 +32,7 @@ CONFIGURED = {
     "evaluate": "measure a policy in simulation or on recorded data",
     "deploy": "run a policy on a robot through ROS 2, or on its simulated twin",
     "teleop": "move a robot or its twin with a device, and record episodes",
+    "identify": "find a quadrotor's parameters from the log of a flight",
 }
 PLAIN = {
     "export": "write a policy as ONNX, for deployment without torch",
@@ -47,7 +48,7 @@ usage: robot-rl <command> [key=value ...]
 
 {commands}
 
-options of demo, collect, train, finetune, classifier, act, evaluate, deploy and teleop:
+options of demo, collect, train, finetune, classifier, act, evaluate, deploy, teleop and identify:
   --help                what the command does, and every key with its default
   --show                print the composed configuration and stop
   --multirun            run every combination of comma-separated values: seed=0,1,2 policy=flow_mlp,diffusion_cnn

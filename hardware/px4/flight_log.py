@@ -2,7 +2,7 @@
 
 Read are `vehicle_rates_setpoint`, `actuator_motors`, `sensor_combined`, `vehicle_attitude` and `vehicle_local_position`
 (or `vehicle_odometry` for both), where there are such `battery_status` and `vehicle_land_detected`, and the parameters
-THR_MDL_FAC and MC_BAT_SCALE_EN. Formats: PX4's message definitions.
+THR_MDL_FAC, MC_BAT_SCALE_EN and CA_ROTOR*. Formats: PX4's message definitions.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ SLOWEST = {
 }
 """Median time between samples at which a log still tells delay and lag, or can be interpolated [s]."""
 PROFILE = "set SDLOG_PROFILE to 17 (default and high rate)"
+QUADRANTS = ((True, True), (False, False), (True, False), (False, True))
+"""Of the rotors in the order of the simulator: whether they stand in front, and to the right."""
 ALOFT = 0.1
 """Throttle above which a vehicle flies, where no land detector tells."""
 NED = 1
@@ -85,7 +87,7 @@ def read_flight_log(path: Path, start: float = 0.0, end: float = float("inf")) -
         command_time=command_time[sent] - zero,
         throttle=throttle[sent],
         motor_time=motor_time[ordered] - zero,
-        motors=motors[ordered],
+        motors=motors[ordered][:, _order(parameters, path)],
         time=time - zero,
         accelerometer=swap_body(_vectors(sensor, "accelerometer_m_s2", 3)[flown]),
         gyro=swap_body(_vectors(sensor, "gyro_rad", 3)[flown]),
@@ -108,6 +110,16 @@ def _time(topic: dict[str, np.ndarray]) -> np.ndarray:
 
 def _vectors(topic: dict[str, np.ndarray], name: str, size: int) -> np.ndarray:
     return np.stack([np.asarray(topic[f"{name}[{index}]"], float) for index in range(size)], axis=1)
+
+
+def _order(parameters: dict[str, Any], path: Path) -> list[int]:
+    """Which of PX4's rotors is front right, back left, front left and back right; in this order if it does not say."""
+    places = [tuple(parameters.get(f"CA_ROTOR{rotor}_P{axis}", 0.0) for axis in "XY") for rotor in range(4)]
+    quadrants = [(x > 0, y > 0) for x, y in places]
+    told = any(x != 0 or y != 0 for x, y in places)
+    if parameters.get("CA_ROTOR_COUNT", 4) != 4 or (told and set(quadrants) != set(QUADRANTS)):
+        raise IdentificationError(f"{path}: expected four rotors, one in each quadrant (CA_ROTOR*_PX and _PY)")
+    return [quadrants.index(each) for each in QUADRANTS] if told else [0, 1, 2, 3]
 
 
 def _aloft(landed: dict[str, np.ndarray] | None, times: np.ndarray, throttle: np.ndarray) -> tuple[float, float]:
