@@ -13,6 +13,7 @@ A flight tells specific forces, so everything over the mass: the mass comes from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -168,10 +169,10 @@ def _uncertain(estimates: Mapping[str, Estimate]) -> dict[str, str]:
 
 
 def _thrust(rotors: Rotors, log: FlightLog) -> dict[str, Estimate]:
-    errors = np.sqrt(np.diag(rotors.covariance))
+    errors = np.sqrt(np.diag(rotors.covariance)).tolist()
     link, link_error = _link(log)
     found = {
-        "delay": Estimate(link + rotors.dead_time, float(np.hypot(link_error, errors[0])), "s"),
+        "delay": Estimate(link + rotors.dead_time, math.hypot(link_error, errors[0]), "s"),
         "rise": Estimate(rotors.rise, errors[1], "s"),
         "fall": Estimate(rotors.fall, errors[2], "s"),
         "linear": Estimate(rotors.linear, errors[3], "m/s²"),

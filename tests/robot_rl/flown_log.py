@@ -32,6 +32,7 @@ def fly(
     runs: float = 3.0,
     doublets: float = 1.5,
     climbs: float = 0.8,
+    turning: float = 0.0,
     wind: tuple[float, float] = (0.0, 0.0),
     battery: dict[str, float] | None = None,
     seed: int = 0,
@@ -44,6 +45,7 @@ def fly(
         delay: from when a command is sent until the rotors hear of it [s].
         curve: f of the autopilot's thrust curve; 0: the throttle is the rotors' signal.
         steps: of the throttle. runs: speed sideways [m/s]. doublets: [rad/s]. climbs: [m/s].
+        turning: about the thrust [rad/s].
         wind: east, north [m/s]. battery: parameters of the flight, see `weather.battery_rows`.
     """
     random = np.random.default_rng(seed)
@@ -72,7 +74,7 @@ def fly(
                 else part
             )
             signal = np.clip(signal + steps * (-1.0) ** int(now / 0.7 + 0.2 * np.sin(now)), 0.05, 0.9)
-            rates = np.array([-4.0 * aim[1], 4.0 * aim[0], 0.0])
+            rates = np.array([-4.0 * aim[1], 4.0 * aim[0], turning])
             rates[phase % 2] += doublets * (np.sign(np.sin(2 * np.pi * now / 0.6)) if now % 1.5 < 0.6 else 0.0)
             throttle = (linear * signal + quadratic * signal**2) / (linear + quadratic)
             waiting.append((step + round(delay / SUBSTEP), np.array([throttle, *rates])))

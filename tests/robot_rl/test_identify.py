@@ -35,7 +35,7 @@ HEAVY = {
 BATTERY = battery_rows(0.002, 150.0, 0.2, 0.08)
 FLIGHTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uneven": (UNEVEN, {"delay": 0.026}),
-    "heavy": (HEAVY, {"delay": 0.05, "curve": 0.6, "wind": (2.0, -1.0), "battery": BATTERY, "seed": 1}),
+    "heavy": (HEAVY, {"delay": 0.05, "curve": 0.6, "wind": (2.0, -1.0), "turning": 0.5, "battery": BATTERY, "seed": 1}),
     "straight up": (UNEVEN, {"delay": 0.02, "runs": 0.0, "doublets": 0.0, "seed": 2}),
     "hover": (UNEVEN, {"delay": 0.02, "steps": 0.0, "runs": 0.0, "doublets": 0.0, "climbs": 0.0}),
 }
