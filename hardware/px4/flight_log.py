@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from robot_rl.hardware.px4.frames import swap_attitude, swap_body, swap_world
+from robot_rl.hardware.px4.px4_codec import NO_ACCELERATION
 from robot_rl.sim.drone.identification import FlightLog, IdentificationError
 
 NEEDED = ("vehicle_rates_setpoint", "actuator_motors", "sensor_combined")
@@ -60,11 +61,17 @@ def read_flight_log(path: Path, start: float = 0.0, end: float = float("inf")) -
             topics[each.name] = each.data
     command, motor, sensor = (_needed(topics, name, path) for name in NEEDED)
     zero = float(ulog.start_timestamp) / 1e6
-    command_time, throttle = _time(command), -np.asarray(command["thrust_body[2]"], float)
+    told = np.isfinite(command["thrust_body[2]"])
+    command_time, throttle = _time(command)[told], -np.asarray(command["thrust_body[2]"], float)[told]
+    if len(command_time) < 2:
+        raise IdentificationError(f"{path}: vehicle_rates_setpoint has no thrust")
     first, last = _aloft(topics.get("vehicle_land_detected"), command_time, throttle)
     first, last = max(first, zero + start), min(last, zero + end)
+    relative = np.asarray(sensor.get("accelerometer_timestamp_relative", np.zeros(len(sensor["timestamp"]))), float)
+    sensor = {name: values[relative != NO_ACCELERATION] for name, values in sensor.items()}
     # Samples are means over the time before their stamp.
-    time = _time(sensor) - 0.5e-6 * np.asarray(sensor.get("accelerometer_integral_dt", 0.0), float)
+    spent = np.asarray(sensor.get("accelerometer_integral_dt", 0.0), float)
+    time = _time(sensor) + 1e-6 * (relative[relative != NO_ACCELERATION] - spent / 2)
     velocity_time, velocity, attitude_time, attitude = _motion(topics, path)
     first = max(first, velocity_time[0], attitude_time[0], command_time[0])
     last = min(last, velocity_time[-1], attitude_time[-1], command_time[-1])

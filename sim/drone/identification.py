@@ -34,7 +34,7 @@ ENOUGH = {
 }  # fmt: skip
 """Standard errors that are small enough: so much, or such a part of the value, whichever is greater."""
 REMEDY = {
-    "thrust": "fly throttle steps of ±0.15 and more about hover, each held for 0.5 to 1 s",
+    "thrust": "fly throttle steps of about ±0.15 around hover, each held for half a second",
     "across": "fly straight runs at 2 m/s and more, to and fro",
     "along": "climb and sink at 1 m/s and more",
     "turning": "fly rate doublets of ±1 rad/s and more in roll and in pitch",
