@@ -138,5 +138,6 @@ def fit_rotors(
         jacobian = slopes(shape, matrix, linear)
         if moved < CONVERGED:
             break
-    values = [float(value) for value in (*shape, *linear[:3])]
-    return Rotors(*values, covariance=covariance(jacobian, left, times)[:6, :6], residual=float(np.std(left)))
+    dead_time, rise, fall, k1, k2, drag = (float(value) for value in (*shape, *linear[:3]))
+    errors = covariance(jacobian, left, times)[:6, :6]
+    return Rotors(dead_time, rise, fall, k1, k2, drag, errors, float(np.std(left)))
