@@ -26,7 +26,7 @@ class SideBySide:
         contract: of the environment. state_size: of the simulator's state.
 
     Raises:
-        SpecError, ContractError, CheckpointError: the environment or the actor cannot be made.
+        SpecError, ContractError, CheckpointError: the environment or the actor cannot be made, or not act in it.
     """
 
     def __init__(self, spec: Mapping[str, Any], actor: Actor) -> None:
@@ -38,6 +38,9 @@ class SideBySide:
         self._start = {"expert": self._expert, "policy": self._policy, "dagger": self._dagger}[actor.source](actor)
         self.contract: Contract = self._venv.contract
         self.state_size = self._venv.get_states().shape[1]
+        # What only an episode shows to be impossible is told now, before a store is made.
+        venv.world.begin([0], [0])
+        self._start([0])
 
     def attempts(self, seeds: Callable[[], Iterator[int]]) -> Iterator[Attempt]:
         """Attempts in the order of their seeds, as long as `seeds` gives some that are still to be made."""

@@ -5,6 +5,7 @@ Drawing and applying are apart, as for arms: the same record gives the same epis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,10 @@ ENTRIES: dict[str, tuple[str, ...]] = {
 the camera on board is mounted [m], [rad] are ±."""
 LONGEST_OBSERVATION_DELAY = 8
 """Steps."""
+LONGEST_COMMAND_DELAY = 1.0
+"""With its jitter [s]."""
+_POSITIVE = (*FACTORS, "battery.endurance")
+"""Entries that the flight divides by."""
 
 Record = dict[str, Any]
 
@@ -53,6 +58,10 @@ def check(config: Mapping[str, Any]) -> None:
                     raise SpecError(
                         f"randomization odometry.delay: at most {LONGEST_OBSERVATION_DELAY} steps, got {high}"
                     )
+    if (longest := longest_command_delay(config)) > LONGEST_COMMAND_DELAY:
+        raise SpecError(
+            f"randomization command: delay and jitter are at most {LONGEST_COMMAND_DELAY:g} s together, got {longest:g}"
+        )
 
 
 def draw(config: Mapping[str, Any], gates: int, generator: np.random.Generator) -> Record:
@@ -82,7 +91,7 @@ def draw(config: Mapping[str, Any], gates: int, generator: np.random.Generator) 
         low, high = _interval("delay", config["odometry"]["delay"])
         record["odometry"]["delay"] = int(generator.integers(int(low), int(high), endpoint=True))
     if "gates" in config and gates:
-        reach, turn = config["gates"].get("position", 0.0), config["gates"].get("yaw", 0.0)
+        reach, turn = (_interval(name, config["gates"].get(name, 0.0))[1] for name in ("position", "yaw"))
         record["gates"] = [
             {"shift": generator.uniform(-reach, reach, 3).tolist(), "yaw": float(generator.uniform(-turn, turn))}
             for _ in range(gates)
@@ -149,6 +158,7 @@ def parameters(record: Mapping[str, Any], vehicle: Vehicle, period: float) -> di
 def _interval(name: str, value: Any) -> tuple[float, float]:
     pair = value if isinstance(value, list | tuple) else [value, value]
     numbers = len(pair) == 2 and all(isinstance(each, int | float) and not isinstance(each, bool) for each in pair)
-    if not numbers or not 0 <= pair[0] <= pair[1]:
-        raise SpecError(f"randomization {name}: expected a number or [low, high] of at least 0, got {value!r}")
+    least = "above 0" if name in _POSITIVE else "of at least 0"
+    if not numbers or not 0 <= pair[0] <= pair[1] < math.inf or (name in _POSITIVE and pair[0] == 0):
+        raise SpecError(f"randomization {name}: expected a finite number or [low, high] {least}, got {value!r}")
     return float(pair[0]), float(pair[1])

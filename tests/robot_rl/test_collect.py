@@ -148,6 +148,23 @@ def test_another_environment_and_wrong_words_are_refused(tmp_path: Path) -> None
     with pytest.raises(RuntimeError, match="no expert for task 'tool_hang'; there are experts for: door, lift"):
         _collect(tmp_path / "new.zarr", "task=tool_hang", "workers=1")
     assert not (tmp_path / "new.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["expert=mpcc"], "expert: expected one of geometric, mpc, mpc_aiming; got 'mpcc'"),
+        (["expert=mpc", "controller=velocity"], "set controller=ctbr"),
+        (["noise=-1"], "noise: expected a number >= 0"),
+        (["randomization={mass: 0}"], "mass: expected .* above 0"),
+    ],
+)
+def test_what_a_drone_cannot_fly_is_refused_before_a_store_is_made(tmp_path: Path, wrong: list[str], message: str):
+    hover, store = ["task=drone/hover", "environment={horizon: 5}", "episodes=1"], tmp_path / "hover.zarr"
+    with pytest.raises(ValueError, match=message):
+        main(compose("collect", [f"output={store}", *hover, *wrong]))
+    assert not store.exists()
+    assert main(compose("collect", [f"output={store}", *hover])) == 0
     assert len(EpisodeStore.open(store)) == 1
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -239,6 +240,13 @@ def test_selects_observations():
         ({"randomization": {"masss": [1, 2]}}, "no entry masss"),
         ({"randomization": {"wind": {"force": 2}}}, "speed"),
         ({"randomization": {"mass": [2, 1]}}, "low, high"),
+        ({"randomization": {"mass": 0}}, "mass: expected .* above 0, got 0"),
+        ({"randomization": {"thrust": [0, 0]}}, "thrust: expected .* above 0"),
+        ({"randomization": {"battery": {"endurance": 0}}}, r"battery\.endurance: expected .* above 0"),
+        ({"randomization": {"drag": [1, math.inf]}}, "drag: expected a finite number"),
+        ({"randomization": {"wind": {"speed": math.nan}}}, r"wind\.speed: expected a finite number"),
+        ({"randomization": {"command": {"delay": 1e9}}}, "at most 1 s together, got 1e.09"),
+        ({"randomization": {"command": {"delay": [0, 0.9], "jitter": 0.2}}}, "at most 1 s together, got 1.1"),
         ({"stepper": "fast"}, "no key stepper"),
         ({"cameras": {"front": [8, 8]}}, "onboard"),
         ({"cameras": {"onboard": 8}}, "height, width"),
@@ -247,6 +255,23 @@ def test_selects_observations():
 def test_says_what_exists(change, message):
     with pytest.raises(SpecError, match=message):
         sim.make({"task": "drone/hover", **change})
+
+
+def test_the_longest_delay_of_commands_is_flown():
+    env = sim.make({"task": "drone/hover", "randomization": {"command": {"delay": [0.0, 0.8], "jitter": 0.2}}})
+    env.reset(seed=0)
+    for _ in range(60):
+        observation, *_ = env.step(env.rest_action())
+    assert all(np.isfinite(values).all() for values in observation.values())
+
+
+def test_gates_move_within_a_number_or_the_upper_of_two():
+    envs = [
+        sim.make({"task": "drone/gates", "randomization": {"gates": {"position": reach, "yaw": 0.1}}})
+        for reach in (0.1, [0.0, 0.1])
+    ]
+    drawn = [env.reset(seed=3)[1]["randomization"] for env in envs]
+    assert drawn[0] == drawn[1]
 
 
 def test_refuses_actions_that_cannot_be_flown():
