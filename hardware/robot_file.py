@@ -302,8 +302,7 @@ class RobotFile:
     @staticmethod
     def available() -> list[str]:
         """Names of the arms that ship with the package; files of other kinds of robots say so by `kind`."""
-        files = (path for path in FOLDER.glob("*.yaml") if path.stem != "template")
-        return sorted(path.stem for path in files if "\nkind:" not in path.read_text())
+        return [name for name in shipped() if "\nkind:" not in (FOLDER / f"{name}.yaml").read_text()]
 
     @staticmethod
     def load(source: str | Path) -> RobotFile:
@@ -316,7 +315,7 @@ class RobotFile:
         if not path.suffix:
             path = FOLDER / f"{source}.yaml"
         if not path.is_file():
-            raise RobotFileError(str(source), [f"no such file; shipped are {', '.join(RobotFile.available())}"])
+            raise RobotFileError(str(source), [f"no such file; shipped are {', '.join(shipped())}"])
         from robot_rl.hardware.robot_file_reader import read
 
         return read(path)
@@ -428,6 +427,11 @@ class RobotFile:
         """Streams to subscribe: of these features, and of the joint positions, which the Supervisor always watches."""
         watched = {"joint_position", "gripper_opening"} if self.gripper else {"joint_position"}
         return {*observation, *watched} - set(self.computed)
+
+
+def shipped() -> list[str]:
+    """Names of all robots that ship with the package, arms and vehicles."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "template")
 
 
 def action_features(

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from robot_rl.datasets import Contract, ContractError
+from robot_rl.datasets import Contract
 from robot_rl.datasets.contract import Feature
 from robot_rl.hardware.px4.flight_state import FlightPlan
 from robot_rl.hardware.px4.flight_supervisor import CONTROLLERS
-from robot_rl.hardware.robot_file import FOLDER, CommandTopic, RobotFile, RobotFileError, Stream
-from robot_rl.hardware.ros2.qos import SENSOR, Qos
+from robot_rl.hardware.robot_file import FOLDER, CommandTopic, RobotFile, RobotFileError, Stream, shipped
+from robot_rl.hardware.ros2.qos import SENSOR
 from robot_rl.sim.drone.vehicle_model import load_vehicle
 
 if TYPE_CHECKING:
@@ -39,10 +39,8 @@ IMU = "imu"
 INERTIAL = {"accelerometer": "linear_acceleration", "gyro": "angular_velocity"}
 """What they give, and the fields that hold it."""
 
-_PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _ANY = Feature("picture", (1, 1, 3), "uint8", kind="image")  # the contract says what a picture becomes
-_NEEDED = ("name", "contract", "flight")
-_OPTIONAL = ("kind", "description", "namespace", "vehicle", "px4_msgs", "cameras")
 
 
 @dataclass(frozen=True)
@@ -97,32 +95,16 @@ class VehicleFile:
         """Read a file by its path, or one of `hardware/robots` by its name.
 
         Raises:
-            RobotFileError: it is no file of a vehicle, or malformed.
+            RobotFileError: there is none, it is no file of a vehicle, or malformed; every problem is listed.
         """
         path = Path(source)
         if path.suffix not in (".yaml", ".yml"):
             path = FOLDER / f"{source}.yaml"
         if not path.is_file():
-            raise RobotFileError(str(source), [f"no file {path}"])
-        plain: Any = yaml.safe_load(path.read_text())
-        if not isinstance(plain, dict) or plain.get("kind") != KIND:
-            raise RobotFileError(str(path), [f"expected `kind: {KIND}`, as in hardware/robots/px4.yaml"])
-        problems = [f"{key} is missing" for key in _NEEDED if key not in plain]
-        known = (*_NEEDED, *_OPTIONAL)
-        problems += [f"no key {key!r}; there are: {', '.join(known)}" for key in plain if key not in known]
-        if problems:
-            raise RobotFileError(str(path), problems)
-        try:
-            plan = FlightPlan.from_mapping(plain["flight"])
-            contract = Contract.from_dict(plain["contract"])
-            cameras = {name: _camera(name, values) for name, values in (plain.get("cameras") or {}).items()}
-        except (ContractError, ValueError) as error:
-            raise RobotFileError(str(path), str(error).splitlines()) from error
-        known = (*OBSERVED, *INERTIAL, *cameras)
-        if odd := sorted(set(contract.observation) - set(known)):
-            raise RobotFileError(str(path), [f"contract: a vehicle tells {', '.join(known)}; got {', '.join(odd)}"])
-        values = {key: str(plain[key]) for key in ("namespace", "vehicle", "px4_msgs") if plain.get(key)}
-        return cls(str(plain["name"]), contract, plan, cameras=cameras, **values)
+            raise RobotFileError(str(source), [f"no such file; shipped are {', '.join(shipped())}"])
+        from robot_rl.hardware.px4.vehicle_file_reader import read
+
+        return read(path)
 
     def with_controller(self, controller: str) -> VehicleFile:
         """The same vehicle, commanded at another level, one of `CONTROLLERS`.
@@ -190,22 +172,13 @@ class VehicleFile:
         path.write_text(yaml.safe_dump(lists, sort_keys=False))
 
 
-def _camera(name: str, plain: Mapping[str, Any]) -> Stream:
-    """Where a camera's pictures come from. Raises ValueError where that is not said."""
-    values = {"type": _PICTURES[0], **plain}
-    if "qos" in values:
-        values["qos"] = Qos(**values["qos"])
-    try:
-        stream = Stream(_ANY, **{"qos": SENSOR, **values})
-    except TypeError as error:
-        raise ValueError(f"cameras.{name}: {error}") from error
-    if stream.type not in _PICTURES or not stream.max_age > 0:
-        raise ValueError(f"cameras.{name}: expected a type of {', '.join(_PICTURES)} and max_age > 0, got {stream}")
-    return stream
+def picture_stream(values: Mapping[str, Any]) -> Stream:
+    """Where a camera's pictures come from. Raises TypeError where its topic is missing."""
+    return Stream(_ANY, **{"type": PICTURES[0], "qos": SENSOR, **values})
 
 
 def _plain(stream: Stream) -> dict[str, Any]:
-    """What `_camera` reads."""
+    """What `vehicle_file_reader` reads."""
     keys = ("topic", "type", "camera_info", "frame_id", "clock", "max_age", "latency", "rate_hz")
     return {key: getattr(stream, key) for key in keys} | {"qos": asdict(stream.qos)}
 

@@ -218,7 +218,7 @@ def test_all_mistakes_are_told_at_once(tmp_path, panda) -> None:
 
 
 def test_unreadable_files_are_told(tmp_path) -> None:
-    with pytest.raises(RobotFileError, match="shipped are panda, so101, ur5e"):
+    with pytest.raises(RobotFileError, match="shipped are panda, px4, so101, ur5e"):
         RobotFile.load("r2d2")
     path = tmp_path / "robot.yaml"
     for text, message in (("a: [", "not valid YAML"), ("- a", "expected a mapping")):

@@ -1,8 +1,11 @@
+import copy
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from robot_rl.datasets.contract import Feature
 from robot_rl.hardware.nodes.recorder_node import recorded_topics
@@ -14,8 +17,9 @@ from robot_rl.sim.drone.vehicle_model import load_vehicle
 def test_arms_and_vehicles_are_told_apart():
     assert isinstance(load_robot("px4"), VehicleFile)
     assert isinstance(load_robot("panda"), RobotFile)
-    with pytest.raises(RobotFileError):
-        load_robot("no_such_robot")
+    for load in (load_robot, VehicleFile.load):
+        with pytest.raises(RobotFileError, match="shipped are panda, px4, so101, ur5e"):
+            load("px5")
 
 
 def test_a_file_for_a_task_comes_back_as_it_was_written(tmp_path):
@@ -68,3 +72,77 @@ def test_a_room_holds_the_fence_and_the_way():
     vehicle = VehicleFile.load("px4").with_room(np.array([-2.0, -7.0, 0.5]), np.array([14.0, 2.0, 4.5]))
     assert vehicle.plan.limits.fence == ((-5.0, -7.0, -0.5), (14.0, 5.0, 4.5))
     assert vehicle.plan.limits.altitude == 4.5
+
+
+PLAIN = yaml.safe_load((FOLDER / "px4.yaml").read_text())
+
+
+def changed(tmp_path, **changes):
+    """Path of px4.yaml with entries `flight__limits__speed=…` changed."""
+    plain = copy.deepcopy(PLAIN)
+    for way, value in changes.items():
+        *parents, last = way.split("__")
+        node = plain
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    path = tmp_path / "vehicle.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"flight": None}, "flight: expected a mapping, got None"),
+        ({"contract": None}, "contract: expected a mapping, got None"),
+        ({"cameras": ["front"]}, "cameras: expected a mapping of cameras by name"),
+        ({"cameras": {"front": "/image"}}, r"cameras\.front: expected a mapping, got '/image'"),
+        ({"cameras": {"front": {"type": "sensor_msgs/msg/Image"}}}, r"cameras\.front: .*topic"),
+        ({"cameras": {"front": {"topic": None}}}, r"cameras\.front\.topic: expected a text"),
+        ({"cameras": {"front": {"topic": "/i", "max_age": "old"}}}, r"front\.max_age: expected a finite number"),
+        ({"cameras": {"front": {"topic": "/i", "qos": {"depth": -1}}}}, r"cameras\.front: depth must be >= 0"),
+        ({"cameras": {"front": {"topic": "/i", "qos": {"size": 1}}}}, r"cameras\.front: .*size"),
+        ({"flight__limits__altitude": "3"}, r"flight\.limits\.altitude: expected a finite number, got '3'"),
+        ({"flight__limits__speed": float("nan")}, r"flight\.limits\.speed: expected a finite number, got nan"),
+        ({"flight__limits__jump": float("inf")}, r"flight\.limits\.jump: expected a finite number, got inf"),
+        ({"flight__limits__fence": [[-1, -1, 0]]}, r"flight\.limits\.fence: expected 2 x 3 finite numbers"),
+        ({"flight__limits": None}, r"flight\.limits: expected a mapping"),
+        ({"flight__hover_throttle": None}, r"flight\.hover_throttle: expected a finite number, got None"),
+        ({"flight__home": [0, 0, float("nan")]}, r"flight\.home: expected 3 finite numbers"),
+        ({"flight__patience__silence": True}, r"flight\.patience\.silence: expected a finite number, got True"),
+        ({"flight__watchdog__skew": float("nan")}, r"flight\.watchdog\.skew"),
+        ({"flight__limits__fast": 3}, r"flight\.limits: no key 'fast'; there are: altitude"),
+        ({"namespace": "px4_1"}, "namespace: expected none, or a name with a leading slash such as /px4_1"),
+        ({"namespace": 1}, "namespace: expected a text, got 1"),
+        ({"vehicles": "x500"}, "no key 'vehicles'"),
+    ],
+)
+def test_what_is_no_vehicle_is_refused_in_words(tmp_path, change, message):
+    with pytest.raises(RobotFileError, match=message):
+        VehicleFile.load(changed(tmp_path, **change))
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    path = changed(
+        tmp_path, namespace="px4_1", cameras=["front"], contract__rate_hz=0, flight__limits__speed=float("nan"),
+        flight__hover_throttle=None,
+    )  # fmt: skip
+    with pytest.raises(RobotFileError) as caught:
+        VehicleFile.load(path)
+    assert sorted(problem.split(":")[0] for problem in caught.value.problems) == [
+        "cameras", "contract", "flight.hover_throttle", "flight.limits.speed", "namespace",
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_no_yaml_is_told(tmp_path):
+    path = tmp_path / "vehicle.yaml"
+    path.write_text("name: a\nkind: px4\nflight: [")
+    with pytest.raises(RobotFileError, match="not valid YAML"):
+        load_robot(path)
+
+
+def test_a_namespace_and_a_home_folder_are_understood(tmp_path):
+    read = VehicleFile.load(changed(tmp_path, namespace="/px4_1", px4_msgs="~/px4_msgs"))
+    assert read.namespace == "/px4_1"
+    assert Path(read.px4_msgs) == Path.home() / "px4_msgs"
