@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from robot_rl.cli import CONFIGURED, main
+from robot_rl.hardware.px4.px4_twin import Px4Twin
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,6 +22,12 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         if heading:
             titles = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
             assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
+
+
+def test_all_faults_of_the_twin_are_listed() -> None:
+    (row,) = re.findall(r"^\| `faults` \|.*$", (ROOT / "docs" / "ros2.md").read_text(), re.MULTILINE)
+    _, *listed = re.findall(r"`(\w+)`", row)
+    assert sorted(listed) == sorted(Px4Twin.FAULTS)
 
 
 @pytest.mark.slow
