@@ -149,8 +149,7 @@ def _ros() -> Iterator[Finding]:
     if chosen == "rclpy":
         state = f"by rclpy, domain {settings.domain_id}"
     elif _version("cyclonedds") and _version("rosbags"):
-        reach = "this machine only" if settings.on_loopback else f"the network ({settings.discovery_range})"
-        state = f"by DDS (cyclonedds {_version('cyclonedds')}), domain {settings.domain_id}, {reach}"
+        state = f"by DDS (cyclonedds {_version('cyclonedds')}), domain {settings.domain_id}, {settings.reach}"
     else:
         state, mend = "neither rclpy nor cyclonedds: no deployment", 'source ROS 2, or pip install "robot_rl[ros]"'
     yield Finding("ROS 2", f"{state}; {found or 'no ROS variables are set'}", mend)

@@ -27,6 +27,7 @@ from robot_rl.datasets.contract import Feature
 from robot_rl.hardware import bindings
 from robot_rl.hardware.cameras.camera import Camera, CameraError, Frame, Source
 from robot_rl.hardware.cameras.kinds import defaults, make_source
+from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError, Stream
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, Publisher, open_graph
@@ -172,9 +173,10 @@ def declared(graph: Graph, robot: RobotFile, names: Sequence[str]) -> dict[str, 
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@node_main
+def main(argv: Sequence[str]) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
-    with open_graph("camera", sys.argv[1:] if argv is None else argv) as graph, ExitStack() as stack:
+    with open_graph("camera", argv) as graph, ExitStack() as stack:
         name = graph.parameter("robot", "panda", "name of a robot, or path of its file", read_only=True).value
         text = "names of the features that the cameras fill"
         names = [each for each in graph.parameter("cameras", [""], text, read_only=True).value if each]

@@ -24,6 +24,7 @@ from robot_rl.hardware.feetech.arm import Arm, State
 from robot_rl.hardware.feetech.bus import Bus, BusError, PortError
 from robot_rl.hardware.feetech.calibration import CalibrationError, load, place
 from robot_rl.hardware.feetech.driver import ArmDriver
+from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
@@ -221,9 +222,10 @@ def connect(robot: RobotFile, port: str, name: str) -> Arm:
     return arm
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@node_main
+def main(argv: Sequence[str]) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
-    with open_graph("feetech", sys.argv[1:] if argv is None else argv) as graph:
+    with open_graph("feetech", argv) as graph:
         name = _setting(graph, "robot", "so101", "name of a robot, or path of its file")
         port = _setting(graph, "port", "", "serial port, such as /dev/ttyACM0")
         calibration = _setting(graph, "calibration", "", "name, or path of its file; empty: the robot's name")

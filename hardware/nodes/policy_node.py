@@ -28,6 +28,7 @@ from typing import Any
 from robot_rl.datasets import ContractError
 from robot_rl.hardware.alignment import Alignment, StaleError
 from robot_rl.hardware.inference import Inference, InferenceError
+from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.distribution import Distribution
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.observed_row import TOPIC, TYPE, encode_row
@@ -252,9 +253,10 @@ class PolicyNode:
             self._graph.log.error("inference failed: %s", self._loop.failure)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@node_main
+def main(argv: Sequence[str]) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
-    with open_graph("policy", sys.argv[1:] if argv is None else argv) as graph:
+    with open_graph("policy", argv) as graph:
         node: list[PolicyNode] = []
         path = _setting(graph, "policy", "", "run folder, checkpoint or exported policy")
         name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")

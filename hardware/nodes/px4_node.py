@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robot_rl.datasets import ContractError
+from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.nodes.policy_contract import policy_contract
 from robot_rl.hardware.nodes.terminal import keys_pressed
@@ -41,6 +42,7 @@ from robot_rl.hardware.px4.px4_codec import (
 from robot_rl.hardware.px4.vehicle_file import IMU, INERTIAL, ODOMETRY, VehicleFile
 from robot_rl.hardware.robot_file import RobotFileError
 from robot_rl.hardware.ros2 import messages
+from robot_rl.hardware.ros2.dds_configuration import where_others_are_found
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
 from robot_rl.hardware.ros2.qos import LATCHED, SENSOR
 from robot_rl.hardware.safety.reception import LEVELS, Reception
@@ -199,6 +201,7 @@ class FlightBinding:
         inertial = INERTIAL.keys() & node.robot.contract.observation.keys()
         self._imu = graph.publisher(IMU, "sensor_msgs/msg/Imu", SENSOR) if inertial else None
         self._missing = ["the vehicle has not been looked for yet"]
+        self._nobody = f"no vehicle {where_others_are_found()}: "
         self._unheard = {base: name for base, name in px4_messages.OUTPUTS.items() if inertial or base != _INERTIAL}
         graph.subscribe(SOURCE, DIAGNOSTIC, lambda heard: node.hear(heard.message, graph.now()), HISTORY)
         graph.subscribe(PROPOSAL, JOINT_STATE, lambda heard: self._ticks.take(heard.message))
@@ -277,7 +280,7 @@ class FlightBinding:
 
     def _serve(self, name: str, _: Any) -> Any:
         if name == "home" and self._missing:
-            success, message = False, "no vehicle: " + ", ".join(self._missing)
+            success, message = False, self._nobody + ", ".join(self._missing)
         elif name == "home" and (others := self._others()):
             success, message = False, "; ".join(others)
         else:
@@ -305,7 +308,7 @@ class FlightBinding:
             level, message = 2, "; ".join(others)
             supervisor.hold(message)
         elif self._missing:
-            level, message = 1, "no vehicle: " + ", ".join(self._missing)
+            level, message = 1, self._nobody + ", ".join(self._missing)
         values = {
             "state": status.state, "phase": supervisor.phase, "limited": status.limited,
             "rejected": sum(status.rejected.values()), "unreadable": self._node.decoder.unreadable,
@@ -315,9 +318,10 @@ class FlightBinding:
         self._diagnostics.publish(diagnostics(self._graph.now(), report))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@node_main
+def main(argv: Sequence[str]) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
-    with open_graph("supervisor", sys.argv[1:] if argv is None else argv) as graph:
+    with open_graph("supervisor", argv) as graph:
         name = _setting(graph, "robot", "px4", "name of a vehicle, or path of its file")
         policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
         level = _setting(

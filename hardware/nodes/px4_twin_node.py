@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.px4_twin import BOOT, RETURN, STEP, Px4Twin
@@ -170,9 +171,10 @@ class Px4TwinNode:
             self._graph.log.error("%s", problem)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@node_main
+def main(argv: Sequence[str]) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
-    with open_graph("px4_twin", sys.argv[1:] if argv is None else argv) as graph:
+    with open_graph("px4_twin", argv) as graph:
         name = _setting(graph, "robot", "px4", "name of a vehicle, or path of its file")
         seed = graph.parameter("seed", 0, "of the vehicle's noise, and of the scene that its cameras see")
         task = _setting(graph, "task", "", "whose scene the cameras see: drone/corridor, ...")

@@ -30,6 +30,7 @@ from typing import Any
 
 from robot_rl.datasets import ContractError, StoreError
 from robot_rl.hardware import observed_row
+from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
@@ -277,9 +278,10 @@ def _topic(name: str, message_type: str, qos: Qos) -> Topic:
 _TOPICS: dict[tuple[str, str], Topic] = {}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@node_main
+def main(argv: Sequence[str]) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
-    with open_graph("recorder", sys.argv[1:] if argv is None else argv) as graph:
+    with open_graph("recorder", argv) as graph:
         name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
         policy = _setting(
             graph, "policy", "", "whose features are recorded: a run, checkpoint, export or contract; empty: all"

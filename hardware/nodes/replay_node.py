@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from robot_rl.datasets import Contract, ContractError, EpisodeStore, StoreError
 from robot_rl.hardware.alignment import Alignment, StaleError
+from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.px4.vehicle_file import OBSERVED, VehicleFile, load_robot
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
@@ -180,9 +181,10 @@ def for_actions(robot: RobotFile | VehicleFile, recorded: Contract) -> RobotFile
     return robot.for_policy(replace(recorded, observation=observed))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@node_main
+def main(argv: Sequence[str]) -> int:
     """Replay an episode. Returns the exit status."""
-    with open_graph("replay", sys.argv[1:] if argv is None else argv) as graph:
+    with open_graph("replay", argv) as graph:
         dataset = graph.parameter("dataset", "", "episode store", read_only=True).value
         number = graph.parameter("episode", 0, "of the store, from 0; negative from its end", read_only=True).value
         name = graph.parameter("robot", "panda", "name of a robot, or path of its file", read_only=True).value

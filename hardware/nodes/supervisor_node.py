@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from robot_rl.datasets import ContractError
 from robot_rl.hardware import bindings
+from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.nodes.policy_contract import policy_contract
 from robot_rl.hardware.nodes.terminal import keys_pressed
@@ -333,9 +334,10 @@ def _ending(ending: str, result: Any | None) -> str:
     return f"goal {ending}, error {result.error_code}" + (f": {result.error_string}" if result.error_string else "")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@node_main
+def main(argv: Sequence[str]) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
-    with open_graph("supervisor", sys.argv[1:] if argv is None else argv) as graph:
+    with open_graph("supervisor", argv) as graph:
         name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
         policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
         wait = _setting(graph, "wait_for_proposal", 0.0, "of every control period, for simulated time [wall s]")

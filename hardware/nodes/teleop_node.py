@@ -33,6 +33,7 @@ import numpy as np
 
 from robot_rl.datasets import ContractError
 from robot_rl.hardware import bindings
+from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.recording.bag_import import robot_for
@@ -493,9 +494,10 @@ def make_node(graph: Graph, cue: Callable[[str], None] | None = None) -> TeleopN
     return TeleopNode(graph, robot, device, mapping, session, timeout, handback, twin, acts, cue)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@node_main
+def main(argv: Sequence[str]) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
-    with open_graph("teleop", sys.argv[1:] if argv is None else argv) as graph:
+    with open_graph("teleop", argv) as graph:
         try:
             node = make_node(graph)
         except (DeviceError, MappingError, RobotFileError, ContractError, ValueError, OSError) as error:

@@ -24,6 +24,7 @@ from math import ceil
 from typing import Any, get_args
 
 from robot_rl.datasets import ContractError
+from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
@@ -215,9 +216,10 @@ class _Lockstep:
         self._clock.publish(messages.make("rosgraph_msgs/msg/Clock", clock=messages.stamp(self._round * self._period)))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@node_main
+def main(argv: Sequence[str]) -> int:
     """Run the node until SIGINT or SIGTERM. Returns the exit status."""
-    with open_graph("twin", sys.argv[1:] if argv is None else argv) as graph:
+    with open_graph("twin", argv) as graph:
         name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
         task = _setting(graph, "task", "lift", "of the simulation")
         cameras = _setting(graph, "cameras", "", "as name:HEIGHTxWIDTH, separated by commas")

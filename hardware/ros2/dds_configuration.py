@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
-from robot_rl.hardware.ros2.graph import GraphError
+from robot_rl.hardware.ros2.graph import GraphError, adapter
 
 VARIABLES = (
     "ROS_DOMAIN_ID",
@@ -34,6 +34,24 @@ class DdsConfiguration:
     def on_loopback(self) -> bool:
         """Whether nothing may come in from, or go out to, a network."""
         return self.discovery_range in ("LOCALHOST", "OFF") and not self.static_peers
+
+    @property
+    def reach(self) -> str:
+        """Where others are found, for people."""
+        return "this machine only" if self.on_loopback else f"the network ({self.discovery_range})"
+
+
+def where_others_are_found(environment: Mapping[str, str] = os.environ) -> str:
+    """Domain and reach of this process's graph, for messages that somebody is not there; by the adapter in use.
+
+    Raises:
+        GraphError: as `configuration`.
+    """
+    # ROS 2's own default, where neither of its variables is set, is the network.
+    ranges = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"} if adapter(environment) == "rclpy" else {}
+    found = configuration({**ranges, **{name: value for name, value in environment.items() if value.strip()}})
+    variables = f"ROS_DOMAIN_ID, ROS_AUTOMATIC_DISCOVERY_RANGE={found.discovery_range}"
+    return f"in domain {found.domain_id} on {found.reach} ({variables})"
 
 
 def configuration(environment: Mapping[str, str] = os.environ) -> DdsConfiguration:

@@ -13,6 +13,7 @@ from robot_rl.hardware.px4.px4_codec import decode_inertial
 from robot_rl.hardware.px4.px4_messages import Px4MessageError, detect, table, topic_name
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.ros2 import messages
+from robot_rl.hardware.ros2.dds_configuration import where_others_are_found
 from robot_rl.hardware.ros2.graph import Endpoint
 from robot_rl.hardware.ros2.qos import Qos, mismatches
 
@@ -149,6 +150,9 @@ def test_a_topic_that_a_vehicle_offers_later_is_heard_in_its_own_version():
         return {call.args[0] for call in graph.subscribe.call_args_list if "/fmu/" in call.args[0]}
 
     assert look() == set()
+    said = binding._serve("home", None).message
+    assert said.startswith(f"no vehicle {where_others_are_found()}: no ")
+    assert "vehicle_odometry" in said
     graph.endpoints.return_value = endpoints(px4_messages.V1_17, without=["battery_status", "sensor_combined"])
     heard = look()
     # PX4 answers a command at once on a topic that it has not offered before.

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from robot_rl.hardware.ros2.dds_configuration import configuration
+from robot_rl.hardware.ros2.dds_configuration import configuration, where_others_are_found
 from robot_rl.hardware.ros2.graph import GraphError
 
 
@@ -58,3 +58,17 @@ def test_cyclones_own_variable_stands_above():
 def test_wrong_values_are_named(wrong):
     with pytest.raises(GraphError, match=next(iter(wrong))):
         configuration(wrong)
+
+
+def test_where_others_are_found_is_said_for_people():
+    assert where_others_are_found({"ROBOT_RL_ROS": "dds"}) == (
+        "in domain 0 on this machine only (ROS_DOMAIN_ID, ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST)"
+    )
+    asked = {"ROBOT_RL_ROS": "dds", "ROS_DOMAIN_ID": "7", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+    assert where_others_are_found(asked).startswith("in domain 7 on the network (SUBNET)")
+
+
+def test_with_rclpy_the_network_is_the_default(monkeypatch):
+    monkeypatch.setattr("robot_rl.hardware.ros2.dds_configuration.adapter", lambda _: "rclpy")
+    assert "on the network (SUBNET)" in where_others_are_found({"ROS_AUTOMATIC_DISCOVERY_RANGE": ""})
+    assert "on this machine only" in where_others_are_found({"ROS_LOCALHOST_ONLY": "1"})
