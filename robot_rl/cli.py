@@ -39,6 +39,7 @@ PLAIN = {
     "data": "inspect, check, repair and annotate episode stores",
     "cameras": "list cameras, and check what they deliver and how late",
     "robots": "list robots, check a robot's file against a live ROS 2 graph, set up and calibrate arms",
+    "vehicle": "take off, land and clear a stop of a vehicle under PX4, and faults of its twin",
     "doctor": "say what works on this machine, and the command that mends what does not",
 }
 

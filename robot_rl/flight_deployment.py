@@ -41,9 +41,7 @@ class FlightDeployment(Deployment):
         self.call("policy/stop")
         if self.state == "stopped":
             if not self._lockstep:
-                raise DeployError(
-                    "the emergency stop is latched; clear it with `ros2 service call /supervisor/clear …`"
-                )
+                raise DeployError("the emergency stop is latched; clear it with `robot-rl vehicle clear`")
             self.insist("supervisor/clear", _LANDS)
         self._fly_to_start()
         for _ in range(HOLDS):
