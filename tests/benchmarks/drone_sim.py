@@ -1,11 +1,20 @@
 """Steps per second of the quadrotor simulator, against crazyflow in the same run, in turns.
 
-A step is one substep of 2 ms with all features on: rate controller, mixer, rotor lag, full inertia, gyroscopic terms,
-drag, mean wind and gusts, kicks, battery sag, noise of gyro and accelerometer, delayed commands. Every process is kept
-on one core. Commands (thrust and body rates) change at 50 Hz here; crazyflow takes them before each `Sim.step` of
-2 ms, the way that its controllers are called, and is asked for `Sim.step(10)` besides. The Gymnasium environment holds
-a point by the position controller, with everything randomised, and its resets count. Pictures of 160 x 120 are taken
-from on board, on the way through the gates.
+A step is one substep of 2 ms. Every process is kept on one core. What the rows do:
+
+- `batch N`: the flight of N drones alone (`DroneBatch`), 10 substeps a call, thrust and body rates that change with
+  each call and come up to 18 ms late, each drone's always by the same. In every substep: rate controller on a gyro with
+  bias and noise, mixer, rotor lag, thrust map, full inertia, gyroscopic terms, drag in the wind. Once a call: gusts,
+  kicks, charge and voltage of the battery, accelerometer and gyro as they are observed, with bias and noise. Not in it,
+  as they belong to the environment: odometry that is late, noisy or lost, commands that jitter or are lost, reference,
+  optical flow and range, reward, resets.
+- `gymnasium 1` and `vector N none` or `full`: the whole environment, one drone by Gymnasium or N by `sim.make_vector`,
+  with all of that; `none` and `full` are its randomisation (of `gymnasium 1` it is `full`). They hold a point by the
+  position controller, at 50 Hz, and all that is observed is computed. Resets count: a turn of `vector` is made of whole
+  episodes of 5 s.
+- `pictures`: 160 x 120, from on board, on the way through the gates.
+- `crazyflow N step(n)`: it takes commands before each `Sim.step` of 2 ms, the way that its controllers are called, and
+  is asked for `Sim.step(10)` besides; without gusts, noise, kicks and battery. Its like here is `batch`.
 
 `--peer` is the Python of an environment that holds crazyflow:
 
@@ -24,6 +33,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,24 +41,32 @@ from typing import Any
 SCRIPT = Path(__file__).absolute()
 PEER = SCRIPT.parent / "peers" / "crazyflow_steps.py"
 SUBSTEPS = 10
+RANDOMIZATIONS = ("none", "full")
+"""Of the vector environment."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="Python of an environment with crazyflow")
     parser.add_argument("--drones", type=int, nargs="+", default=[1, 1024, 4096])
+    parser.add_argument("--copies", type=int, default=4096, help="drones of the vector environment")
     parser.add_argument("--rounds", type=int, default=5, help="turns that each takes")
     parser.add_argument("--seconds", type=float, default=2.0, help="per turn")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         kind, number = options.measure.split(":")
-        serve({"batch": batch, "env": env, "pictures": pictures}[kind](int(number)))
+        kinds = {"batch": batch, "env": env, "pictures": pictures}
+        kinds |= {f"vector_{name}": partial(vector, randomization=name) for name in RANDOMIZATIONS}
+        serve(kinds[kind](int(number)))
         return
     contenders = {
         f"batch {number}": [sys.executable, SCRIPT, "--measure", f"batch:{number}"] for number in options.drones
     }
     contenders["gymnasium 1"] = [sys.executable, SCRIPT, "--measure", "env:1"]
+    for name in RANDOMIZATIONS:
+        measured = f"vector_{name}:{options.copies}"
+        contenders[f"vector {options.copies} {name}"] = [sys.executable, SCRIPT, "--measure", measured]
     contenders["pictures 160x120"] = [sys.executable, SCRIPT, "--measure", "pictures:1"]
     if options.peer:
         for number in options.drones:
@@ -89,7 +107,7 @@ def main() -> None:
 
 
 def batch(number: int) -> Any:
-    """A function that flies a batch with everything on for 20 ms, and the steps that this makes."""
+    """A function that flies a batch for 20 ms with all that disturbs its flight, and the steps that this makes."""
     import numpy as np
 
     from robot_rl.sim.drone.batch import DroneBatch
@@ -136,6 +154,31 @@ def env(_: int) -> Any:
             seed += 1
             single.reset(seed=seed)
         return SUBSTEPS
+
+    return step
+
+
+def vector(number: int, randomization: str) -> Any:
+    """A function that flies an episode of all drones of a vector environment, and the steps of 2 ms that this makes."""
+    import numpy as np
+
+    from robot_rl import sim
+
+    spec = {
+        "task": "drone/hover", "robot": "cf21B_500", "randomization": randomization, "controller": "position",
+    }  # fmt: skip
+    venv = sim.make_vector(spec, number)
+    seed = 0
+
+    def step() -> int:
+        nonlocal seed
+        venv.reset(seed=seed)
+        seed += 2 * number  # those that end early go on with seeds of their own
+        places = venv.world.batch.read("position")
+        actions = np.concatenate([places, np.zeros((number, 1), np.float32)], axis=1)
+        for _ in range(venv.world.horizon):
+            venv.step(actions)
+        return number * SUBSTEPS * venv.world.horizon
 
     return step
 
