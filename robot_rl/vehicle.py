@@ -74,7 +74,8 @@ def _ask(options: argparse.Namespace, node: str, service: str, kind: str, reques
     from robot_rl.hardware.ros2.graph import open_graph
 
     with open_graph("robot_rl_vehicle", namespace=options.namespace) as graph:
-        client, answers = graph.client(f"{node}/{service}", kind), []
+        client = graph.client(f"{node}/{service}", kind)
+        answers: list[Any] = []
         if not graph.spin(lambda: client.ready, options.wait):
             raise VehicleError(_absent(graph, node))
         client.call(request, answers.append, options.wait)

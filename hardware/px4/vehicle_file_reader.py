@@ -124,7 +124,7 @@ def _cameras(plain: Any, problems: list[str]) -> dict[str, Stream]:
                 odd.append(f"{where}.{key}: expected a {'text' if kind is str else 'mapping'}, got {value!r}")
         if not odd:
             try:
-                stream = picture_stream(values | ({"qos": Qos(**values["qos"])} if "qos" in values else {}))
+                stream = picture_stream({**values, **({"qos": Qos(**values["qos"])} if "qos" in values else {})})
             except (TypeError, ValueError) as error:
                 odd = [f"{where}: {error}"]
             else:
