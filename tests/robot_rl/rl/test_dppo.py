@@ -61,6 +61,13 @@ def test_clips_rise_to_the_configured_one_and_advantages_to_the_whole() -> None:
     assert shares[0].tolist() == pytest.approx([2 * 0.9 ** (4 - k) for k in range(5)])
 
 
+def test_no_deviation_of_a_tuned_step_is_below_the_least_one() -> None:
+    method = DPPO(line_policy(DDPM, horizon=4), tuned_steps=5, std_min=0.3)
+    context = method.policy.encode({"place": torch.ones(2, 1, 1)})
+    _, std = method.density(method.draw(context, seeded()).states, context)
+    assert std.min().item() == pytest.approx(0.3)
+
+
 def test_one_tuned_step_has_the_configured_clip() -> None:
     assert DPPO(line_policy(DDPM), tuned_steps=1).clip(0.01).tolist() == pytest.approx([0.01])
 

@@ -14,6 +14,7 @@ from robot_rl.rl.on_policy import (
     ActorCritic,
     FinetuneError,
     Settings,
+    Update,
     build_optimizer,
     estimate,
     surrogate,
@@ -105,6 +106,51 @@ def test_values_bootstrap_at_cut_offs_and_not_at_ends() -> None:
     assert (discount == 0).any()
     assert rollout.final
     np.testing.assert_allclose(advantage.numpy(), reward + discount * 5 - 5, rtol=1e-5)
+
+
+def test_the_scale_of_the_reward_is_that_of_the_advantage_too() -> None:
+    trained, given = method("ppo", horizon=2), settings(gae_decay=0.0)
+    rollout = Collector(trained, Line(2), 2, 0.9, first_seed=0).collect(6, torch.Generator().manual_seed(3))
+    critic = ActorCritic(trained, given).critic
+    (_, _, plain), (_, _, scaled) = (estimate(trained, critic, rollout, given, scale) for scale in (1.0, 3.0))
+    reward = rollout.reward[rollout.row, rollout.env]
+    np.testing.assert_allclose((scaled - plain).numpy(), 2 * reward, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "options"), METHODS)
+def test_actions_of_a_chunk_that_nobody_executed_count_for_nothing(name: str, options: dict[str, Any]) -> None:
+    """They are moved in the kept chunks alone: the first ratios stay 1, and the update is the same."""
+    given, made = settings(epochs=1, minibatch=1000), []
+    for shift in (0.0, 2.0):
+        trained = method(name, **options)
+        torch.manual_seed(0)
+        model = ActorCritic(trained, given)
+        # Of four actions three are executed, two before an end after five steps, and one of the last chunk.
+        environments = Line(4, horizon=5)
+        rollout = Collector(trained, environments, 3, 0.9, first_seed=0).collect(6, torch.Generator().manual_seed(3))
+        dropped = torch.arange(4) >= torch.from_numpy(rollout.executed)[:, None]
+        assert {1, 2, 3} <= set(rollout.executed.tolist())
+        rollout.states[:, -1][dropped] += shift
+        update = Update(trained, model, build_optimizer(model, trained, given), given)
+        estimated = estimate(trained, model.critic, rollout, given, 1.0)
+        row = update.run(rollout, *estimated, torch.Generator().manual_seed(4))
+        assert row["first_ratio_error"] <= 1e-5
+        made.append([value.clone() for value in model.parameters()])
+    for plain, moved in zip(*made, strict=True):
+        torch.testing.assert_close(moved, plain, rtol=0, atol=1e-7)
+
+
+def test_the_rollout_that_fits_a_new_policys_normaliser_is_counted() -> None:
+    environments = Line(4)
+    learner = Learner(method("ppo"), environments, settings(), seed=0, scale_observations=True)
+    for rollouts in (2, 3):
+        learner.iterate()
+        assert learner.steps == 4 * len(environments.log) == rollouts * 4 * 8
+
+
+def test_the_deviation_to_begin_with_is_the_one_that_was_asked_for() -> None:
+    process = method("ppo", std=0.3).policy.process
+    torch.testing.assert_close(process.std, torch.full((4, 1), 0.3), check_device=False)
 
 
 def test_stops_the_epochs_when_the_policy_has_moved_far() -> None:
