@@ -58,6 +58,61 @@ def test_returns_bootstrap_by_the_discount_of_each_transition() -> None:
     assert returns.tolist() == pytest.approx([1 + 0.9 * 7, 1.0, 1 + 0.81 * 7])
 
 
+def test_the_entropy_of_what_follows_is_discounted_and_ends_with_the_episode() -> None:
+    method = SAC(squashed_policy(), 1, temperature=0.5, backup_entropy=True)
+    updater = Updater(Critics(method, settings()), settings())
+    critics = updater.critics.target
+    with torch.no_grad():
+        for value in critics.parameters():
+            value.zero_()
+        critics.biases[-1].fill_(7.0)
+    following, one = torch.tensor([[-1.0], [0.0], [1.0]]), torch.ones(3)
+    batch = Batch(torch.zeros(3, 1), torch.zeros(3, 1), one, torch.tensor([0.9, 0.0, 0.81]), following)
+    returns = updater.returns(batch, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _, density = method.process.draw(
+            method.policy.denoiser, method.history(following), torch.Generator().manual_seed(0)
+        )
+    worth = 7 - 0.5 * density.sum(dim=(1, 2))
+    assert (worth - 7).abs().min() > 0.05
+    torch.testing.assert_close(returns, torch.stack([1 + 0.9 * worth[0], one[1], 1 + 0.81 * worth[2]]))
+
+
+def test_layer_norm_bounds_what_critics_say_of_far_actions_where_it_is_asked_for() -> None:
+    grown = {}
+    for layer_norm in (True, False):
+        torch.manual_seed(0)
+        critics = Critics(SAC(squashed_policy(), 1), settings(layer_norm=layer_norm))
+        for name, ensemble in (("live", critics.live), ("target", critics.target)):
+            with torch.no_grad():
+                near, far = (ensemble(torch.zeros(1, 1), torch.tensor([[size]])) for size in (1e2, 1e4))
+            grown[name, layer_norm] = (far.abs().max() / near.abs().max()).item()
+    assert grown["live", True] == pytest.approx(1, abs=0.1)
+    assert grown["target", True] == pytest.approx(1, abs=0.1)
+    assert grown["live", False] == pytest.approx(100, rel=0.1)
+    assert grown["target", False] == pytest.approx(100, rel=0.1)
+
+
+@pytest.mark.parametrize("ratio", [1, 4])
+def test_the_actor_is_updated_once_on_as_many_updates_of_the_critics_as_asked(
+    ratio: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    for part in ("critics", "actor"):
+        plain = getattr(Updater, f"update_{part}")
+
+        def noted(self: Updater, *given: Any, part: str = part, plain: Any = plain) -> None:
+            made.append(part)
+            plain(self, *given)
+
+        monkeypatch.setattr(Updater, f"update_{part}", noted)
+    with learner(tmp_path / "own.zarr", update_ratio=ratio) as training:
+        for _ in range(3):
+            training.iterate()
+        assert training.updates == ratio * (training.steps - 30)
+    assert made == [*["critics"] * ratio, "actor"] * (training.steps - 30)
+
+
 def test_an_update_of_the_critics_moves_nothing_else_and_the_targets_by_their_share() -> None:
     torch.manual_seed(0)
     method = SAC(squashed_policy(), 1)
