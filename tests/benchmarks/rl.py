@@ -6,7 +6,9 @@
 A row records demonstrations of the noisy expert, clones them, fine-tunes the clone and compares both on the same seeds;
 everything lies below `--cache`, and the same command goes on from there. A row of reinflow takes three minutes of one
 core a seed, one of dppo longer. `--noise` decides how good the expert is, and with it the clone, whose success is
-printed. `reinflow_hopper` makes a medium policy of its own first, and is judged by returns.
+printed. `reinflow_hopper` makes a medium policy of its own first, and is judged by returns. Where a bar compares two
+rows (`reinflow` with `dppo`, `hil` and `expo` with `rlpd`, `ppo_alone` with the clone of `resip`), both have to be in
+the cache; the comparison is None until they are.
 
 `--speed` trains PPO on Hopper-v5 in 16 environments, rollouts of 128 steps, 10 epochs of minibatches of 64, on one
 thread, in turns with stable-baselines3 of the same sizes (two layers of 64 units, also in the critic); and SAC,
@@ -31,10 +33,13 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from robot_rl.metric_log import read_metrics, read_results
 
 SCRIPT = Path(__file__).absolute()
 PEERS = SCRIPT.parent / "peers"
@@ -42,7 +47,7 @@ PEERS = SCRIPT.parent / "peers"
 
 @dataclass(frozen=True)
 class Row:
-    """A method: preset and updates of the clone, keys of `finetune`, and the least success.
+    """A method: preset and updates of the clone, keys of `finetune`, least success, and least gain over the clone.
 
     Without a clone it begins with a new policy, and with states of the demonstrations. Noise and number of the
     demonstrations are those of the command line unless they are given here.
@@ -52,6 +57,7 @@ class Row:
     updates: int
     tune: tuple[str, ...]
     bar: float
+    gain: float | None = None
     task: str = "peg"
     noise: float | None = None
     demonstrations: int | None = None
@@ -62,14 +68,17 @@ ROWS = {
     "reinflow": Row("flow_mlp", 1000, ("algorithm=reinflow", "training.steps=200000"), 0.90),
     "reinflow_1": Row("flow_mlp", 1000, ("algorithm=reinflow", "algorithm.steps=1", "training.steps=200000"), 0.85),
     "dppo": Row("diffusion_mlp", 2000, ("algorithm=dppo", "training.steps=300000"), 0.90),
-    "resip": Row("flow_mlp", 1000, ("algorithm=resip", "algorithm.steps=4", "training.steps=500000"), 0.90),
-    "dsrl": Row("flow_mlp", 1000, ("algorithm=dsrl", "algorithm.steps=4"), 0.92),
+    "resip": Row("flow_mlp", 1000, ("algorithm=resip", "algorithm.steps=4", "training.steps=500000"), 0.90, 0.35),
+    "dsrl": Row("flow_mlp", 1000, ("algorithm=dsrl", "algorithm.steps=4"), 0.0, 0.40),
     "demo_reset": Row(None, 0, ("algorithm=demo_reset", "training.steps=1000000"), 0.80),
+    "ppo_alone": Row(None, 0, ("algorithm=demo_reset", "algorithm.share=0", "training.steps=500000"), 0.0, 0.10),
     "lift": Row(
-        "flow_mlp", 400, ("algorithm=resip", "algorithm.steps=4", "training.steps=100000"), 0.70, "lift", 0.6, 40
+        "flow_mlp", 400, ("algorithm=resip", "algorithm.steps=4", "training.steps=100000"), 0.0, 0.20, "lift", 0.6, 40
     ),
 }
-"""The bars of `lift` and `dsrl` are 20 and 40 points above the clone, which makes about 50 % of the episodes."""
+"""`ppo_alone` is PPO from nothing, in as many steps as `resip`, beside whose clone its bar is the most success."""
+FROZEN = ("resip", "dsrl")
+"""Rows that must leave every tensor of the clone as it is."""
 ZOO = (
     "algorithm.std=0.135", "network.denoiser.width=256", "network.denoiser.activation=relu", "training.num_envs=16",
     "training.rollout_steps=32", "training.minibatch=64", "training.epochs=20", "training.discount=0.98",
@@ -89,6 +98,8 @@ NEW: dict[str, tuple[str, str, int, float, tuple[str, ...]]] = {
 """Rows without a base: algorithm, task, steps, the least return, and what differs from the preset."""
 DEMONSTRATED = {"rlpd": (20, 0.5, 0.95), "rlpd_alone": (20, 0.0, 0.20), "hil": (20, 0.5, 0.95)}
 """Rows of RLPD on the peg: demonstrations, their share of each batch, and the least success (alone: the most)."""
+FASTER = {"hil": (0.95, 0.6), "expo": (0.90, 0.7)}
+"""Rows that need fewer steps than `rlpd`: the success at which they are counted, and the most of them, as a share."""
 
 HOPPER_MEDIUM = ("algorithm=ppo", "training.steps=150000")
 HOPPER_CLONE = ("policy=flow_mlp", "policy.denoiser.width=128", "policy.denoiser.depth=2", "training.steps=2000")
@@ -152,8 +163,64 @@ def command(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "robot_rl.cli", *arguments], check=True, stdout=sys.stderr)
 
 
+def outcome(run: Path) -> dict[str, Any]:
+    """What `finetune` measured at its end."""
+    found = json.loads((run / "evaluation" / "results.json").read_text())
+    training, clone = read_results(run)["training"], found.get("comparison")
+    compared = {"base": clone["success_rate"], "p": clone["p_value"]} if clone else {}
+    return {
+        "success": found["success_rate"], "interval": found["success_interval"], **compared,
+        "steps": training["steps"], "best": training["best"], "seconds": training["seconds"],
+    }  # fmt: skip
+
+
+def seconds_of(run: Path, other: Path) -> float | None:
+    """Seconds of a training as a share of those of another one; None: one of them is not in the cache."""
+    made = [read_results(each).get("training") for each in (run, other)]
+    return made[0]["seconds"] / made[1]["seconds"] if all(made) else None
+
+
+def steps_to(run: Path, success: float) -> float | None:
+    """Control steps after which an evaluation of a training first found that success; None: none did."""
+    rows = read_metrics(run / "metrics.csv")
+    return next((each["step"] for each in rows if each.get("success_rate", 0.0) >= success), None)
+
+
+def faster(name: str, run: Path, rlpd: Path) -> dict[str, Any]:
+    """Steps to the same success, as a share of those of `rlpd` of the same seed."""
+    success, bar = FASTER[name]
+    own, theirs = steps_to(run, success), steps_to(rlpd, success)
+    return {
+        f"steps_to_{success:g}": own, "of_rlpd": theirs, "step_ratio": own / theirs if own and theirs else None,
+        "step_ratio_bar": bar,
+    }  # fmt: skip
+
+
+def interventions(run: Path) -> dict[str, Any]:
+    """Share of the control steps in which somebody took over, in the first and the last tenth of a training."""
+    rates = [each["intervention_rate"] for each in read_metrics(run / "metrics.csv") if "intervention_rate" in each]
+    tenth = max(1, len(rates) // 10)
+    first, last = (statistics.mean(part) for part in (rates[:tenth], rates[-tenth:]))
+    ratio = last / first if first else None
+    return {"interventions": [first, last], "intervention_ratio": ratio, "intervention_bar": 0.2}
+
+
+def hashes(base: Path, run: Path) -> list[str]:
+    """SHA-256 of the tensors of the policy that a training began with, before and after it."""
+    from safetensors.numpy import load_file
+
+    from robot_rl.policies.checkpoint import MODEL, checkpoint_folder
+
+    before, after = (load_file(checkpoint_folder(folder) / MODEL) for folder in (base, run))
+    names = sorted(before)
+    return [
+        sha256(b"".join(name.encode() + tensors[name].tobytes() for name in names)).hexdigest()
+        for tensors in (before, after)
+    ]
+
+
 def row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Record, clone and fine-tune; what `finetune` measured at its end."""
+    """Record, clone and fine-tune; what `finetune` measured at its end, and the bar beside the clone."""
     made = ROWS[name]
     noise = options.noise if made.noise is None else made.noise
     episodes = made.demonstrations or options.demonstrations
@@ -175,14 +242,19 @@ def row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         begin = [f"policy={base}", "training.execute=4"]
     run = cache / f"{name}_{seed}"
     command("finetune", f"task={made.task}", *begin, *made.tune, f"seed={seed}", f"output={run}")
-    found = json.loads((run / "evaluation" / "results.json").read_text())
-    training = json.loads((run / "metrics.json").read_text())["training"]
-    return {
-        "success": found["success_rate"], "interval": found["success_interval"],
-        "base": found["comparison"]["success_rate"] if made.clone else None, "bar": made.bar,
-        "p": found["comparison"]["p_value"] if made.clone else None,
-        "steps": training["steps"], "seconds": training["seconds"],
-    }  # fmt: skip
+    found = outcome(run)
+    if name == "ppo_alone":
+        resip = cache / f"resip_{seed}"
+        found["base"] = outcome(resip)["base"] if (resip / "evaluation" / "results.json").exists() else None
+    found["bar"] = made.bar
+    if made.gain is not None:
+        found["bar"] = None if found["base"] is None else max(made.bar, found["base"] + made.gain)
+    if name in FROZEN:
+        found["hashes"] = hashes(base, run)
+    if name in ("reinflow", "dppo"):
+        found["seconds_of_dppo"] = seconds_of(cache / f"reinflow_{seed}", cache / f"dppo_{seed}")
+        found["seconds_bar"] = 0.5
+    return found
 
 
 def demonstrated(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -197,12 +269,8 @@ def demonstrated(name: str, seed: int, options: argparse.Namespace) -> dict[str,
     begin = [f"dataset={store}"] if share else ["training.demonstration_share=0"]
     run = cache / f"{name}_{seed}"
     command("finetune", "task=peg", f"algorithm={name.removesuffix('_alone')}", *begin, f"seed={seed}", f"output={run}")
-    found = json.loads((run / "evaluation" / "results.json").read_text())
-    training = json.loads((run / "metrics.json").read_text())["training"]
-    return {
-        "success": found["success_rate"], "interval": found["success_interval"], "bar": bar,
-        "steps": training["steps"], "best": training["best"], "seconds": training["seconds"],
-    }  # fmt: skip
+    found = {**outcome(run), "bar": bar}
+    return {**found, **faster(name, run, cache / f"rlpd_{seed}"), **interventions(run)} if name == "hil" else found
 
 
 def expo(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -218,13 +286,8 @@ def expo(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "finetune", "task=peg", "algorithm=expo", *EXPO[name], f"policy={base}", f"dataset={store}", f"seed={seed}",
         f"output={run}",
     )  # fmt: skip
-    found = json.loads((run / "evaluation" / "results.json").read_text())
-    training = json.loads((run / "metrics.json").read_text())["training"]
-    return {
-        "success": found["success_rate"], "interval": found["success_interval"], "bar": 0.95,
-        "base": found["comparison"]["success_rate"], "p": found["comparison"]["p_value"], "steps": training["steps"],
-        "best": training["best"], "seconds": training["seconds"],
-    }  # fmt: skip
+    rlpd = options.cache / f"noise{options.noise:g}_{DEMONSTRATED['rlpd'][0]}_successes" / f"rlpd_{seed}"
+    return {**outcome(run), "bar": 0.95, **(faster(name, run, rlpd) if name in FASTER else {})}
 
 
 def new(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
