@@ -16,6 +16,7 @@ from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.policies import Policy, PolicyError
 from robot_rl.rl.environments import Environments, Observation
 from robot_rl.rl.ppo import PPO
+from robot_rl.rl.recorded_task import check_task
 
 _PURPOSE = 1  # of draws from an episode's seed, besides those of the environment
 
@@ -35,9 +36,16 @@ class DemoReset(PPO):
             raise PolicyError("algorithm.demonstrations= is missing: a store of successful episodes of the task")
         if not 0 <= share <= 1:
             raise PolicyError(f"algorithm.share: expected 0 to 1, got {share}")
-        self.states, self.demonstrated = demonstrated_states(demonstrations), share
+        self.store, self.demonstrated = EpisodeStore.open(demonstrations), share
+        self.states = demonstrated_states(self.store)
 
     def surround(self, environments: Environments, execute: int | None) -> tuple[Environments, int | None]:
+        """Environments that begin there.
+
+        Raises:
+            FinetuneError: the demonstrations are of another task.
+        """
+        check_task(self.store, getattr(environments, "spec", {}))
         return DemonstrationStarts(environments, self.states, self.demonstrated), execute
 
 
@@ -85,16 +93,15 @@ class DemonstrationStarts:
         return self.set_states(np.stack(list(chosen.values())), list(chosen)) if chosen else observation
 
 
-def demonstrated_states(path: str) -> NDArray[np.float64]:
+def demonstrated_states(store: EpisodeStore) -> NDArray[np.float64]:
     """The states [n, S] of all steps of the successful episodes of a store.
 
     Raises:
         PolicyError: it has no states, or no success.
     """
-    store = EpisodeStore.open(path)
     if not store.layout.sim_state_size:
-        raise PolicyError(f"{path}: holds no states of the simulator; collect with sim_state=true")
+        raise PolicyError(f"{store.path}: holds no states of the simulator; collect with sim_state=true")
     found = [np.asarray(episode.sim_state[:-1], np.float64) for episode in store if episode.success]
     if not found:
-        raise PolicyError(f"{path}: none of the {len(store)} episodes is a success")
+        raise PolicyError(f"{store.path}: none of the {len(store)} episodes is a success")
     return np.concatenate(found)

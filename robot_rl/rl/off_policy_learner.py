@@ -29,6 +29,7 @@ from robot_rl.rl.intervention import Intervener
 from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater, arithmetic
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
+from robot_rl.rl.recorded_task import check_task
 from robot_rl.rl.replay import Replay, symmetric
 from robot_rl.rl.success_detector import rewarded
 from robot_rl.seed import mixed
@@ -51,8 +52,8 @@ class OffPolicyLearner:
         intervener: who may take over; None: whom the method names.
 
     Raises:
-        FinetuneError: demonstrations are missing, or nobody would learn from them.
-        ContractError: the demonstrations are of another robot or task.
+        FinetuneError: demonstrations are missing or of another task, or nobody would learn from them.
+        ContractError: the demonstrations are of another robot.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class OffPolicyLearner:
     ) -> None:  # fmt: skip
         self.method, self.settings, self.seed = method, settings, seed
         self.policy = method.policy
-        _check_demonstrations(method, settings, demonstrations)
+        self._spec = dict(environment or {})
+        _check_demonstrations(method, settings, demonstrations, self._spec)
         self.iterations, self.steps, self.updates = 0, 0, 0
         self.critics = Critics(method, settings)
         self.updater = Updater(self.critics, settings)
@@ -74,7 +76,6 @@ class OffPolicyLearner:
         satisfies(self.policy.contract, environments.contract)
         self._intervener = method.intervener(environments) if intervener is None else intervener
         self._environments, self._path, self._first_seed = environments, store, first_seed
-        self._spec = dict(environment or {})
 
     def __enter__(self) -> OffPolicyLearner:
         """Open the store for writing and begin the first episodes."""
@@ -288,8 +289,9 @@ class OffPolicyLearner:
 
 
 def _check_demonstrations(
-    method: OffPolicyMethod, settings: OffPolicySettings, demonstrations: Recordings | None
-) -> None:
+    method: OffPolicyMethod, settings: OffPolicySettings, demonstrations: Recordings | None,
+    environment: Mapping[str, Any],
+) -> None:  # fmt: skip
     share = settings.demonstration_share
     if demonstrations is None:
         if share > 0:
@@ -301,6 +303,8 @@ def _check_demonstrations(
     if share == 0:
         raise FinetuneError("dataset= is given, but training.demonstration_share=0 leaves nothing to learn from it")
     satisfies(method.policy.contract, demonstrations.contract)
+    for part in demonstrations.parts:
+        check_task(part.store, environment)
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

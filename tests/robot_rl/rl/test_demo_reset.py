@@ -28,7 +28,7 @@ def store(path: Path, success: tuple[bool, ...], states: bool = True) -> Path:
 
 
 def test_the_states_are_those_of_successes_but_their_last(tmp_path: Path) -> None:
-    found = demonstrated_states(str(store(tmp_path / "line.zarr", (True, False, True))))
+    found = demonstrated_states(EpisodeStore.open(store(tmp_path / "line.zarr", (True, False, True))))
     assert found.tolist() == [[0, 0], [0, 1], [0, 2], [2, 0], [2, 1], [2, 2]]
 
 
