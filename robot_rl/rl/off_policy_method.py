@@ -41,9 +41,11 @@ class OffPolicyMethod(nn.Module, ABC):
             raise PolicyError(f"action_offset: expected 0 for an off-policy method, got {policy.action_offset}")
         if not 1 <= execute <= policy.action_horizon:
             raise PolicyError(f"execute: a chunk of {policy.action_horizon} actions, got {execute}")
-        if policy.config["normalizer"]["action"] == "mean_std":
+        kind = policy.config["normalizer"]["action"]
+        within = bool((policy.low >= -1).all() and (policy.high <= 1).all())
+        if kind != "min_max" and not (kind == "none" and within):
             raise PolicyError(
-                "normalizer.action=mean_std puts actions outside [-1, 1], where the replay and the critics of an "
+                f"normalizer.action={kind} puts actions outside [-1, 1], where the replay and the critics of an "
                 "off-policy method do not look; clone with policy.normalizer.action=min_max"
             )
         self.policy, self.execute = policy, execute

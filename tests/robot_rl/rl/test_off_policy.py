@@ -1,5 +1,7 @@
 """The core and its learner: targets, settings, what is kept, and a task whose best policy is known."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +164,26 @@ def test_demonstrations_have_to_be_there_where_they_are_wanted_and_only_there(tm
     assert not (tmp_path / "own.zarr").exists()
 
 
+@pytest.mark.parametrize("scaling", ["mean_std", "quantile", "none"])
 @pytest.mark.parametrize(("kind", "process"), [(SAC, "tanh_gaussian"), (HIL, "tanh_gaussian"), (DSRL, "flow_matching")])
-def test_a_policy_whose_actions_leave_the_replay_is_refused(kind: type[OffPolicyMethod], process: str) -> None:
-    """The replay bounds actions to [-1, 1], which `mean_std` exceeds."""
+def test_a_policy_whose_actions_leave_the_replay_is_refused(
+    kind: type[OffPolicyMethod], process: str, scaling: str
+) -> None:
+    """The replay bounds actions to [-1, 1], which all but `min_max` exceed."""
     plain = line_policy({"name": process})
-    scaled = {**plain.config, "normalizer": {"observation": "mean_std", "action": "mean_std"}}
-    with pytest.raises(PolicyError, match=r"action=mean_std puts actions outside \[-1, 1\]"):
+    scaled = {**plain.config, "normalizer": {"observation": "mean_std", "action": scaling}}
+    with pytest.raises(PolicyError, match=rf"action={scaling} puts actions outside \[-1, 1\]"):
         kind(Policy(scaled, plain.contract), 1)
+
+
+@pytest.mark.parametrize(("bound", "refused"), [(0.5, False), (1.0, False), (1.5, True)])
+def test_actions_as_they_are_fit_into_the_replay_where_the_contract_bounds_them_so(bound: float, refused: bool) -> None:
+    plain = squashed_policy()
+    push = replace(plain.contract.action["push"], lower=(-1.0,), upper=(bound,))
+    contract = replace(plain.contract, action={"push": push})
+    policy = Policy({**plain.config, "normalizer": {"action": "none"}}, contract)
+    with pytest.raises(PolicyError, match="action=none") if refused else nullcontext():
+        SAC(policy, 1)
 
 
 def test_all_that_was_done_lies_in_the_store_and_every_step_is_counted(tmp_path: Path) -> None:
