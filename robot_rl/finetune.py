@@ -62,7 +62,7 @@ COLUMNS = (
     "clipped", "kl", "first_ratio_error", "explained_variance", "reward_scale", "learning_rate", "epochs", "updates",
     "decisions", "mean_value", "temperature", "distillation_loss", "imitation_loss", "replay_steps",
     "intervention_rate", "task_success_rate", "false_success_rate", "missed_success_rate", "judged_success_rate",
-    "evaluation_steps",
+    "evaluation_steps", "diverged_episodes",
     "steps_per_second", "actors", "staleness",
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 A chunk is executed by the same `ChunkRunner` that evaluates and deploys it. Environments reset themselves; the rest of
 a chunk past the end of an episode is dropped, and the next episode begins with a chunk of its own. At the end of a
 rollout open chunks are cut short: the actions that were executed count, and the next rollout begins with new ones.
+A simulation that diverged ends its episode with nothing more to earn: what it shows then is no state of the task.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from robot_rl.datasets import satisfies
 from robot_rl.policies.chunk_runner import ChunkRunner, Request
 from robot_rl.rl.advantage import Table
-from robot_rl.rl.environments import Environments, Observation
+from robot_rl.rl.environments import Environments, Observation, diverged
 from robot_rl.rl.method import Method
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Rollout:
         reward, discount, ended: see `generalised_advantage`.
         final: by (row, env) the observation {name: [To, ...]} after the last decisions of episodes that were cut off.
         last: the observation {name: [N, To, ...]} at the end, which follows the last decision of each environment.
-        episodes: those that ended.
+        episodes: those that ended, but for those that diverged.
+        diverged: how many did.
     """
 
     row: NDArray[np.int64]
@@ -62,6 +64,7 @@ class Rollout:
     final: dict[tuple[int, int], Observation]
     last: Observation
     episodes: list[Episode] = field(default_factory=list)
+    diverged: int = 0
 
 
 class Collector:
@@ -108,6 +111,7 @@ class Collector:
         parts: list[tuple[NDArray[np.int64], NDArray[np.int64], Observation, Tensor, Tensor]] = []
         final: dict[tuple[int, int], Observation] = {}
         episodes: list[Episode] = []
+        lost = 0
         for step in range(steps):
             if self._request is not None:
                 request, envs = self._request, self._request.envs
@@ -117,11 +121,12 @@ class Collector:
                 age[envs] = 0
                 parts.append((row[envs].copy(), envs, request.observation, drawn.states, drawn.log_density))
             observation, earned, terminated, truncated, info = self.environments.step(runner.next_action())
-            over = terminated | truncated
+            over, apart = terminated | truncated, diverged(info, N)
+            earned = np.where(apart & ~np.isfinite(earned), 0.0, earned)
             reward[row, every] += self.discount**age * earned
             age += 1
             executed[row, every] = age
-            discount[row, every] = np.where(terminated, 0.0, self.discount**age)
+            discount[row, every] = np.where(terminated | apart, 0.0, self.discount**age)
             ended[row, every] = over
             if self.scale is not None:
                 self.scale.update(earned, over)
@@ -129,9 +134,12 @@ class Collector:
             self._succeeded |= info["success"]
             self._steps += 1
             if over.any():
-                for env in np.flatnonzero(truncated & ~terminated).tolist():
+                for env in np.flatnonzero(truncated & ~terminated & ~apart).tolist():
                     final[int(row[env]), env] = self._last_seen(env, info["final_obs"][env])
-                episodes += self._finish(np.flatnonzero(over), info)
+                ended_here = np.flatnonzero(over)
+                finished = zip(ended_here, self._finish(ended_here, info), strict=True)
+                episodes += [episode for env, episode in finished if not apart[env]]
+                lost += int(apart.sum())
             runner.observe(self._seen(observation))
             if step == steps - 1:
                 runner.renew()
@@ -141,7 +149,7 @@ class Collector:
         return Rollout(
             rows, envs, {name: np.concatenate([part[2][name] for part in parts]) for name in self._names},
             torch.cat([part[3] for part in parts]), torch.cat([part[4] for part in parts]), executed[rows, envs],
-            reward[:T], discount[:T], ended[:T], final, self.observation, episodes,
+            reward[:T], discount[:T], ended[:T], final, self.observation, episodes, lost,
         )  # fmt: skip
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -5,7 +5,7 @@ Where somebody else may decide what is executed, `info` of `step` says it: `exec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,3 +31,15 @@ class Environments(Protocol):
     def step(self, actions: NDArray[np.float32]) -> tuple[Observation, Any, Any, Any, dict[str, Any]]: ...
     def get_states(self) -> NDArray[np.float64]: ...
     def set_states(self, states: NDArray[np.float64], indices: Sequence[int] | None = None) -> Observation: ...
+
+
+def diverged(info: Mapping[str, Any], num_envs: int) -> NDArray[np.bool_]:
+    """Where the simulation of an episode that has just ended came apart, [N].
+
+    Its last observation and reward may be anything, also not finite.
+
+    Args:
+        info: of `step`; an environment that knows of such ends says it in `final_info`.
+    """
+    finals = info.get("final_info", (None,) * num_envs)
+    return np.array([final is not None and bool(final.get("diverged", False)) for final in finals], np.bool_)

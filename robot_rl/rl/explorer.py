@@ -1,7 +1,8 @@
 """Acting to learn: environments stepped with the chunks of a method, recorded as episodes of a store.
 
 Chunks are executed by the same `ChunkRunner` that evaluates and deploys a policy. Environments reset themselves; each
-finished episode is committed to the store, complete, before the next step is made.
+finished episode is committed to the store, complete, before the next step is made. One whose simulation diverged is
+not: what led there is no experience of the task.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from robot_rl.datasets.writer import StoreWriter
 from robot_rl.policies import Policy
 from robot_rl.policies.chunk_runner import ChunkRunner
 from robot_rl.rl.collector import Episode
-from robot_rl.rl.environments import AbandonedError, Environments, Observation
+from robot_rl.rl.environments import AbandonedError, Environments, Observation, diverged
 from robot_rl.rl.intervention import Intervener
 
 Act = Callable[[Tensor], Tensor]
@@ -55,6 +56,7 @@ class Explorer:
 
     Attributes:
         interventions: control steps of all environments in which somebody took over.
+        diverged: episodes that were left out, as their simulation diverged.
         weights: version of the parameters that act, to be kept in the facts of the episodes; None: it is not.
     """
 
@@ -66,7 +68,7 @@ class Explorer:
         self.policy, self.environments, self.writer, self.task = policy, environments, writer, task
         self.runner = ChunkRunner(policy, environments.num_envs, execute=execute)
         self.execute = self.runner.execute
-        self.intervener, self.interventions = intervener, 0
+        self.intervener, self.interventions, self.diverged = intervener, 0, 0
         self.weights: int | None = None
         self._names = list(environments.contract.observation)
         self._lazy, self._next_seed = lazy, first_seed
@@ -112,7 +114,8 @@ class Explorer:
             intervened, action = info["intervened"], info["executed"]
             self.interventions += int(intervened.sum())
         self.runner.renew(intervened)  # what the policy planned no longer holds
-        over = terminated | truncated
+        over, apart = terminated | truncated, diverged(info, self.environments.num_envs)
+        self.diverged += int(apart.sum())
         finished: list[tuple[int, Episode]] = []
         for env, episode in enumerate(self._open):
             episode.action.append(action[env])
@@ -123,18 +126,19 @@ class Explorer:
             if self.weights is not None:
                 episode.weights.append(self.weights)
             if over[env]:
-                final = {name: info["final_obs"][env][name] for name in self._names}
-                facts = info["facts"][env] if "facts" in info else {}
-                finished.append(self._finish(episode, final, bool(terminated[env]), facts))
+                if not apart[env]:
+                    final = {name: info["final_obs"][env][name] for name in self._names}
+                    facts = info["facts"][env] if "facts" in info else {}
+                    finished.append(self._finish(episode, final, bool(terminated[env]), facts))
                 seed = int(info["reset_info"][env]["seed"])
                 self._next_seed = max(self._next_seed, seed + 1)
                 self._open[env] = _Open(seed, [self._row(observation, env)])
             else:
                 episode.observation.append(self._row(observation, env))
-        if finished and self._lazy:
+        if over.any() and self._lazy:
             self._open = []
             return finished
-        if finished:
+        if over.any():
             self.runner.flush(np.flatnonzero(over))
         self._observe(observation)
         return finished

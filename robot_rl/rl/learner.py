@@ -93,6 +93,7 @@ class Learner:
         self.iterations += 1
         self.episodes = rollout.episodes
         row = {**logged, "learning_rate": learning_rate, "reward_scale": scale, "decisions": float(len(value))}
+        row["diverged_episodes"] = float(rollout.diverged)
         if rollout.episodes:
             row["train_return"] = float(np.mean([each.total_reward for each in rollout.episodes]))
             row["train_success_rate"] = float(np.mean([each.success for each in rollout.episodes]))

@@ -182,7 +182,7 @@ class OffPolicyLearner:
 
     def _collect(self, generator: torch.Generator) -> dict[str, float]:
         """The control steps of an iteration, each with its updates; returns what is worth logging of them."""
-        taken = self.explorer.interventions
+        taken, lost = self.explorer.interventions, self.explorer.diverged
         for _ in range(self.settings.rollout_steps):
             finished = self.explorer.step(self._act(generator))
             self.steps += self._environments.num_envs
@@ -190,10 +190,11 @@ class OffPolicyLearner:
                 self._finished(number, episode)
             self._update(generator)
         self.explorer.renew()
-        if self._intervener is None:
-            return {}
-        made = self.settings.rollout_steps * self._environments.num_envs
-        return {"intervention_rate": (self.explorer.interventions - taken) / made}
+        row = {"diverged_episodes": float(self.explorer.diverged - lost)}
+        if self._intervener is not None:
+            made = self.settings.rollout_steps * self._environments.num_envs
+            row["intervention_rate"] = (self.explorer.interventions - taken) / made
+        return row
 
     def _where(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Where collecting stands, for `_go_on`."""

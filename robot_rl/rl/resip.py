@@ -21,7 +21,7 @@ from robot_rl.policies.chunk_runner import ChunkRunner
 from robot_rl.policies.correction import BASE_ACTION, Correction
 from robot_rl.policies.gaussian import Gaussian
 from robot_rl.policies.prediction import new_generator, predict
-from robot_rl.rl.environments import Environments, Observation
+from robot_rl.rl.environments import Environments, Observation, diverged
 from robot_rl.rl.extended import extended
 from robot_rl.rl.gaussian_method import GaussianMethod
 from robot_rl.seed import mixed
@@ -124,7 +124,8 @@ class FrozenPolicy:
         """Execute the policy's actions with normalised additions [N, A]."""
         told = self._correction.add(self._action, np.asarray(actions, np.float32))
         observation, reward, terminated, truncated, info = self._environments.step(told)
-        over, cut = terminated | truncated, truncated & ~terminated
+        over = terminated | truncated
+        cut = truncated & ~terminated & ~diverged(info, self.num_envs)
         if cut.any():  # what the policy would have done next has a part in the value of where it was cut off
             last = {name: value.copy() for name, value in observation.items()}
             for env in np.flatnonzero(cut):

@@ -94,11 +94,14 @@ class Actor:
                 self._explorer.weights = news.version
             if news.waiting:
                 continue
+            lost = self._explorer.diverged
             try:
                 finished = self._explorer.step(self._chunks(news.begin))
             except AbandonedError as error:
                 self._say(f"abandoned, nothing of it is sent: {error}")
                 continue
+            if self._explorer.diverged > lost:
+                self._say("abandoned, nothing of it is sent: the simulation diverged")
             for number, _ in finished:
                 self._link.recorded(number)
         return False
