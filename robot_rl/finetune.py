@@ -356,7 +356,7 @@ def _load_base(plain: Mapping[str, Any]) -> Candidate | None:
 
 
 def _load_demonstrations(plain: Mapping[str, Any]) -> Recordings | None:
-    """The successful episodes of `dataset=`.
+    """The successful episodes of `dataset=`, or all.
 
     Raises:
         FinetuneError: the algorithm would not look at them.
@@ -366,7 +366,9 @@ def _load_demonstrations(plain: Mapping[str, Any]) -> Recordings | None:
         return None
     if plain["name"] not in OFF_POLICY:
         raise FinetuneError(f"dataset= is of no use to {plain['name']}, which learns from its own experience alone")
-    return Recordings([paths] if isinstance(paths, str) else paths, held_out=0.0)
+    return Recordings(
+        [paths] if isinstance(paths, str) else paths, held_out=0.0, include_failures=plain["include_failures"]
+    )
 
 
 def _wants_actors(plain: Mapping[str, Any]) -> bool:

@@ -193,6 +193,6 @@ def _choose(store: EpisodeStore, include_failures: bool) -> np.ndarray:
     if len(chosen) == 0:
         raise RecordingsError(
             f"{store.path}: none of its {len(store)} episodes is marked as a success. Mark them with "
-            "`robot-rl data tag`, or train on all with include_failures=true."
+            "`robot-rl data tag`, or take all with include_failures=true."
         )
     return chosen

@@ -20,11 +20,12 @@ from robot_rl.differences import differences
 Stage = Literal["begin", "resume", "finished"]
 
 FREE = (
-    "output", "resume", "overwrite", "device", "threads", "dataset", "episodes", "processes", "success.path", "actors",
-    "algorithm.device", "algorithm.speed", "algorithm.handback", "algorithm.settings", "training.workers",
-    "training.log_every", "training.save_every",
+    "output", "resume", "overwrite", "device", "threads", "dataset", "include_failures", "episodes", "processes",
+    "success.path", "actors", "algorithm.device", "algorithm.speed", "algorithm.handback", "algorithm.settings",
+    "training.workers", "training.log_every", "training.save_every",
 )  # fmt: skip
-"""Configuration keys that say where and how a training runs, not what it computes: they may change on a resume."""
+"""Configuration keys that may change on a resume: they say where and how a training runs, not what it computes, or its
+recordings say it (which data there are, and which episodes of them)."""
 
 _OURS = {
     "config.yaml", "metrics.json", "metrics.csv", "tensorboard", "checkpoints", "evaluation", "offline", "report.html",

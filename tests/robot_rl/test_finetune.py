@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from robot_rl import evaluate, export, train
 from robot_rl.checkpoint import ResumeError
@@ -16,6 +17,7 @@ from robot_rl.finetune import main
 from robot_rl.metric_log import read_metrics, read_results
 from robot_rl.policies import PolicyError, load_policy, save_policy
 from robot_rl.policies.checkpoint import load_provenance
+from robot_rl.recordings import RecordingsError
 from robot_rl.rl.on_policy import FinetuneError
 
 from .conftest import MakeStore
@@ -173,6 +175,29 @@ def test_rlpd_learns_from_demonstrations_and_keeps_all_it_does(reach_store: Make
     assert load_provenance(run)["recordings"][0]["path"] == str(dataset)
     options = [f"policy={run}", f"output={tmp_path / 'again'}", "episodes=2", "videos=0"]
     assert evaluate.main(compose("evaluate", options)) == 0
+
+
+def test_failed_episodes_are_demonstrations_where_they_are_asked_for(reach_store: MakeStore, tmp_path: Path) -> None:
+    """As those of tasks that know no success are."""
+    run, options = tmp_path / "run", [f"dataset={reach_store(episodes=0, failures=4)}", "training.steps=32"]
+    with pytest.raises(RecordingsError, match=r"none of its 4 episodes .* take all with include_failures=true"):
+        _off_policy(run, "rlpd", *options)
+    assert _off_policy(run, "rlpd", *options, "include_failures=true") == 0
+    assert load_provenance(run)["recordings"][0]["training_episodes"] == 4
+
+
+def test_a_run_from_before_failures_could_be_asked_for_is_known_again(
+    reach_store: MakeStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, options = tmp_path / "run", [f"dataset={reach_store(failures=3)}", "training.steps=32"]
+    assert _off_policy(run, "rlpd", *options) == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    del config["include_failures"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert _off_policy(run, "rlpd", *options) == 0
+    assert "finished" in capsys.readouterr().out
+    with pytest.raises(ResumeError, match=r"training_episodes: 12 against 15"):
+        _off_policy(run, "rlpd", *options, "include_failures=true")
 
 
 @pytest.mark.slow
