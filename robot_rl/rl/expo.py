@@ -96,11 +96,14 @@ class EXPO(OffPolicyMethod):
         value = critics(context, edited.flatten(1)).mean(dim=0)
         return soft_loss(self.log_temperature, log_prob, value, self.target_entropy)
 
-    def imitation(self, context: Tensor, chunk: Tensor, generator: torch.Generator) -> Tensor:
-        """The base policy's own loss on chunks of demonstrations and of what was collected."""
+    def imitation(
+        self, context: Tensor, chunk: Tensor, generator: torch.Generator, valid: Tensor | None = None
+    ) -> Tensor:
+        """The base policy's own loss on chunks of demonstrations and of what was collected, as far as these go."""
         policy = self.policy
         actions = chunk.view(len(chunk), policy.action_horizon, -1)
-        return policy.process.loss(policy.denoiser, actions, self.history(context), None, generator).mean()
+        element = policy.process.loss(policy.denoiser, actions, self.history(context), None, generator)
+        return element.mean() if valid is None else torch.where(valid.unsqueeze(-1), element, 0.0).mean()
 
     def follow(self, critics: CriticEnsemble) -> None:
         self.edit.critics.load_state_dict(critics.state_dict())

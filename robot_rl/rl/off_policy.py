@@ -152,7 +152,7 @@ class Updater:
     def update_actor(self, batch: Batch, generator: torch.Generator) -> None:
         """One step of what the method trains."""
         loss, logged = self.method.loss(batch.context, self.critics.live.fixed, generator)
-        imitation = self.method.imitation(batch.context, batch.chunk, generator)
+        imitation = self.method.imitation(batch.context, batch.chunk, generator, batch.valid)
         if imitation is not None:
             loss, logged = loss + imitation, {**logged, "imitation_loss": imitation.detach()}
         self.optimizer.step(loss, [0], self.settings.gradient_clip)

@@ -73,8 +73,14 @@ class OffPolicyMethod(nn.Module, ABC):
     def loss(self, context: Tensor, critics: Values, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss [] of the actor on contexts [B, F], whose gradients leave the critics alone, and what to log."""
 
-    def imitation(self, context: Tensor, chunk: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Loss [] of imitating executed chunks [B, k · A] in contexts [B, F]; None: nothing is imitated."""
+    def imitation(
+        self, context: Tensor, chunk: Tensor, generator: torch.Generator, valid: Tensor | None = None
+    ) -> Tensor | None:
+        """Loss [] of imitating executed chunks [B, k · A] in contexts [B, F]; None: nothing is imitated.
+
+        Args:
+            valid: bool [B, k], the actions that count; None: all.
+        """
         return None
 
     def follow(self, critics: CriticEnsemble) -> None:

@@ -29,6 +29,7 @@ class Batch:
         reward: [B], discounted sum over the steps that follow.
         discount: [B], of the value of `following`: gamma to the number of those steps, 0 where the last one terminated.
         following: [B, F], the context after them.
+        valid: bool [B, k], which actions of the chunk were executed, and not behind the end; None: all.
     """
 
     context: Tensor
@@ -36,12 +37,15 @@ class Batch:
     reward: Tensor
     discount: Tensor
     following: Tensor
+    valid: Tensor | None = None
 
     @staticmethod
     def join(parts: Iterable[Batch]) -> Batch:
-        """One batch of several, in their order."""
-        columns = zip(*((p.context, p.chunk, p.reward, p.discount, p.following) for p in parts), strict=True)
-        return Batch(*(torch.cat(column) for column in columns))
+        """One batch of several, in their order, all of which say what is valid, or none."""
+        given = list(parts)
+        columns = zip(*((p.context, p.chunk, p.reward, p.discount, p.following) for p in given), strict=True)
+        valid = [part.valid for part in given if part.valid is not None]
+        return Batch(*(torch.cat(column) for column in columns), torch.cat(valid) if valid else None)
 
 
 class Replay:
@@ -116,7 +120,7 @@ class Replay:
         executed = torch.minimum(ahead[:, : self.execute], last[:, None] - 1)
         return Batch(
             self._seen(row), self._action[executed].flatten(1), (reward * self._powers[:-1]).sum(dim=1), discount,
-            self._seen(final),
+            self._seen(final), within[:, : self.execute],
         )  # fmt: skip
 
     def _seen(self, row: Tensor) -> Tensor:

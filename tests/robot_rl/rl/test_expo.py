@@ -14,8 +14,9 @@ from robot_rl.rl.dsrl import DSRL
 from robot_rl.rl.expo import EXPO
 from robot_rl.rl.off_policy import Critics, Updater
 from robot_rl.rl.off_policy_learner import OffPolicyLearner
-from robot_rl.rl.replay import Batch
+from robot_rl.rl.replay import Batch, Replay
 from tests.robot_rl.rl.line import Line, line_policy
+from tests.robot_rl.rl.stored import store_episodes
 from tests.robot_rl.rl.test_off_policy import settings
 
 FLOW: dict[str, Any] = {"name": "flow_matching", "steps": 2}
@@ -149,6 +150,26 @@ def test_imitation_is_the_loss_of_a_clone() -> None:
     expected = policy.loss({"observation": {"place": place}, "action": action}, generator=seeded())
     chunk = policy.action_normalizer.normalize(action).flatten(1)
     torch.testing.assert_close(method.imitation(policy.encode({"place": place}).flatten(1), chunk, seeded()), expected)
+
+
+def test_imitation_of_what_lies_behind_the_end_of_an_episode_has_no_part_in_the_loss(tmp_path: Path) -> None:
+    """As of the windows that a clone is trained on: chunks of three at the five steps of an episode."""
+    method, length = made(bound=0.0), 5
+    store = store_episodes(tmp_path / "e.zarr", [length], [True])
+    replay = Replay(method.policy, 3, 3, 0.9)
+    replay.add(store[0])
+    batch = replay.at(torch.arange(length))
+    ahead = np.arange(length)[:, None] + np.arange(3)
+    action = torch.from_numpy(store[0].action[np.minimum(ahead, length - 1)])
+    place = torch.from_numpy(store[0].observation["place"][:length, None])
+    windows = {"observation": {"place": place}, "action": action, "action_valid": torch.from_numpy(ahead < length)}
+    expected = method.policy.loss(windows, generator=seeded())
+    imitated = method.imitation(batch.context, batch.chunk, seeded(), batch.valid)
+    torch.testing.assert_close(imitated, expected)
+    assert abs(method.imitation(batch.context, batch.chunk, seeded()) - expected) > 0.1 * expected
+    updater = Updater(Critics(method, settings(execute=3)), settings(execute=3))
+    updater.update_actor(batch, seeded())  # without edits, it draws for imitation alone
+    assert updater.take_log()["imitation_loss"] == pytest.approx(expected.item())
 
 
 def test_the_edits_climb_the_mean_of_the_critics_within_their_bound() -> None:

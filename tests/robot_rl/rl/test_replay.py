@@ -38,6 +38,8 @@ def test_returns_equal_the_sums_written_out(execute: int, chunks: int, obs_horiz
             assert batch.discount[number].item() == pytest.approx(0.0 if over else GAMMA**steps, abs=1e-6)
             chunk = [action[min(step + k, episode.length - 1)] for k in range(execute)]
             np.testing.assert_allclose(batch.chunk[number].numpy(), chunk, rtol=1e-5)
+            assert batch.valid is not None
+            assert batch.valid[number].tolist() == [step + k < episode.length for k in range(execute)]
             for seen, at in ((batch.context, step), (batch.following, step + steps)):
                 window = [place[max(0, at - back)] for back in range(obs_horizon - 1, -1, -1)]
                 np.testing.assert_allclose(seen[number].numpy(), window, rtol=1e-5)
