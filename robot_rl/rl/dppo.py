@@ -16,7 +16,7 @@ from robot_rl.policies.chain import gaussian_log_density
 from robot_rl.policies.diffusion import Diffusion
 from robot_rl.policies.staged import Staged
 from robot_rl.policies.transition import leading_timesteps
-from robot_rl.rl.method import Drawn, Method, mean_executed
+from robot_rl.rl.method import Drawn, Method, mean_executed, refuse_choosing
 
 
 class DPPO(Method):
@@ -40,6 +40,7 @@ class DPPO(Method):
                 f"dppo trains diffusion policies, this one is {process['name']}; use "
                 f"algorithm={'ppo' if process['name'] == 'gaussian' else 'reinflow'}"
             )
+        refuse_choosing("dppo", policy)
         steps = process["steps"] if steps is None else steps
         if not 1 <= tuned_steps <= steps:
             raise PolicyError(f"algorithm.tuned_steps: expected 1 to {steps}, the denoising steps; got {tuned_steps}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robot_rl.policies import Policy
+from robot_rl.policies import Policy, PolicyError
 from robot_rl.policies.chain import gaussian_log_density
 from robot_rl.rl.environments import Environments
 
@@ -114,6 +114,20 @@ class Method(ABC):
     def trained(self) -> list[nn.Parameter]:
         """What the actor's optimizer moves."""
         return [value for value in self.policy.parameters() if value.requires_grad]
+
+
+def refuse_choosing(name: str, policy: Policy) -> None:
+    """What chooses the noise or the chunk leaves no density to train by.
+
+    Raises:
+        PolicyError: the policy is steered or edited.
+    """
+    for key in ("steering", "edit"):
+        if policy.config[key] is not None:
+            raise PolicyError(
+                f"{name}: this policy has a {key}, by which the density of its chunks is not known; give the policy "
+                "that it was made for"
+            )
 
 
 def sum_executed(log_density: Tensor, counted: Tensor) -> Tensor:

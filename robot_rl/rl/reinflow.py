@@ -14,7 +14,7 @@ from torch import Tensor
 from robot_rl.policies import Policy, PolicyError
 from robot_rl.policies.flow_matching import FlowMatching
 from robot_rl.rl.extended import extended
-from robot_rl.rl.method import Method, mean_executed
+from robot_rl.rl.method import Method, mean_executed, refuse_choosing
 
 
 class ReinFlow(Method):
@@ -36,6 +36,7 @@ class ReinFlow(Method):
                 f"reinflow trains flow policies, this one is {process['name']}; use "
                 f"algorithm={'ppo' if process['name'] == 'gaussian' else 'dppo'}"
             )
+        refuse_choosing("reinflow", policy)
         if not 0 < std_min <= std_max:
             raise PolicyError(f"algorithm: expected 0 < std_min <= std_max, got {std_min} and {std_max}")
         if not (0 <= hold <= 1 and 0 <= fall <= 1):

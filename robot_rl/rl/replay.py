@@ -45,7 +45,7 @@ class Batch:
         given = list(parts)
         columns = zip(*((p.context, p.chunk, p.reward, p.discount, p.following) for p in given), strict=True)
         valid = [part.valid for part in given if part.valid is not None]
-        return Batch(*(torch.cat(column) for column in columns), torch.cat(valid) if valid else None)
+        return Batch(*(torch.cat(column) for column in columns), valid=torch.cat(valid) if valid else None)
 
 
 class Replay:

@@ -9,10 +9,16 @@ import torch
 from robot_rl.policies import PolicyError, load_policy, save_policy
 from robot_rl.policies.transition import leading_timesteps
 from robot_rl.rl.dppo import DPPO
+from robot_rl.rl.dsrl import DSRL
+from robot_rl.rl.expo import EXPO
+from robot_rl.rl.method import Method
+from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.reinflow import ReinFlow
 from tests.robot_rl.rl.line import line_policy
 
 DDPM = {"name": "ddpm", "steps": 10, "train_steps": 20}
+DDIM: dict[str, object] = {"name": "ddim", "steps": 10, "train_steps": 20}
+FLOW: dict[str, object] = {"name": "flow_matching", "steps": 2}
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -110,3 +116,13 @@ def test_the_exported_policy_takes_the_same_steps(tmp_path: Path) -> None:
     expected = method.policy.sample(method.policy.encode(place), noise=noise)
     got = exported.sample(exported.encode({"place": place["place"].numpy()}), noise=noise.numpy())
     torch.testing.assert_close(torch.as_tensor(got), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("added", "name"), [(DSRL, "steering"), (EXPO, "edit")])
+@pytest.mark.parametrize(("tuned", "process"), [(ReinFlow, FLOW), (DPPO, DDIM)])
+def test_a_policy_that_chooses_among_noises_or_chunks_has_no_chain_to_tune(
+    tuned: type[Method], process: dict[str, object], added: type[OffPolicyMethod], name: str
+) -> None:
+    policy = added(line_policy(process, horizon=2), 2).policy
+    with pytest.raises(PolicyError, match=rf"{tuned.__name__.lower()}: .* has a {name}, .*; give the policy that"):
+        tuned(policy)
