@@ -37,16 +37,19 @@ class DemoReset(PPO):
         if not 0 <= share <= 1:
             raise PolicyError(f"algorithm.share: expected 0 to 1, got {share}")
         self.store, self.demonstrated = EpisodeStore.open(demonstrations), share
-        self.states = demonstrated_states(self.store)
+        self.states, self.steps = demonstrated_states(self.store)
 
     def surround(self, environments: Environments, execute: int | None) -> tuple[Environments, int | None]:
-        """Environments that begin there.
+        """Environments that begin there, but in no state in which an episode of theirs would be over already.
 
         Raises:
             FinetuneError: the demonstrations are of another task.
         """
-        check_task(self.store, getattr(environments, "spec", {}))
-        return DemonstrationStarts(environments, self.states, self.demonstrated), execute
+        spec = getattr(environments, "spec", {})
+        check_task(self.store, spec)
+        # A state holds the control steps that led to it, which go on counting towards the horizon.
+        states = self.states[self.steps < spec.get("horizon", np.inf)]
+        return DemonstrationStarts(environments, states, self.demonstrated), execute
 
 
 class DemonstrationStarts:
@@ -93,8 +96,8 @@ class DemonstrationStarts:
         return self.set_states(np.stack(list(chosen.values())), list(chosen)) if chosen else observation
 
 
-def demonstrated_states(store: EpisodeStore) -> NDArray[np.float64]:
-    """The states [n, S] of all steps of the successful episodes of a store.
+def demonstrated_states(store: EpisodeStore) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The states [n, S] of all steps of the successful episodes of a store, and the steps before each, [n].
 
     Raises:
         PolicyError: it has no states, or no success.
@@ -104,4 +107,4 @@ def demonstrated_states(store: EpisodeStore) -> NDArray[np.float64]:
     found = [np.asarray(episode.sim_state[:-1], np.float64) for episode in store if episode.success]
     if not found:
         raise PolicyError(f"{store.path}: none of the {len(store)} episodes is a success")
-    return np.concatenate(found)
+    return np.concatenate(found), np.concatenate([np.arange(len(states)) for states in found])

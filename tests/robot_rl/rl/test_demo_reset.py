@@ -28,7 +28,8 @@ def store(path: Path, success: tuple[bool, ...], states: bool = True) -> Path:
 
 
 def test_the_states_are_those_of_successes_but_their_last(tmp_path: Path) -> None:
-    found = demonstrated_states(EpisodeStore.open(store(tmp_path / "line.zarr", (True, False, True))))
+    found, steps = demonstrated_states(EpisodeStore.open(store(tmp_path / "line.zarr", (True, False, True))))
+    assert steps.tolist() == [0, 1, 2, 0, 1, 2]
     assert found.tolist() == [[0, 0], [0, 1], [0, 2], [2, 0], [2, 1], [2, 2]]
 
 
@@ -58,6 +59,17 @@ def test_nothing_moves_while_no_episode_ends() -> None:
     first, _ = environments.reset(seed=0)
     observation, *_ = environments.step(np.full((3, 1), -0.1, np.float32))
     np.testing.assert_allclose(observation["place"], first["place"] - 0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("horizon", "expected"), [(2, {0, 1}), (9, {0, 1, 2})])
+def test_no_episode_begins_where_it_would_be_over(horizon: int, expected: set[int], tmp_path: Path) -> None:
+    path = store(tmp_path / "line.zarr", (True, True))
+    method = DemoReset(line_policy({"name": "gaussian"}), demonstrations=str(path), share=1.0)
+    line = Line(100, horizon)
+    line.spec = {"horizon": horizon}  # type: ignore[attr-defined]
+    environments, _ = method.surround(line, 1)
+    environments.reset(seed=0)
+    assert set(environments.get_states()[:, 1].astype(int).tolist()) == expected
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
