@@ -163,6 +163,9 @@ class _Run:
             self.learner = Learner(
                 on_policy, environments, settings, plain["seed"], seed, scale_observations=base is None
             )  # fmt: skip
+            known = {} if base is None else base.provenance.get("rewards", {})
+            if self._rewards() == {key: value for key, value in known.items() if key != "moments"}:
+                self.learner.reward_scale.take_over(known["moments"])
         self.learner.policy.config = {**self.learner.policy.config, "execute": self.learner.execute}
         self.choice = Choice(source, spec, settings.evaluate_episodes)
         self.results: dict[str, Any] = {"seconds": 0.0, "best": None, "evaluation_steps": 0, "recent": []}
@@ -279,11 +282,19 @@ class _Run:
             "base": None if self.base is None else {"path": str(self.base.path), **self.base.provenance},
             "environment": self.spec,
         }  # fmt: skip
+        if isinstance(self.learner, Learner):
+            made_by["rewards"] = {**self._rewards(), "moments": self.learner.reward_scale.moments}
         if self.demonstrations is not None:
             made_by["recordings"] = self.demonstrations.describe()
         save_policy(self.learner.policy, folder, made_by)
         if self.base is not None and self.base.trained_on is not None:
             self.base.trained_on.write(folder)
+
+    def _rewards(self) -> dict[str, Any]:
+        """What decides how large the discounted returns of a task are."""
+        return {
+            "task": self.spec["task"], "success": self.plain["success"]["name"], "discount": self.settings.discount,
+        }  # fmt: skip
 
     def _introduce(self, resume: bool) -> None:
         size = sum(value.numel() for value in self.learner.policy.parameters())

@@ -64,6 +64,15 @@ class RewardScale:
         std = float(self._moments.std[0])
         return 1.0 / std if std > 1e-8 else 1.0
 
+    @property
+    def moments(self) -> dict[str, Any]:
+        """Of the returns seen so far, plain JSON types."""
+        return self._moments.state()
+
+    def take_over(self, moments: Mapping[str, Any]) -> None:
+        """Begin with the `moments` of another training, of however many environments."""
+        self._moments.load(moments)
+
     def state(self) -> dict[str, Any]:
         """Plain JSON types, from which `load` restores it exactly."""
         return {"moments": self._moments.state(), "returns": self._returns.tolist()}

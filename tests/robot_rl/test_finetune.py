@@ -272,6 +272,22 @@ def test_a_new_policy_learns_its_normaliser(tmp_path: Path) -> None:
     assert all(0.1 < value < 0.5 for value in policy.encoder.normalizer.spread[2:].tolist())
 
 
+def test_the_scale_of_the_reward_goes_on_with_the_policy(base: Path, tmp_path: Path) -> None:
+    """The policy that did best has seen so many returns; a further training of it adds its own, one for each step."""
+
+    def seen(run: str, which: str) -> int:
+        return int(load_provenance(tmp_path / run / "checkpoints" / which)["rewards"]["moments"]["count"])
+
+    first, further = tmp_path / "first", ["training.steps=64", "training.evaluate_episodes=1"]
+    assert _finetune(base, first) == 0
+    assert seen("first", "last") == 256
+    assert seen("first", "best") == load_provenance(first)["training"]["step"]
+    assert _finetune(first / "checkpoints" / "last", tmp_path / "second", *further) == 0
+    assert seen("second", "last") == 256 + 64
+    assert _finetune(first / "checkpoints" / "last", tmp_path / "other", *further, "training.discount=0.5") == 0
+    assert seen("other", "last") == 64
+
+
 def test_errors_come_before_any_work(base: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(
