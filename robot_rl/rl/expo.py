@@ -132,9 +132,9 @@ class EXPO(OffPolicyMethod):
 
 def _check(policy: Policy, execute: int) -> None:
     name, horizon = policy.config["process"]["name"], policy.action_horizon
-    for key in ("steering", "edit"):
+    for key, kind in (("steering", "a steering"), ("edit", "an edit")):
         if policy.config[key] is not None:
-            raise PolicyError(f"expo: this policy has a {key} already; give the policy that it was made for")
+            raise PolicyError(f"expo: this policy has {kind} already; give the policy that it was made for")
     if not isinstance(policy.process, (FlowMatching, Diffusion)):
         raise PolicyError(
             f"expo edits policies that denoise, this one is {name}; give one of kind flow_matching, shortcut, ddim or "

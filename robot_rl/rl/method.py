@@ -122,10 +122,10 @@ def refuse_choosing(name: str, policy: Policy) -> None:
     Raises:
         PolicyError: the policy is steered or edited.
     """
-    for key in ("steering", "edit"):
+    for key, kind in (("steering", "a steering"), ("edit", "an edit")):
         if policy.config[key] is not None:
             raise PolicyError(
-                f"{name}: this policy has a {key}, by which the density of its chunks is not known; give the policy "
+                f"{name}: this policy has {kind}, by which the density of its chunks is not known; give the policy "
                 "that it was made for"
             )
 

@@ -118,11 +118,11 @@ def test_the_exported_policy_takes_the_same_steps(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.as_tensor(got), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("added", "name"), [(DSRL, "steering"), (EXPO, "edit")])
+@pytest.mark.parametrize(("added", "name"), [(DSRL, "a steering"), (EXPO, "an edit")])
 @pytest.mark.parametrize(("tuned", "process"), [(ReinFlow, FLOW), (DPPO, DDIM)])
 def test_a_policy_that_chooses_among_noises_or_chunks_has_no_chain_to_tune(
     tuned: type[Method], process: dict[str, object], added: type[OffPolicyMethod], name: str
 ) -> None:
     policy = added(line_policy(process, horizon=2), 2).policy
-    with pytest.raises(PolicyError, match=rf"{tuned.__name__.lower()}: .* has a {name}, .*; give the policy that"):
+    with pytest.raises(PolicyError, match=rf"{tuned.__name__.lower()}: .* has {name}, .*; give the policy that"):
         tuned(policy)
