@@ -44,8 +44,9 @@ class Batch:
         """One batch of several, in their order, all of which say what is valid, or none."""
         given = list(parts)
         columns = zip(*((p.context, p.chunk, p.reward, p.discount, p.following) for p in given), strict=True)
+        context, chunk, reward, discount, following = (torch.cat(column) for column in columns)
         valid = [part.valid for part in given if part.valid is not None]
-        return Batch(*(torch.cat(column) for column in columns), valid=torch.cat(valid) if valid else None)
+        return Batch(context, chunk, reward, discount, following, torch.cat(valid) if valid else None)
 
 
 class Replay:
