@@ -8,6 +8,10 @@ import pytest
 import torch
 
 from robot_rl.datasets import EpisodeStore
+from robot_rl.rl.apart.actor import Actor, build
+from robot_rl.rl.apart.link import News
+from robot_rl.rl.apart.messages import Welcome
+from robot_rl.rl.apart.outbox import open_store
 from robot_rl.rl.collector import Collector
 from robot_rl.rl.dsrl import DSRL
 from robot_rl.rl.environments import diverged
@@ -106,6 +110,32 @@ def test_the_next_episode_sees_nothing_of_it(tmp_path: Path) -> None:
     method = SAC(squashed_policy(2, obs_horizon=2), 2)
     with OffPolicyLearner(method, Breaking(2), chosen, tmp_path / "own.zarr", seed=0, first_seed=101) as training:
         training.iterate()  # asserts that all actions are finite
+
+
+class Deaf:
+    """A learner's end of a link that hears of 40 episodes, and then is finished."""
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+
+    def news(self, timeout: float) -> News:
+        return News(0, True, len(self.heard) == 40, {}, 0)
+
+    def recorded(self, number: int) -> None:
+        self.heard.append(number)
+
+
+def test_an_actor_says_it_and_sends_nothing_of_it(tmp_path: Path) -> None:
+    policy, link, said = squashed_policy(2), Deaf(), list[str]()
+    contract = policy.contract.to_dict()
+    welcome = Welcome("run", {}, "sac", {}, policy.config, contract, contract, {"name": "task"}, 2, 100)
+    path = open_store(tmp_path, "run", policy.contract, {})
+    with Actor(welcome, build(welcome), Breaking(1), path, link, say=said.append) as actor:  # type: ignore[arg-type]
+        assert actor.act()
+    assert set(said) == {"abandoned, nothing of it is sent: the simulation diverged"}
+    store = EpisodeStore.open(path)
+    assert link.heard == list(range(len(store))) == list(range(40))
+    assert all(np.isfinite(episode.observation["place"]).all() for episode in store)
 
 
 def test_a_lean_task_says_it() -> None:
