@@ -246,7 +246,8 @@ def detect(
     versions, missing = {}, []
     for base, name in (OUTPUTS | INPUTS).items():
         offered = seen.get(base, set())
-        known = offered & ({_read(Path(checkout), name)[1]} if checkout else set(DEFINITIONS[name]))
+        read = offered and checkout  # nothing is read for what is not offered
+        known = offered & ({_read(Path(checkout), name)[1]} if read else set(DEFINITIONS[name]))
         if known or (offered and base not in optional):
             versions[name] = max(known or offered)
         elif base not in optional:

@@ -192,6 +192,9 @@ def test_a_checkout_takes_the_place_of_our_definitions(tmp_path):
     offered = [Endpoint("/fmu/out/battery_status_v7", "", "", px4_messages.IN, True)]
     assert px4_messages.detect(offered, checkout=tmp_path)[0] == {"BatteryStatus": 7}
     assert px4_messages.detect(offered)[0] == {}
+    (tmp_path / "msg" / "SensorCombined.msg").rename(tmp_path / "SensorCombined.msg")  # what is not offered is not read
+    assert px4_messages.detect(offered, checkout=tmp_path)[0] == {"BatteryStatus": 7}
+    (tmp_path / "SensorCombined.msg").rename(tmp_path / "msg" / "SensorCombined.msg")
     code = (
         "import sys; from robot_rl.hardware.px4 import px4_messages; from robot_rl.hardware.ros2 import messages; "
         "px4_messages.register({'VehicleStatus': 4}, sys.argv[1]); "
