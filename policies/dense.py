@@ -19,7 +19,7 @@ _BACK: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "relu": lambda gradient, y: torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient),
     "tanh": torch.ops.aten.tanh_backward.default,
 }
-"""From the gradient of what an activation gave, and that, to the gradient of what it was given."""
+"""From the gradient of what an activation gave, which may be written over, and that, to that of what it was given."""
 
 
 class Dense(nn.Sequential):

@@ -139,16 +139,12 @@ class ArmEnv(gymnasium.Env):
         info: dict[str, Any] = {"success": success}
         if diverged:
             info["diverged"] = True
-        observation = self._observation.read(self.looking or self._late_pictures)
+        late = self._randomizer is not None and self._disturbance.delays_pictures
+        observation = self._observation.read(self.looking or late)
         if self._randomizer is not None:
             observation = self._disturbance.advance(observation)
         terminated = success and self.spec["ends_at_success"]
         return observation, float(success), terminated, diverged or self._steps >= self._horizon, info
-
-    @property
-    def _late_pictures(self) -> bool:
-        """Whether what a picture shows now is seen later."""
-        return self._randomizer is not None and self._disturbance.delays_pictures
 
     @property
     def success(self) -> bool:

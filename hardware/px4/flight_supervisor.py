@@ -310,8 +310,8 @@ class FlightSupervisor(Supervision):
 
     def _yield_or_ground(self) -> None:
         """See that the vehicle is disarmed, or that somebody else flies it."""
-        status, mode = self._telemetry.status, self._telemetry.mode
-        if self.phase in AIRBORNE and mode is not None and mode.stamp > self._aloft and not mode.offboard:
+        status = self._telemetry.status
+        if self.phase in AIRBORNE and self._has_left_since(self._aloft):
             # The status tells why; until then nothing is sent, and nobody fought.
             self._desk.revoke()
             self._go(Phase.YIELDED)
@@ -329,6 +329,11 @@ class FlightSupervisor(Supervision):
         elif self.phase in AIRBORNE and not status.armed:
             self._go(Phase.GROUNDED)
             self._stop("disarmed in flight")
+
+    def _has_left_since(self, since: float) -> bool:
+        """Whether the control mode, heard later than `since`, says that PX4 is not in offboard mode."""
+        mode = self._telemetry.mode
+        return mode is not None and mode.stamp > since and not mode.offboard
 
     @property
     def _own_modes(self) -> tuple[int, ...] | range:
@@ -405,24 +410,22 @@ class FlightSupervisor(Supervision):
     def _advance(self, now: float) -> None:
         """Go on to the next phase where this one is over."""
         status, mode, patience = self._telemetry.status, self._telemetry.mode, self.plan.patience
+        may_turn_back = self.phase in _ON_GROUND and not (self.phase is Phase.ARMING and self._order is not None)
+        if may_turn_back and (found := self.problems(now)):
+            self._abort(found[0])
+            return
         match self.phase:
             case Phase.STREAMING:
-                if found := self.problems(now):
-                    self._abort(found[0])
-                elif now - self._since >= patience.stream:
+                if now - self._since >= patience.stream:
                     self._go(Phase.ENTERING, now)
                     self._give(Order(Command.SET_MODE, CUSTOM_MODE, PX4_OFFBOARD), now)
             case Phase.ENTERING:
-                if found := self.problems(now):
-                    self._abort(found[0])
-                elif status is not None and status.stamp > self._since and status.nav_state == OFFBOARD:
+                if status is not None and status.stamp > self._since and status.nav_state == OFFBOARD:
                     self._go(Phase.ARMING, now)
                 else:
                     self._insist(now, "offboard mode")
             case Phase.ARMING:
-                if self._order is None and (found := self.problems(now)):
-                    self._abort(found[0])
-                elif status is not None and status.stamp > self._since and status.armed:
+                if status is not None and status.stamp > self._since and status.armed:
                     self._aloft = now
                     self._go(Phase.CLIMBING, now)
                 elif self._order is not None:
@@ -475,9 +478,8 @@ class FlightSupervisor(Supervision):
             case Phase.FOLLOWING:
                 return self._follow(orders)
             case Phase.LANDING:
-                status, mode = self._telemetry.status, self._telemetry.mode
-                left = mode is not None and mode.stamp > self._since and not mode.offboard
-                if left or (status is not None and status.nav_state == LAND):
+                status = self._telemetry.status
+                if self._has_left_since(self._since) or (status is not None and status.nav_state == LAND):
                     return FlightCommand(orders=orders)
                 down = TrajectorySetpoint(_NAN3, np.array([0.0, 0.0, -self.plan.landing_speed]), self._yaw, math.nan)
                 return self._hovering(Level.POSITION, down, orders)

@@ -126,12 +126,12 @@ def encode_odometry(
         position_variance: [3], along the world's axes [m²].
         orientation_variance: [3], about the same axes [rad²].
     """
+    position, orientation = (np.abs(swap_world(each)) for each in (position_variance, orientation_variance))
     return messages.make(
         "px4_msgs/msg/VehicleOdometry", timestamp=timestamp, timestamp_sample=timestamp, pose_frame=NED,
         position=swap_world(odometry.position), q=swap_attitude(odometry.quaternion), velocity_frame=NED,
         velocity=swap_world(odometry.velocity), angular_velocity=swap_body(odometry.rates),
-        position_variance=np.abs(swap_world(position_variance)),
-        orientation_variance=np.abs(swap_world(orientation_variance)), velocity_variance=position_variance, quality=1,
+        position_variance=position, orientation_variance=orientation, velocity_variance=position, quality=1,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from robot_rl.policies.critic_ensemble import CriticEnsemble, least_of
 from robot_rl.policies.diffusion import Diffusion
 from robot_rl.policies.edit import best
 from robot_rl.policies.flow_matching import FlowMatching
-from robot_rl.rl.extended import extended
+from robot_rl.rl.extended import chooser, extended
 from robot_rl.rl.off_policy_method import OffPolicyMethod, Values
 from robot_rl.rl.temperature import log_temperature, soft_loss
 
@@ -132,9 +132,8 @@ class EXPO(OffPolicyMethod):
 
 def _check(policy: Policy, execute: int) -> None:
     name, horizon = policy.config["process"]["name"], policy.action_horizon
-    for key, kind in (("steering", "a steering"), ("edit", "an edit")):
-        if policy.config[key] is not None:
-            raise PolicyError(f"expo: this policy has {kind} already; give the policy that it was made for")
+    if kind := chooser(policy):
+        raise PolicyError(f"expo: this policy has {kind} already; give the policy that it was made for")
     if not isinstance(policy.process, (FlowMatching, Diffusion)):
         raise PolicyError(
             f"expo edits policies that denoise, this one is {name}; give one of kind flow_matching, shortcut, ddim or "

@@ -14,3 +14,9 @@ def extended(policy: Policy, **changes: Any) -> Policy:
     made = Policy(config, policy.contract).to(policy.device).eval()
     made.load_state_dict(policy.state_dict(), strict=False)
     return made
+
+
+def chooser(policy: Policy) -> str | None:
+    """What chooses the noise or the chunk of a policy, in words; None where nothing does."""
+    kinds = {"steering": "a steering", "edit": "an edit"}
+    return next((kind for key, kind in kinds.items() if policy.config[key] is not None), None)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from robot_rl.policies import Policy, PolicyError
 from robot_rl.policies.chain import gaussian_log_density
 from robot_rl.rl.environments import Environments
+from robot_rl.rl.extended import chooser
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,11 @@ def refuse_choosing(name: str, policy: Policy) -> None:
     Raises:
         PolicyError: the policy is steered or edited.
     """
-    for key, kind in (("steering", "a steering"), ("edit", "an edit")):
-        if policy.config[key] is not None:
-            raise PolicyError(
-                f"{name}: this policy has {kind}, by which the density of its chunks is not known; give the policy "
-                "that it was made for"
-            )
+    if kind := chooser(policy):
+        raise PolicyError(
+            f"{name}: this policy has {kind}, by which the density of its chunks is not known; give the policy that "
+            "it was made for"
+        )
 
 
 def sum_executed(log_density: Tensor, counted: Tensor) -> Tensor:
