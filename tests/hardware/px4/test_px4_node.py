@@ -85,12 +85,15 @@ class Tower:
         self.wait(lambda: answers)
         return answers[0]
 
-    def ask_home(self):
-        """Until the Supervisor says that it begins: the vehicle may not have been found, or not been heard yet."""
+    def ask(self, name):
+        """Until the Supervisor agrees: what has happened to the vehicle may not have been heard by it yet."""
         until = time.monotonic() + DEADLINE
-        while (answer := self.call("home")) is None or not answer.success:
+        while (answer := self.call(name)) is None or not answer.success:
             assert time.monotonic() < until, (self.status, answer)
             self.graph.spin(timeout=0.2)
+
+    def ask_home(self):
+        self.ask("home")
         now = self.graph.now()
         self.wait(lambda: self.graph.now() > now + 0.1)  # a status from before is no longer on its way
 
@@ -265,7 +268,7 @@ def down(tower, state="idle"):
     tower.wait(lambda: tower.status["state"] == state)
     assert float(tower.twin["tilt"]) < 0.1
     if state == "stopped":
-        assert tower.call("clear").success
+        tower.ask("clear")
         tower.wait(lambda: tower.status["state"] == "idle")
 
 
