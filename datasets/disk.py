@@ -19,7 +19,7 @@ from threading import Lock
 from robot_rl.datasets.errors import StoreWriteError
 
 _OPEN_FILES = 64
-_SYNC_THREADS = 4  # a file system joins concurrent syncs in one transaction: half the time of one by one
+_SYNC_THREADS = 16  # a file system joins concurrent syncs in one transaction, and a drive flushes once for many
 
 
 class Disk:

@@ -1,7 +1,8 @@
 """Recording: the one writer of a store, and the episode being recorded.
 
-Frames are encoded and written while the episode runs, behind the committed length, where no reader looks; its rows are
-kept in memory (a kilobyte or so a step). `finish` commits in an order that survives a kill and a power cut anywhere:
+Frames are encoded and written while the episode runs, many at once, behind the committed length, where no reader looks;
+its rows are kept in memory (a kilobyte or so a step). `finish` commits in an order that survives a kill and a power cut
+anywhere:
 
 1. write the rows, the episode's statistics, checksum and end, and its facts; sync them and the frames;
 2. replace the headers (`zarr.json`) of all arrays but `meta/episode_ends` by ones with the new length; sync;
@@ -32,6 +33,7 @@ from robot_rl.datasets.disk import Disk, explain_write_errors
 from robot_rl.datasets.errors import StepError, StoreDamaged, StoreError
 from robot_rl.datasets.layout import CHECKSUM, CONTROL, EPISODE_ENDS, FACTS, LOCK
 from robot_rl.datasets.lock import WriterLock
+from robot_rl.datasets.packing import FramePacker
 from robot_rl.datasets.statistics import summarise
 from robot_rl.datasets.store import EpisodeStore
 
@@ -65,9 +67,11 @@ class StoreWriter:
         self._process = os.getpid()
         self._unusable = ""
         self._open_episodes: set[EpisodeWriter] = set()
-        self._tails = self._committed_tails()
+        self._packers = {
+            camera: FramePacker(self._arrays[f"frames/{camera}/bytes"]) for camera in self.store.contract.cameras
+        }
         self._commit_lock = Lock()
-        self._tail_lock = Lock()
+        self._episodes_lock = Lock()
         self._threads = ThreadPoolExecutor(encode_threads, "encode") if encode_threads else None
         self._backlog = BoundedSemaphore(_BACKLOG_FRAMES)
 
@@ -86,7 +90,7 @@ class StoreWriter:
         self._check_usable()
         facts = {"task": task, "source": source, "seed": seed, "operator": operator, "text": text}
         episode = EpisodeWriter(self, facts)
-        with self._tail_lock:
+        with self._episodes_lock:
             self._open_episodes.add(episode)
         return episode
 
@@ -125,10 +129,6 @@ class StoreWriter:
             arrays[path] = array
         return arrays
 
-    def _committed_tails(self) -> dict[str, int]:
-        cameras = self.store.contract.cameras
-        return {camera: self._arrays[f"frames/{camera}/bytes"].length for camera in cameras}
-
     def _check_usable(self) -> None:
         if os.getpid() != self._process:
             raise StoreError(
@@ -138,19 +138,13 @@ class StoreWriter:
             raise StoreError(f"this writer of {self.store.path} cannot be used any more: {self._unusable}.")
 
     def _place_frame(self, camera: str, frame: np.ndarray) -> Place:
-        """Encode a frame and write it behind all others of its camera."""
+        """Encode a frame and put it behind all others of its camera."""
         data = frames.encode(self.store.layout.encoding[camera], frame)
-        array = self._arrays[f"frames/{camera}/bytes"]
-        if len(data) > array.chunk_rows:
-            raise StoreError(f"{camera}: a frame takes {len(data)} bytes, more than a chunk of {array.chunk_rows}")
-        with self._tail_lock:
-            offset = self._tails[camera]
-            left = -offset % array.chunk_rows
-            if len(data) > left and left:
-                offset += left
-            self._tails[camera] = offset + len(data)
-        with explain_write_errors(self.store.path, f"writing a frame of {camera}"):
-            array.write_bytes(offset, data)
+        try:
+            offset = self._packers[camera].place(data)
+        except OSError:
+            with explain_write_errors(self.store.path, f"writing frames of {camera}"):
+                raise
         return offset, len(data), zlib.crc32(data)
 
     def _commit(self, rows: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> int:
@@ -161,8 +155,7 @@ class StoreWriter:
             lengths = dict.fromkeys(rows, stop)
             per_episode = self._episode_row(rows)
             lengths |= dict.fromkeys(per_episode, number + 1)
-            with self._tail_lock:
-                lengths |= {f"frames/{camera}/bytes": tail for camera, tail in self._tails.items()}
+            lengths |= {f"frames/{camera}/bytes": packer.flush() for camera, packer in self._packers.items()}
             self._unusable = "a commit did not come to its end. Open the store again; what was committed is intact"
             for path, values in rows.items():
                 self._arrays[path].write(start, values)
@@ -186,11 +179,12 @@ class StoreWriter:
         return found
 
     def _done(self, episode: EpisodeWriter) -> None:
-        with self._tail_lock:
+        with self._episodes_lock:
             self._open_episodes.discard(episode)
             if not self._open_episodes:
                 # Space of discarded episodes is used again once nobody can be writing behind it.
-                self._tails = self._committed_tails()
+                for packer in self._packers.values():
+                    packer.reset()
 
 
 class EpisodeWriter:
@@ -208,7 +202,9 @@ class EpisodeWriter:
         self._rows = {
             path: np.zeros((_FIRST_ROWS, *kind.row_shape), kind.dtype) for path, kind in self._layout.row_arrays.items()
         }
-        self._states = self._layout.lowdim
+        self._states = {
+            name: (f"data/{name}", feature, np.dtype(feature.dtype)) for name, feature in self._layout.lowdim.items()
+        }
         self._cameras = self._contract.cameras
         self._action_dim = self._contract.action_dim
         self._places: dict[str, list[Place | Future[Place]]] = {camera: [] for camera in self._cameras}
@@ -349,9 +345,9 @@ class EpisodeWriter:
         for name, feature in self._cameras.items():
             if name in observation:
                 _check_frame(feature, observation[name], problems)
-        for name, feature in self._states.items():
+        for name, (path, feature, dtype) in self._states.items():
             if name in observation:
-                values[f"data/{name}"] = _state(feature, observation[name], problems)
+                values[path] = _state(feature, dtype, observation[name], problems)
         self._stamps(stamps or {}, values, problems)
         size = self._layout.sim_state_size
         if size and sim_state is None:
@@ -442,7 +438,7 @@ def _vector(name: str, value: Any, size: int, problems: list[str], dtype: Any = 
     if vector.shape != (size,):
         problems.append(f"{name}: expected shape [{size}], got {list(vector.shape)}")
     # A simulator's state is its own affair: it may mark what is not set by NaN.
-    elif name != "sim_state" and not np.isfinite(vector).all():
+    elif name != "sim_state" and not _finite(vector):
         problems.append(f"{name}: expected finite numbers, got {vector.tolist()}")
     return vector
 
@@ -457,8 +453,7 @@ def _number(name: str, value: Any, problems: list[str]) -> float:
     return number
 
 
-def _state(feature: Feature, value: Any, problems: list[str]) -> Any:
-    wanted = np.dtype(feature.dtype)
+def _state(feature: Feature, dtype: np.dtype, value: Any, problems: list[str]) -> Any:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -466,15 +461,19 @@ def _state(feature: Feature, value: Any, problems: list[str]) -> Any:
         return None
     if array.shape != feature.shape:
         problems.append(f"observation.{feature.name}: expected shape {list(feature.shape)}, got {list(array.shape)}")
-    if array.dtype != wanted:
-        if not np.can_cast(array.dtype, wanted, "same_kind"):
-            problems.append(f"observation.{feature.name}: expected {wanted}, got {array.dtype}; convert it explicitly")
+    if array.dtype != dtype:
+        if not np.can_cast(array.dtype, dtype, "same_kind"):
+            problems.append(f"observation.{feature.name}: expected {dtype}, got {array.dtype}; convert it explicitly")
             return None
         with np.errstate(over="ignore"):  # what overflows is infinite, and found below
-            array = array.astype(wanted)
-    if wanted.kind == "f" and feature.role != "diagnostic" and not np.isfinite(array).all():
+            array = array.astype(dtype)
+    if dtype.kind == "f" and feature.role != "diagnostic" and not _finite(array):
         problems.append(f"observation.{feature.name}: expected finite numbers, got {array.tolist()}")
     return array
+
+
+def _finite(values: np.ndarray) -> bool:
+    return bool(np.logical_and.reduce(np.isfinite(values), axis=None))
 
 
 def _check_frame(feature: Feature, value: Any, problems: list[str]) -> None:

@@ -149,8 +149,7 @@ def test_frames_that_do_not_decode_are_found_even_with_a_right_checksum(
     with EpisodeStore.append(store.path) as writer, writer.episode() as episode:
         frame = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
         writer._place_frame = lambda *_: (0, 9, zlib.crc32(bytes(9)))  # type: ignore[method-assign]
-        writer._arrays["frames/wrist/bytes"].write_bytes(0, bytes(9))
-        writer._tails["wrist"] = 9
+        writer._packers["wrist"].place(bytes(9))
         episode.add({"wrist": frame}, np.zeros(3))
         episode.finish({"wrist": frame}, success=True)
     assert check(store.path) == [Finding(0, "frames/wrist", check(store.path)[0].cause)]
