@@ -19,7 +19,8 @@ class FramePacker:
     def __init__(self, array: ChunkWriter) -> None:
         self._array = array
         self._lock = Lock()
-        self.reset()
+        self._tail = self._written = array.length
+        self._waiting: list[bytes] = []
 
     def place(self, data: bytes) -> int:
         """Put a frame behind all others: its offset. It is in the file after the next `flush`, or before.
@@ -55,7 +56,7 @@ class FramePacker:
         """Forget what lies behind the array's length: its space is used again."""
         with self._lock:
             self._tail = self._written = self._array.length
-            self._waiting: list[bytes] = []
+            self._waiting.clear()
 
     def _flush(self) -> None:
         if self._waiting:
