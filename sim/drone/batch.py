@@ -10,6 +10,7 @@ import numpy as np
 from robot_rl.sim.compiled import compiled
 from robot_rl.sim.drone import flight
 from robot_rl.sim.drone.flight import LANES, PARAMETERS, ROWS, STATE
+from robot_rl.sim.drone.generators import generate_state
 from robot_rl.sim.drone.vehicle_model import Vehicle
 
 LEVELS = {"rates": flight.RATES, "attitude": flight.ATTITUDE, "velocity": flight.VELOCITY, "position": flight.POSITION}
@@ -55,11 +56,15 @@ class DroneBatch:
         self._hovering = _hovering(vehicle)
         self._x[:] = self._hovering[:, None]
 
-    def read(self, name: str) -> np.ndarray:
-        """float32 [N, n]: position, velocity, acceleration, wind (world), rates, accelerometer, gyro (body),
-        quaternion, rotors, charge, volt, impact (speed of the last touch-down), setpoint (throttle and rates),
-        accelerations (in the world, and of the rates), or odometry (position, velocity, quaternion, rates)."""
-        return self.view(name).transpose(0, 2, 1).reshape(-1, _FIELDS[name][1])[: self.num].copy()
+    def read(self, name: str, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """float32 [n, size] of the drones given (default: all): position, velocity, acceleration, wind (world), rates,
+        accelerometer, gyro (body), quaternion, rotors, charge, volt, impact (speed of the last touch-down), setpoint
+        (throttle and rates), accelerations (in the world, and of the rates), or odometry (position, velocity,
+        quaternion, rates)."""
+        if indices is None:
+            return self.view(name).transpose(0, 2, 1).reshape(-1, _FIELDS[name][1])[: self.num].copy()
+        lanes = np.asarray(indices)
+        return self.view(name)[lanes // LANES, :, lanes % LANES]
 
     def view(self, name: str) -> np.ndarray:
         """float32 [blocks, n, lanes]: where what `read` names stands, also `sensors` (accelerometer, gyro, impact) and
@@ -111,7 +116,7 @@ class DroneBatch:
             length = np.sqrt((part * part).sum(-1, keepdims=True))
             rows[:, _ROW["qw"] : _ROW["qw"] + 4] = unit
             rows[:, _ROW["hc"] : _ROW["hc"] + 2] = np.where(length > 1e-6, part / np.maximum(length, 1e-6), [1.0, 0.0])
-        bits = np.stack([np.random.SeedSequence(int(seed)).generate_state(2) for seed in seeds]).astype(np.uint32)
+        bits = generate_state(seeds, 2)
         bits[:, 1] |= 1
         rows[:, _BITS] = bits.view(np.float32)
         lanes = np.asarray(indices)

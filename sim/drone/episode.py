@@ -105,18 +105,25 @@ def send(
 
 @compiled
 def receive(
-    drone: int, rules: np.ndarray, memory: np.ndarray, drawn: np.ndarray, keys: np.ndarray, past: np.ndarray,
+    drones: np.ndarray, memory: np.ndarray, drawn: np.ndarray, keys: np.ndarray, past: np.ndarray,
     odometry: np.ndarray,
 ) -> None:  # fmt: skip
-    """What a drone sees of the odometry [blocks, ODOMETRY, lanes] after its steps; `past` [N, kept, ODOMETRY]."""
-    lanes, kept, steps = odometry.shape[2], past.shape[1], int(memory[drone, STEPS])
+    """What drones [n] see of the odometry [blocks, ODOMETRY, lanes] after their steps; `past` is float32 [kept, N,
+    ODOMETRY]."""
+    for drone in drones:
+        _receive(drone, memory, drawn, keys, past, odometry)
+
+
+@compiled
+def _receive(drone, memory, drawn, keys, past, odometry):  # type: ignore[no-untyped-def]
+    lanes, kept, steps = odometry.shape[2], past.shape[0], int(memory[drone, STEPS])
     block, lane = drone // lanes, drone % lanes
     for column in range(ODOMETRY):
-        past[drone, steps % kept, column] = odometry[block, column, lane]
+        past[steps % kept, drone, column] = odometry[block, column, lane]
     key = keys[drone] ^ _SALT
     if drawn[drone, ODOMETRY_LOSS] > 0 and _uniform(key ^ _SALT ^ _ONE, steps, 1, 0) < drawn[drone, ODOMETRY_LOSS]:
         return
-    late, seen = past[drone, (steps - int(drawn[drone, LAG])) % kept], memory[drone, SEEN : SEEN + ODOMETRY]
+    late, seen = past[(steps - int(drawn[drone, LAG])) % kept, drone], memory[drone, SEEN : SEEN + ODOMETRY]
     for column in range(ODOMETRY):
         seen[column] = late[column]
     for axis in range(3):
@@ -132,7 +139,7 @@ def receive(
         a, b, c = (
             half * _normal(key, steps, 12, 6), half * _normal(key, steps, 12, 7), half * _normal(key, steps, 12, 8),
         )  # fmt: skip
-        w, x, y, z = late[6], late[7], late[8], late[9]
+        w, x, y, z = seen[6], seen[7], seen[8], seen[9]
         norm = 1 / math.sqrt((w * w + x * x + y * y + z * z) * (1 + a * a + b * b + c * c))
         seen[6], seen[7] = norm * (w - x * a - y * b - z * c), norm * (x + w * a + y * c - z * b)
         seen[8], seen[9] = norm * (y + w * b + z * a - x * c), norm * (z + w * c + x * b - y * a)
@@ -156,7 +163,7 @@ def finish(
         flown, own = odometry[drone // lanes, :, drone % lanes], memory[drone]
         own[STEPS] += 1
         _move_on(own, table[drone], gates.shape[1], flown)
-        receive(drone, rules, memory, drawn, keys, past, odometry)
+        _receive(drone, memory, drawn, keys, past, odometry)
         goal, time = table[drone, int(own[MOMENT])], own[STEPS] * rules[PERIOD]
         error = _length(flown[0] - goal[0], flown[1] - goal[1], flown[2] - goal[2])
         if time > rules[AFTER]:
@@ -190,18 +197,19 @@ def finish(
 
 @compiled
 def observe(
-    rules: np.ndarray, memory: np.ndarray, drawn: np.ndarray, table: np.ndarray, gates: np.ndarray, poles: np.ndarray,
-    goals: np.ndarray, odometry: np.ndarray, sensors: np.ndarray, wind: np.ndarray, observation: np.ndarray,
+    drones: np.ndarray, rules: np.ndarray, memory: np.ndarray, drawn: np.ndarray, table: np.ndarray, gates: np.ndarray,
+    poles: np.ndarray, goals: np.ndarray, odometry: np.ndarray, sensors: np.ndarray, wind: np.ndarray,
+    observation: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill `observation`, float32 [N, O], with all features of `DroneWorld`, in their order.
+    """Fill `observation`, float32 [n, O], with all features of `DroneWorld`, in their order, of drones [n].
 
     Args:
         goals: where a corridor leads, [N, 1, 3], or none, [N, 0, 3].
     """
     lanes = odometry.shape[2]
-    for drone in range(memory.shape[0]):
+    for row_of, drone in enumerate(drones):
         block, lane = drone // lanes, drone % lanes
-        out, own, seen = observation[drone], memory[drone], memory[drone, SEEN : SEEN + ODOMETRY]
+        out, own, seen = observation[row_of], memory[drone], memory[drone, SEEN : SEEN + ODOMETRY]
         for column in range(ODOMETRY):
             out[column] = seen[column]
         # Of the two quaternions of an attitude the one whose largest entry is positive.
@@ -244,6 +252,23 @@ def observe(
         out[place], out[place + 1] = drawn[drone, MASS], drawn[drone, THRUST]
         for axis in range(3):
             out[place + 2 + axis] = wind[block, axis, lane]
+
+
+@compiled
+def split(observation: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Some features of an observation [n, O], one after another: of each its numbers [n, width].
+
+    Args:
+        columns: where each feature begins and ends, int64 [F, 2].
+    """
+    found, place = np.empty(len(observation) * (columns[:, 1] - columns[:, 0]).sum(), np.float32), 0
+    for feature in range(len(columns)):
+        start, end = columns[feature]
+        for row in range(len(observation)):
+            for column in range(start, end):
+                found[place] = observation[row, column]
+                place += 1
+    return found
 
 
 @compiled

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robot_rl.sim.compiled import compiled
+
 COEFFICIENTS = 8
 DERIVATIVES = 4
 """Position, velocity, acceleration and jerk at the end of a segment."""
@@ -17,108 +19,130 @@ DERIVATIVES = 4
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Polynomials over consecutive segments.
+    """Polynomials over consecutive segments, of one trajectory or of many [..., ] alike.
 
     Attributes:
-        durations: [S] [s].
-        coefficients: [S, 8, D], of powers of the time within the segment over its duration.
+        durations: [..., S] [s].
+        coefficients: [..., S, 8, D], of powers of the time within the segment over its duration.
     """
 
     durations: np.ndarray
     coefficients: np.ndarray
 
     @property
-    def duration(self) -> float:
-        """[s]"""
-        return float(self.durations.sum())
+    def duration(self) -> np.ndarray:
+        """[...] [s]"""
+        return np.asarray(self.durations.sum(-1))
 
     def sample(self, times: np.ndarray, derivative: int = 0) -> np.ndarray:
-        """Position or a derivative of it [T, D] at times [T]; before the start and after the end it stands still."""
-        ends = np.cumsum(self.durations)
-        inside = np.clip(times, 0.0, ends[-1])
-        segment = np.minimum(np.searchsorted(ends, inside, side="right"), len(ends) - 1)
-        part = (inside - (ends - self.durations)[segment]) / self.durations[segment]
-        powers = part[:, None] ** np.arange(COEFFICIENTS)
-        factors = _falling(derivative)
-        basis = np.zeros_like(powers)
-        basis[:, derivative:] = powers[:, : COEFFICIENTS - derivative] * factors[derivative:]
-        values = np.einsum("tk,tkd->td", basis, self.coefficients[segment])
-        values /= (self.durations[segment] ** derivative)[:, None]
-        if derivative:
-            values[(times < 0) | (times > ends[-1])] = 0.0
-        return values
+        """Position or a derivative of it [..., T, D] at times [T] or [..., T]; before the start and after the end it
+        stands still."""
+        *many, segments, _, count = self.coefficients.shape
+        asked = np.broadcast_to(np.asarray(times, float), (*many, np.shape(times)[-1]))
+        values = _sample(
+            self.durations.reshape(-1, segments), self.coefficients.reshape(-1, segments, COEFFICIENTS, count),
+            asked.reshape(-1, asked.shape[-1]), derivative, _falling(derivative),
+        )  # fmt: skip
+        return values.reshape(*asked.shape, count)
 
-    def stretched(self, factor: float) -> Trajectory:
-        """The same path, `factor` times as slow."""
-        return Trajectory(self.durations * factor, self.coefficients)
+    def stretched(self, factor: np.ndarray | float) -> Trajectory:
+        """The same path, `factor` [...] times as slow."""
+        return Trajectory(self.durations * np.asarray(factor)[..., None], self.coefficients)
 
     def snap(self) -> float:
-        """Integral of the squared fourth derivative."""
+        """Integral of the squared fourth derivative, of a single trajectory."""
         cost = _snap_cost()
         weights = self.durations**-7.0
         return float(np.einsum("s,skd,kl,sld->", weights, self.coefficients, cost, self.coefficients))
 
 
 def min_snap(waypoints: np.ndarray, durations: np.ndarray) -> Trajectory:
-    """The trajectory of least snap through waypoints [S + 1, D] at given segment durations [S], from rest to rest.
+    """The trajectory of least snap through waypoints [..., S + 1, D] at given segment durations [..., S], from rest to
+    rest.
 
     Raises:
         ValueError: shapes do not fit, or a duration is not positive.
     """
     waypoints, durations = np.asarray(waypoints, float), np.asarray(durations, float)
-    segments = len(durations)
-    if waypoints.ndim != 2 or len(waypoints) != segments + 1 or segments < 1 or not (durations > 0).all():
+    *many, segments = durations.shape
+    fit = waypoints.ndim == durations.ndim + 1 and waypoints.shape[:-1] == (*many, segments + 1)
+    if not fit or segments < 1 or not (durations > 0).all():
         raise ValueError(
             f"expected S + 1 waypoints and S positive durations, got {list(waypoints.shape)} and {durations.tolist()}"
         )
-    ends = _end_derivatives()
-    inverse = np.linalg.inv(ends)
+    inverse = np.linalg.inv(_end_derivatives())
     reduced = inverse.T @ _snap_cost() @ inverse
-    size, count = DERIVATIVES * (segments + 1), waypoints.shape[1]
-    total = np.zeros((size, size))
-    for index, duration in enumerate(durations):
-        # From derivatives in time to derivatives in the segment's own, normalised time.
-        scale = np.tile(duration ** np.arange(DERIVATIVES), 2)
-        part = slice(DERIVATIVES * index, DERIVATIVES * (index + 2))
-        total[part, part] += duration**-7.0 * scale[:, None] * reduced * scale
+    size, count = DERIVATIVES * (segments + 1), waypoints.shape[-1]
+    parts = [slice(DERIVATIVES * index, DERIVATIVES * (index + 2)) for index in range(segments)]
+    # From derivatives in time to derivatives in the segment's own, normalised time.
+    scales = np.tile(durations[..., None] ** np.arange(DERIVATIVES), 2)
+    costs = (durations**-7.0)[..., None, None] * scales[..., None] * reduced * scales[..., None, :]
+    total = np.zeros((*many, size, size))
+    for index, part in enumerate(parts):
+        total[..., part, part] += costs[..., index, :, :]
     fixed = np.zeros(size, bool)
     fixed[::DERIVATIVES] = fixed[:DERIVATIVES] = fixed[-DERIVATIVES:] = True
-    values = np.zeros((size, count))
-    values[::DERIVATIVES] = waypoints
+    values = np.zeros((*many, size, count))
+    values[..., ::DERIVATIVES, :] = waypoints
     if segments > 1:
-        values[~fixed] = np.linalg.solve(total[np.ix_(~fixed, ~fixed)], -total[np.ix_(~fixed, fixed)] @ values[fixed])
-    coefficients = np.empty((segments, COEFFICIENTS, count))
-    for index, duration in enumerate(durations):
-        scale = np.tile(duration ** np.arange(DERIVATIVES), 2)[:, None]
-        coefficients[index] = inverse @ (scale * values[DERIVATIVES * index : DERIVATIVES * (index + 2)])
-    return Trajectory(durations, coefficients)
+        free = np.flatnonzero(~fixed)
+        known = -total[..., free[:, None], np.flatnonzero(fixed)] @ values[..., fixed, :]
+        values[..., free, :] = np.linalg.solve(total[..., free[:, None], free], known)
+    ends = np.stack([values[..., part, :] for part in parts], axis=-3)
+    return Trajectory(durations, inverse @ (scales[..., None] * ends))
 
 
 def allocate_times(waypoints: np.ndarray, speed: float, acceleration: float) -> np.ndarray:
-    """Durations [S] for straight lines between waypoints, at a speed that rises and falls with an acceleration."""
-    lengths = np.linalg.norm(np.diff(waypoints, axis=0), axis=1)
-    along = np.concatenate([[0.0], np.cumsum(lengths)])
-    return np.diff([_trapezoid_time(position, along[-1], speed, acceleration) for position in along])
+    """Durations [..., S] for straight lines between waypoints [..., S + 1, D], at a speed that rises and falls with an
+    acceleration."""
+    along = np.zeros(waypoints.shape[:-1])
+    along[..., 1:] = np.cumsum(np.linalg.norm(np.diff(waypoints, axis=-2), axis=-1), axis=-1)
+    return np.diff(_trapezoid_time(along, along[..., -1:], speed, acceleration))
 
 
 def keep_limits(trajectory: Trajectory, speed: float, acceleration: float) -> Trajectory:
     """Stretch a trajectory, as little as needed, until its speed and acceleration stay below limits."""
-    times = np.linspace(0, trajectory.duration, 50 * len(trajectory.durations))
-    fastest = np.linalg.norm(trajectory.sample(times, 1), axis=1).max()
-    hardest = np.linalg.norm(trajectory.sample(times, 2), axis=1).max()
-    return trajectory.stretched(max(1.0, fastest / speed, np.sqrt(hardest / acceleration)))
+    times = np.linspace(0, trajectory.duration, 50 * trajectory.durations.shape[-1], axis=-1)
+    fastest, hardest = (np.linalg.norm(trajectory.sample(times, order), axis=-1).max(-1) for order in (1, 2))
+    return trajectory.stretched(np.maximum(1.0, np.maximum(fastest / speed, np.sqrt(hardest / acceleration))))
 
 
-def _trapezoid_time(position: float, length: float, speed: float, acceleration: float) -> float:
-    """When a point that starts and ends at rest has gone `position` of `length`."""
-    peak = min(speed, float(np.sqrt(acceleration * length)))
+def _trapezoid_time(position: np.ndarray, length: np.ndarray, speed: float, acceleration: float) -> np.ndarray:
+    """When points that start and end at rest have gone `position` of `length`."""
+    peak = np.minimum(speed, np.sqrt(acceleration * length))
     rise, ramp = peak**2 / (2 * acceleration), peak / acceleration
-    if position <= rise:
-        return float(np.sqrt(2 * position / acceleration))
-    if position <= length - rise:
-        return ramp + (position - rise) / peak
-    left = max(length - position, 0.0)
-    return 2 * ramp + (length - 2 * rise) / peak - float(np.sqrt(2 * left / acceleration))
+    starting = np.sqrt(2 * position / acceleration)
+    cruising = ramp + (position - rise) / peak
+    stopping = 2 * ramp + (length - 2 * rise) / peak - np.sqrt(2 * np.maximum(length - position, 0.0) / acceleration)
+    return np.where(position <= rise, starting, np.where(position <= length - rise, cruising, stopping))
+
+
+@compiled
+def _sample(
+    durations: np.ndarray, coefficients: np.ndarray, times: np.ndarray, derivative: int, factors: np.ndarray
+) -> np.ndarray:
+    """Derivatives [n, T, D] at times [n, T]; `factors` as of `_falling`."""
+    many, segments, powers, count = coefficients.shape
+    values = np.zeros((many, times.shape[1], count))
+    for one in range(many):
+        segment, start, end = 0, 0.0, durations[one].sum()
+        for row in range(times.shape[1]):
+            time = times[one, row]
+            if derivative and (time < 0 or time > end):
+                continue
+            time = min(max(time, 0.0), end)
+            if time < start:
+                segment, start = 0, 0.0
+            while segment < segments - 1 and time >= start + durations[one, segment]:
+                start += durations[one, segment]
+                segment += 1
+            part, scale = (time - start) / durations[one, segment], durations[one, segment] ** -derivative
+            for axis in range(count):
+                value = 0.0
+                for power in range(powers - 1, derivative - 1, -1):
+                    value = value * part + factors[power] * coefficients[one, segment, power, axis]
+                values[one, row, axis] = value * scale
+    return values
 
 
 def _falling(derivative: int) -> np.ndarray:

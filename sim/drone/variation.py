@@ -6,11 +6,12 @@ Drawing and applying are apart, as for arms: the same record gives the same epis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from robot_rl.sim.drone.generators import Generators
 from robot_rl.sim.drone.scene import NOMINAL
 from robot_rl.sim.drone.vehicle_model import Vehicle
 from robot_rl.sim.drone.weather import battery_rows, kick_rows, wind_rows
@@ -64,54 +65,66 @@ def check(config: Mapping[str, Any]) -> None:
         )
 
 
-def draw(config: Mapping[str, Any], gates: int, generator: np.random.Generator) -> Record:
-    """Numbers for one episode, plain JSON types, in the order of this file.
+def draw(config: Mapping[str, Any], gates: int, seeds: Sequence[int] | np.ndarray) -> list[Record]:
+    """Numbers for the episodes of some seeds, plain JSON types, in the order of this file.
 
     Args:
         gates: how many the course has.
     """
-    record: Record = {}
+    generators = Generators(seeds, 1)
+    drawn: dict[str, Any] = {}
     for name in FACTORS:
         if name in config:
-            record[name] = float(generator.uniform(*_interval(name, config[name])))
+            drawn[name] = generators.uniform(*_interval(name, config[name]))
     for name, options in ENTRIES.items():
         if name not in config or name in ("gates", "appearance"):
             continue
         given = config[name]
-        record[name] = {
-            option: float(generator.uniform(*_interval(option, given[option]))) for option in options if option in given
+        drawn[name] = {
+            option: generators.uniform(*_interval(option, given[option])) for option in options if option in given
         }
-    if "wind" in record:
-        record["wind"]["heading"] = float(generator.uniform(-np.pi, np.pi))
-    if "imu" in record:
+    if "wind" in drawn:
+        drawn["wind"]["heading"] = generators.uniform(-np.pi, np.pi)
+    if "imu" in drawn:
         for sensor in ("gyro", "accelerometer"):
-            bias = record["imu"].get(f"{sensor}_bias", 0.0)
-            record["imu"][f"{sensor}_bias"] = generator.uniform(-bias, bias, 3).tolist()
-    if "odometry" in record and "delay" in config["odometry"]:
+            bias = drawn["imu"].get(f"{sensor}_bias", np.zeros(len(seeds)))[:, None]
+            drawn["imu"][f"{sensor}_bias"] = generators.uniform(-bias, bias, 3)
+    if "odometry" in drawn and "delay" in config["odometry"]:
         low, high = _interval("delay", config["odometry"]["delay"])
-        record["odometry"]["delay"] = int(generator.integers(int(low), int(high), endpoint=True))
+        drawn["odometry"]["delay"] = generators.integers(int(low), int(high))
     if "gates" in config and gates:
         reach, turn = (_interval(name, config["gates"].get(name, 0.0))[1] for name in ("position", "yaw"))
-        record["gates"] = [
-            {"shift": generator.uniform(-reach, reach, 3).tolist(), "yaw": float(generator.uniform(-turn, turn))}
+        drawn["gates"] = [
+            {"shift": generators.uniform(-reach, reach, 3), "yaw": generators.uniform(-turn, turn)}
             for _ in range(gates)
         ]
     if "appearance" in config:
         given = config["appearance"]
         seen = {
-            name: float(generator.uniform(*_interval(name, given.get(name, NOMINAL[name]))))
-            for name in ("light", "tiles")
+            name: generators.uniform(*_interval(name, given.get(name, NOMINAL[name]))) for name in ("light", "tiles")
         }
         most = _interval("colour", given.get("colour", 0.0))[1]
         for name in ("gates", "ground"):
-            seen[name] = np.clip(NOMINAL[name] + generator.uniform(-most, most, 3), 0.0, 1.0).tolist()
+            seen[name] = np.clip(NOMINAL[name] + generators.uniform(-most, most, 3), 0.0, 1.0)
         if "exposure" in given:
-            seen["exposure"] = float(generator.uniform(*_interval("exposure", given["exposure"])))
+            seen["exposure"] = generators.uniform(*_interval("exposure", given["exposure"]))
         if "camera_shift" in given or "camera_turn" in given:
             shift, turn = (_interval(name, given.get(name, 0.0))[1] for name in ("camera_shift", "camera_turn"))
-            seen["camera"] = (generator.uniform(-1, 1, 6) * np.repeat([shift, turn], 3)).tolist()
-        record["appearance"] = seen
-    return record
+            seen["camera"] = generators.uniform(-1, 1, 6) * np.repeat([shift, turn], 3)
+        drawn["appearance"] = seen
+    return _records(drawn, len(seeds))
+
+
+def _records(drawn: Any, num: int) -> list[Any]:
+    """Of arrays [num, ...] in mappings and lists: such a mapping of plain numbers for each."""
+    if isinstance(drawn, np.ndarray):
+        return drawn.tolist()
+    if isinstance(drawn, list):
+        return [list(each) for each in zip(*(_records(part, num) for part in drawn), strict=True)]
+    if not drawn:
+        return [{} for _ in range(num)]
+    parts = [_records(part, num) for part in drawn.values()]
+    return [dict(zip(drawn, each, strict=True)) for each in zip(*parts, strict=True)]
 
 
 def longest_command_delay(config: Mapping[str, Any]) -> float:
@@ -120,39 +133,52 @@ def longest_command_delay(config: Mapping[str, Any]) -> float:
     return sum(_interval(option, command.get(option, 0.0))[1] for option in ("delay", "jitter"))
 
 
-def link(record: Mapping[str, Any]) -> list[float]:
-    """What a record says of commands, odometry and vehicle, in the order of the columns `drawn` of `episode`."""
-    command, odometry = record.get("command", {}), record.get("odometry", {})
-    return [
-        *(command.get(name, 0.0) for name in ("delay", "jitter", "drop")),
-        *(odometry.get(name, 0.0) for name in ("position", "velocity", "attitude", "rates", "delay", "drop")),
-        *(record.get(name, 1.0) for name in ("mass", "thrust")),
-    ]
+def link(records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """What records say of commands, odometry and vehicle [n, columns], those of `drawn` of `episode`."""
+    command, odometry = (_group(records, name) for name in ("command", "odometry"))
+    return np.stack(
+        [
+            *(_column(command, name) for name in ("delay", "jitter", "drop")),
+            *(_column(odometry, name) for name in ("position", "velocity", "attitude", "rates", "delay", "drop")),
+            *(_column(records, name, 1.0) for name in ("mass", "thrust")),
+        ],
+        axis=1,
+    )
 
 
-def parameters(record: Mapping[str, Any], vehicle: Vehicle, period: float) -> dict[str, Any]:
-    """Parameters of `DroneBatch.begin` for a record, with steps of `period` s."""
-    rows: dict[str, Any] = dict(vehicle.rows(**{name: record.get(name, 1.0) for name in FACTORS}))
-    if "battery" in record:
-        battery = record["battery"]
-        rows["charge"] = battery.get("charge", 1.0)
+def parameters(records: Sequence[Mapping[str, Any]], vehicle: Vehicle, period: float) -> dict[str, Any]:
+    """Parameters of `DroneBatch.begin` for the records [n] of one configuration, with steps of `period` s."""
+    rows: dict[str, Any] = vehicle.rows(**{name: _column(records, name, 1.0) for name in FACTORS})
+    if "battery" in records[0]:
+        battery = _group(records, "battery")
+        rows["charge"] = _column(battery, "charge", 1.0)
         rows |= battery_rows(
-            period, battery.get("endurance", np.inf), battery.get("sag_empty", 0.0), battery.get("sag_load", 0.0)
+            period, _column(battery, "endurance", np.inf), _column(battery, "sag_empty"), _column(battery, "sag_load")
         )
-    if "wind" in record:
-        wind = record["wind"]
-        speed, heading = wind.get("speed", 0.0), wind["heading"]
-        rows |= wind_rows(period, (speed * np.cos(heading), speed * np.sin(heading), 0.0), wind.get("gusts", 0.0))
-    if "kicks" in record:
-        kicks = record["kicks"]
-        rows |= kick_rows(period, kicks.get("rate", 0.0), kicks.get("velocity", 0.0), kicks.get("rates", 0.0))
-    if "imu" in record:
-        imu = record["imu"]
-        rows["gyr_n"], rows["acb_n"] = imu.get("gyro_noise", 0.0), imu.get("accelerometer_noise", 0.0)
-        for axis, letter in enumerate("xyz"):
-            rows[f"gyr_{letter}"] = imu["gyro_bias"][axis]
-            rows[f"acb_{letter}"] = imu["accelerometer_bias"][axis]
+    if "wind" in records[0]:
+        wind = _group(records, "wind")
+        speed, heading = _column(wind, "speed"), _column(wind, "heading")
+        mean = (speed * np.cos(heading), speed * np.sin(heading), np.zeros(len(records)))
+        rows |= wind_rows(period, mean, _column(wind, "gusts"))
+    if "kicks" in records[0]:
+        kicks = _group(records, "kicks")
+        rows |= kick_rows(period, _column(kicks, "rate"), _column(kicks, "velocity"), _column(kicks, "rates"))
+    if "imu" in records[0]:
+        imu = _group(records, "imu")
+        rows["gyr_n"], rows["acb_n"] = _column(imu, "gyro_noise"), _column(imu, "accelerometer_noise")
+        for sensor, row in (("gyro", "gyr"), ("accelerometer", "acb")):
+            biases = np.array([each[f"{sensor}_bias"] for each in imu])
+            rows |= {f"{row}_{letter}": biases[:, axis] for axis, letter in enumerate("xyz")}
     return rows
+
+
+def _group(records: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    return [record.get(name, {}) for record in records]
+
+
+def _column(records: Sequence[Mapping[str, Any]], name: str, default: float = 0.0) -> np.ndarray:
+    """An entry of each record, float64 [n]."""
+    return np.array([record.get(name, default) for record in records], float)
 
 
 def _interval(name: str, value: Any) -> tuple[float, float]:

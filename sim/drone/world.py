@@ -14,7 +14,8 @@ from robot_rl.sim.drone.batch import DroneBatch
 from robot_rl.sim.drone.contact import Contact
 from robot_rl.sim.drone.course import make_course
 from robot_rl.sim.drone.flight import SUBSTEP
-from robot_rl.sim.drone.reference import COLUMNS, reference
+from robot_rl.sim.drone.generators import Generators, generate_state
+from robot_rl.sim.drone.reference import COLUMNS, differs, draw_figure, reference
 from robot_rl.sim.drone.scene import NOMINAL, DroneScene
 from robot_rl.sim.drone.spec import CONTROLLERS, load
 from robot_rl.sim.drone.vehicle_model import Vehicle, load_vehicle
@@ -23,6 +24,9 @@ from robot_rl.sim.world_env import pictures
 
 AHEAD_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 """How far ahead the reference is observed [s]."""
+
+_AT_ONCE = 128
+"""Episodes that are begun together: what is made of them on the way stays in the cache."""
 
 _FORMS = {
     "rates": episode.THROTTLE_RATES, "attitude": episode.THROTTLE_ATTITUDE, "velocity": episode.VELOCITY_YAW_RATE,
@@ -66,14 +70,19 @@ class DroneWorld:
         self.goals = np.zeros((num, int(corridor), 3))
         self._poles = np.zeros((0, 2)) if self.course is None else self.course.poles
         self._table_steps = min(self.horizon, 20_000) + self._ahead[-1] + 1
-        self.table = np.zeros((num, self._table_steps, COLUMNS), np.float32)
+        # A reference that all episodes share is kept once, so that it stays in the cache.
+        self._differ = differs(self.task, "gates" in self.config)
+        self._tables = np.zeros((num if self._differ else 1, self._table_steps, COLUMNS), np.float32)
+        if not self._differ:
+            self._tables[0] = reference(self.task, self._table_steps, self.period, self.course)
+        self.table = np.broadcast_to(self._tables, (num, self._table_steps, COLUMNS))
         self.records: list[Mapping[str, Any]] = [{} for _ in range(num)]
         width = len(self.rest_action(0))
         kept = math.ceil(variation.longest_command_delay(self.config) / self.period) + 2
         self._memory, self._drawn = np.zeros((num, episode.MEMORY)), np.zeros((num, episode.DRAWN))
         self._keys = np.zeros(num, np.uint64)
         self._sent = np.zeros((num, kept, 1 + width + (self.level == "position")))
-        self._past = np.zeros((num, variation.LONGEST_OBSERVATION_DELAY + 1, episode.ODOMETRY))
+        self._past = np.zeros((variation.LONGEST_OBSERVATION_DELAY + 1, num, episode.ODOMETRY), np.float32)
         view = self.batch.view
         self._odometry, self._sensors, self._wind, self._command = map(view, ("odometry", "sensors", "wind", "command"))
         features = self._observation_features()
@@ -96,56 +105,63 @@ class DroneWorld:
                 raise SpecError(f"no such observation: {', '.join(missing)}; there are: {', '.join(features)}")
             self.contract = self.contract.select([*spec["observation"], *images])
         self.parts = {name: columns[name] for name in self.contract.observation if name in columns}
+        self._columns = np.array([(part.start, part.stop) for part in self.parts.values()], np.int64).reshape(-1, 2)
+        self._starts = np.cumsum(np.diff(self._columns)[:-1])
         self._width = ends[-1]
         self.rules = self._make_rules()
-        self.last_action[:] = [self.rest_action(row) for row in range(num)]
+        self.last_action[:] = self._rest_actions(self._rows)
 
     def begin(
         self, rows: Sequence[int], seeds: Sequence[int], records: Sequence[Mapping[str, Any] | None] | None = None
     ) -> list[dict[str, Any]]:
         """Begin episodes; their infos. Records that are given are used instead of drawing."""
-        infos, chosen = [], np.asarray(rows)
-        starts = {name: np.zeros((len(chosen), 3)) for name in ("position", "velocity", "rates")}
-        quaternions, parameters = np.zeros((len(chosen), 4)), []
-        for index, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
-            given = None if records is None else records[index]
-            drawn = variation.draw(self.config, self.gates.shape[1], np.random.default_rng([seed, 1]))
-            record = drawn if given is None else given
-            if given is not None and set(given) != set(drawn):
-                raise SpecError("the record of a randomisation belongs to another configuration")
-            self.records[row] = record
-            generator = np.random.default_rng([seed, 0])
-            course = make_course(self.task, record.get("gates"), generator)
-            if course is not None:
-                self.gates[row, :, :3], self.gates[row, :, 3] = course.centers, course.yaws
-                self.goals[row] = course.finish
-            self.table[row] = reference(self.task, self._table_steps, self.period, generator, course)
-            spread = self.task["start"]
-            for name in starts:
-                starts[name][index] = generator.uniform(-spread[name], spread[name], 3)
-            axis = np.append(generator.uniform(-spread["tilt"], spread["tilt"], 2), 0.0)
-            quaternions[index] = [1.0, *(axis / 2)]
-            parameters.append(variation.parameters(record, self.vehicle, self.period))
-            if self._contacts:
-                self._contacts[row].begin(self.gates[row], record.get("mass", 1.0))
-                parameters[-1]["floor"] = contact.NO_FLOOR
-            infos.append({"seed": int(seed), "success": False, **({"randomization": record} if self.config else {})})
-        joined = dict(zip(parameters[0], np.array([[*row.values()] for row in parameters], np.float32).T, strict=True))
-        self.batch.begin(
-            chosen, seeds, starts["position"] + self.table[chosen, 0, :3], starts["velocity"], quaternions,
-            starts["rates"], joined,
-        )  # fmt: skip
-        self._memory[chosen] = 0.0
-        self._memory[chosen, episode.MARGIN] = self._sent[chosen, :, 0] = episode.NEVER
-        odometry = self.batch.read("odometry")
-        self._past[chosen] = odometry[chosen, None]
-        for row, seed in zip(rows, seeds, strict=True):
-            self.last_action[row] = self.rest_action(row)
-            self._keys[row] = np.random.SeedSequence([int(seed), 2]).generate_state(1, np.uint64)[0]
-            self._drawn[row] = variation.link(self.records[row])
-            self._memory[row, episode.SEEN : episode.SEEN + episode.ODOMETRY] = odometry[row]
-            episode.receive(row, self.rules, self._memory, self._drawn, self._keys, self._past, self._odometry)
+        given = [None] * len(rows) if records is None else records
+        infos: list[dict[str, Any]] = []
+        for start in range(0, len(rows), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            infos += self._begin(np.array(rows[some], np.int64), [int(seed) for seed in seeds[some]], given[some])
         return infos
+
+    def _begin(
+        self, rows: np.ndarray, seeds: Sequence[int], given: Sequence[Mapping[str, Any] | None]
+    ) -> list[dict[str, Any]]:
+        drawn = variation.draw(self.config, self.gates.shape[1], seeds)
+        if any(record is not None and set(record) != set(drawn[0]) for record in given):
+            raise SpecError("the record of a randomisation belongs to another configuration")
+        records = [own if record is None else record for own, record in zip(drawn, given, strict=True)]
+        for row, record in zip(rows.tolist(), records, strict=True):
+            self.records[row] = record
+        generators = Generators(seeds, 0)
+        moved = [record["gates"] for record in records] if "gates" in drawn[0] else []
+        course = make_course(self.task, moved, generators)
+        if course is not None:
+            self.gates[rows, :, :3], self.gates[rows, :, 3] = course.centers, course.yaws
+            self.goals[rows] = course.finish[..., None, :]
+        figure = draw_figure(self.task, generators)
+        if self._differ:
+            self._tables[rows] = reference(self.task, self._table_steps, self.period, course, figure)
+        spread = self.task["start"]
+        position, velocity, rates = (
+            generators.uniform(-spread[name], spread[name], 3) for name in ("position", "velocity", "rates")
+        )
+        tilt = generators.uniform(-spread["tilt"], spread["tilt"], 2) / 2
+        quaternion = np.concatenate([np.ones((len(rows), 1)), tilt, np.zeros((len(rows), 1))], axis=1)
+        parameters = variation.parameters(records, self.vehicle, self.period)
+        if self._contacts:
+            parameters["floor"] = contact.NO_FLOOR
+            for row, record in zip(rows.tolist(), records, strict=True):
+                self._contacts[row].begin(self.gates[row], record.get("mass", 1.0))
+        self.batch.begin(rows, seeds, position + self.table[rows, 0, :3], velocity, quaternion, rates, parameters)
+        odometry, seen = self.batch.read("odometry", rows), slice(episode.SEEN, episode.SEEN + episode.ODOMETRY)
+        self._memory[rows] = 0.0
+        self._memory[rows, episode.MARGIN] = self._sent[rows, :, 0] = episode.NEVER
+        self._memory[rows, seen] = self._past[:, rows] = odometry
+        self.last_action[rows] = self._rest_actions(rows)
+        self._keys[rows] = generate_state(seeds, 2, 2).view(np.uint64)[:, 0]
+        self._drawn[rows] = variation.link(records)
+        episode.receive(rows, self._memory, self._drawn, self._keys, self._past, self._odometry)
+        told = [{"randomization": record} if self.config else {} for record in records]
+        return [{"seed": seed, "success": False, **more} for seed, more in zip(seeds, told, strict=True)]
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Fly one step under float32 actions [N, A]: reward, terminated, truncated and success [N].
@@ -163,8 +179,7 @@ class DroneWorld:
     def place(self, odometry: np.ndarray) -> None:
         """Take over where drones really are, [N, 13]: position, velocity, quaternion and rates. No time passes."""
         self.batch.write("odometry", odometry)
-        for row in range(self.num):
-            episode.receive(row, self.rules, self._memory, self._drawn, self._keys, self._past, self._odometry)
+        episode.receive(self._rows, self._memory, self._drawn, self._keys, self._past, self._odometry)
 
     def follow(
         self, actions: np.ndarray, odometry: np.ndarray
@@ -212,12 +227,14 @@ class DroneWorld:
             found["gate_margin"] = None if margin == episode.NEVER else margin
         return found
 
-    def look(self) -> np.ndarray:
-        """All features as they are now, float32 [N, O]; `parts` says which columns one of the contract has."""
-        seen = np.empty((self.num, self._width), np.float32)
+    def look(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """All features as they are now, float32 [n, O], of the drones given [n] (default: all); `parts` says which
+        columns one of the contract has."""
+        rows = self._rows if rows is None else rows
+        seen = np.empty((len(rows), self._width), np.float32)
         episode.observe(
-            self.rules, self._memory, self._drawn, self.table, self.gates, self._poles, self.goals, self._odometry,
-            self._sensors, self._wind, seen,
+            rows, self.rules, self._memory, self._drawn, self.table, self.gates, self._poles, self.goals,
+            self._odometry, self._sensors, self._wind, seen,
         )  # fmt: skip
         return seen
 
@@ -226,8 +243,9 @@ class DroneWorld:
 
         Pictures are of those that a second mask tells; by default of the same.
         """
-        seen = self.look()[rows]
-        found = {name: seen[:, columns] for name, columns in self.parts.items()}
+        seen = self.look(np.flatnonzero(rows))
+        blocks = np.split(episode.split(seen, self._columns), len(seen) * self._starts)
+        found = {name: block.reshape(len(seen), -1) for name, block in zip(self.parts, blocks, strict=True)}
         for camera, size in self.cameras.items():
             found[camera] = pictures(self, camera, size, rows if look is None else look)
         return found
@@ -245,20 +263,21 @@ class DroneWorld:
 
     def rest_action(self, row: int) -> np.ndarray:
         """The action [A] that keeps a drone where it is."""
+        return self._rest_actions(np.array([row]))[0]
+
+    def _rest_actions(self, rows: np.ndarray) -> np.ndarray:
+        """Those of some drones, float32 [n, A]."""
+        if self.level == "position":
+            place, (w, z) = self.batch.read("position", rows), self.batch.read("quaternion", rows)[:, [0, 3]].T
+            return np.concatenate([place, 2 * np.arctan2(z, w)[:, None]], axis=1)
         hover = self.vehicle.hover_throttle
-        if self.level == "rates":
-            return np.array([hover, 0, 0, 0], np.float32)
-        if self.level == "attitude":
-            return np.array([hover, 1, 0, 0, 0], np.float32)
-        if self.level == "velocity":
-            return np.zeros(4, np.float32)
-        w, z = self.batch.read("quaternion")[row, [0, 3]]
-        return np.array([*self.batch.read("position")[row], 2 * np.arctan2(z, w)], np.float32)
+        action = {"rates": [hover, 0, 0, 0], "attitude": [hover, 1, 0, 0, 0], "velocity": [0, 0, 0, 0]}[self.level]
+        return np.tile(np.array(action, np.float32), (len(rows), 1))
 
     def get_states(self) -> np.ndarray:
         """All that decides the future within the present episodes, float64 [N, S]."""
-        own = (self._memory, self._sent, self._past)
-        return np.concatenate([*(part.reshape(self.num, -1) for part in own), self.batch.get_state()], axis=1)
+        own = (part.reshape(self.num, -1) for part in self._own())
+        return np.concatenate([*own, self.batch.get_state()], axis=1)
 
     def set_states(self, states: np.ndarray, rows: np.ndarray) -> None:
         """Continue from `get_states`; records, references and gates stay those of the present episodes.
@@ -266,7 +285,7 @@ class DroneWorld:
         Raises:
             ValueError: the states are of another specification.
         """
-        states, own = np.asarray(states, float), (self._memory, self._sent, self._past)
+        states, own = np.asarray(states, float), self._own()
         ends = np.cumsum([part[0].size for part in own])
         expected = int(ends[-1]) + self.batch.get_state().shape[1]
         if states.shape != (len(rows), expected):
@@ -277,6 +296,10 @@ class DroneWorld:
         for part, values in zip(own, parts, strict=True):
             part[rows] = values.reshape(len(rows), *part.shape[1:])
         self.batch.set_state(flown, rows)
+
+    def _own(self) -> tuple[np.ndarray, ...]:
+        """What changes in an episode besides the flight, [N, ...]."""
+        return self._memory, self._sent, self._past.swapaxes(0, 1)
 
     def _judge(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """What a step that has been flown is worth; see `step`."""

@@ -17,9 +17,9 @@ class Transmission:
         num = len(keys)
         self.rules = np.zeros(episode.RULES)
         self.rules[[episode.PERIOD, episode.SUBSTEP]] = PERIOD, PERIOD / SUBSTEPS
-        self.memory, self.drawn = np.zeros((num, episode.MEMORY)), np.tile(drawn(record), (num, 1))
+        self.memory, self.drawn = np.zeros((num, episode.MEMORY)), drawn([record] * num)
         self.keys = np.random.default_rng(0).integers(0, 2**63, 99).astype(np.uint64)[keys]
-        self.sent, self.past = np.full((num, 5, 2), episode.NEVER), np.repeat(ODOMETRY[:, None], 9, 1).repeat(num, 0)
+        self.sent, self.past = np.full((num, 5, 2), episode.NEVER), np.tile(ODOMETRY.astype(np.float32), (9, num, 1))
         self.odometry, self.command = np.zeros((1, 13, num), np.float32), np.zeros((1, 6, num), np.float32)
 
     def send(self, commands: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -33,8 +33,7 @@ class Transmission:
     def receive(self, odometry: np.ndarray, steps: np.ndarray) -> np.ndarray:
         self.memory[:, episode.STEPS] = steps
         self.odometry[0] = odometry.T
-        for drone in range(len(steps)):
-            episode.receive(drone, self.rules, self.memory, self.drawn, self.keys, self.past, self.odometry)
+        episode.receive(np.arange(len(steps)), self.memory, self.drawn, self.keys, self.past, self.odometry)
         return self.memory[:, episode.SEEN : episode.SEEN + episode.ODOMETRY].copy()
 
 
