@@ -232,14 +232,14 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         self, actions: np.ndarray, look: np.ndarray | None = None
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, Info]:
         """Execute one action [N, A] in every active copy, see `VectorEnv.step`."""
-        actions, active = np.asarray(actions, np.float32), self._active.copy()
+        actions, active = np.array(actions, np.float32, order="C"), self._active.copy()
         if actions.shape != self._rest.shape:
             raise ValueError(f"expected actions of shape {list(self._rest.shape)}, got {list(actions.shape)}")
-        if not np.isfinite(actions[active]).all():
-            bad = np.flatnonzero(active & ~np.isfinite(actions).all(1)).tolist()
+        if not np.isfinite(actions).all() and (bad := np.flatnonzero(active & ~np.isfinite(actions).all(1)).tolist()):
             raise ValueError(f"expected finite actions; those of environments {bad} are not")
+        actions[~active] = self._rest[~active]
         started_at = time.perf_counter()
-        reward, terminated, truncated, success = self.world.step(np.where(active[:, None], actions, self._rest))
+        reward, terminated, truncated, success = self.world.step(actions)
         reward = np.where(active, reward, 0.0)
         terminated, truncated, success = terminated & active, truncated & active, success & active
         self._see(active, look if self._cameras else None)

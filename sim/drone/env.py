@@ -11,6 +11,8 @@ from robot_rl.sim.drone.world import DroneWorld
 from robot_rl.sim.spec import resolve
 from robot_rl.sim.world_env import WorldEnv, WorldVectorEnv
 
+_FIRST = np.zeros(1, np.int64)
+
 
 class DroneEnv(WorldEnv):
     """One drone at a task, observed and commanded under a contract.
@@ -32,8 +34,8 @@ class DroneEnv(WorldEnv):
 
     def observe(self) -> dict[str, np.ndarray]:
         """The observation of the present state, with the delay and noise of the episode."""
-        row = self.world.look()[0]
-        found = {name: row[columns] for name, columns in self.world.parts.items()}
+        seen = self.world.see(_FIRST)
+        found = {name: seen[columns] for name, columns in self.world.parts.items()}
         for camera, size in self.world.cameras.items():
             found[camera] = self.world.image(0, camera, *size)
         return found

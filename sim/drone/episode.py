@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from robot_rl.sim.compiled import compiled
+from robot_rl.sim.drone.flight import LANES
 
 STEPS, MOMENT, PASSED, SQUARE, COUNTED, LAP, MARGIN, BEFORE, ACTION, SEEN, TOUCHED = 0, 1, 2, 3, 4, 5, 6, 7, 10, 15, 28
 """Columns of `memory`: steps taken, row of the reference that is now, gates passed, sum of squared errors [m²] and how
@@ -72,9 +73,8 @@ def send(
         sent: the last commands, [N, kept, 1 + width]: time of arrival (`NEVER`: lost), and the command.
         odometry: of the flight, [blocks, ODOMETRY, lanes]. command: [blocks, 6, lanes], five numbers and the substep.
     """
-    lanes = odometry.shape[2]
     for drone in range(actions.shape[0]):
-        block, lane = drone // lanes, drone % lanes
+        block, lane = drone // LANES, drone % LANES
         for axis in range(3):
             memory[drone, BEFORE + axis] = odometry[block, axis, lane]
         for column in range(actions.shape[1]):
@@ -91,7 +91,7 @@ def send(
         sent[drone, slot, 0] = arrival
         command[block, 5, lane] = np.inf
         for age in range(kept):
-            newest = sent[drone, (steps - age) % kept]
+            newest = sent[drone, slot - age]
             switch = max(math.ceil((newest[0] - now) / rules[SUBSTEP] - _ROUNDING), 0)
             if newest[0] != NEVER and switch * rules[SUBSTEP] < rules[PERIOD] - _ROUNDING:
                 for column in range(sent.shape[2] - 1):
@@ -99,7 +99,7 @@ def send(
                 command[block, 5, lane] = switch
                 # What is older never comes any more.
                 for older in range(age, kept):
-                    sent[drone, (steps - older) % kept, 0] = NEVER
+                    sent[drone, slot - older, 0] = NEVER
                 break
 
 
@@ -116,14 +116,14 @@ def receive(
 
 @compiled
 def _receive(drone, memory, drawn, keys, past, odometry):  # type: ignore[no-untyped-def]
-    lanes, kept, steps = odometry.shape[2], past.shape[0], int(memory[drone, STEPS])
-    block, lane = drone // lanes, drone % lanes
+    steps = int(memory[drone, STEPS])
+    block, lane, slot = drone // LANES, drone % LANES, steps % past.shape[0]
     for column in range(ODOMETRY):
-        past[steps % kept, drone, column] = odometry[block, column, lane]
+        past[slot, drone, column] = odometry[block, column, lane]
     key = keys[drone] ^ _SALT
     if drawn[drone, ODOMETRY_LOSS] > 0 and _uniform(key ^ _SALT ^ _ONE, steps, 1, 0) < drawn[drone, ODOMETRY_LOSS]:
         return
-    late, seen = past[(steps - int(drawn[drone, LAG])) % kept, drone], memory[drone, SEEN : SEEN + ODOMETRY]
+    late, seen = past[slot - int(drawn[drone, LAG]), drone], memory[drone, SEEN : SEEN + ODOMETRY]
     for column in range(ODOMETRY):
         seen[column] = late[column]
     for axis in range(3):
@@ -158,9 +158,8 @@ def finish(
         sensors: of the flight, accelerometer, gyro, and speed of the last touch-down.
         rewards: [N], and flags: bool [3, N], to fill: terminated, truncated, success.
     """
-    lanes = odometry.shape[2]
     for drone in range(memory.shape[0]):
-        flown, own = odometry[drone // lanes, :, drone % lanes], memory[drone]
+        flown, own = odometry[drone // LANES, :, drone % LANES], memory[drone]
         own[STEPS] += 1
         _move_on(own, table[drone], gates.shape[1], flown)
         _receive(drone, memory, drawn, keys, past, odometry)
@@ -184,7 +183,7 @@ def finish(
             reward = math.exp(-((error / REWARD_WIDTH) ** 2))
             success = over and not lost and math.sqrt(own[SQUARE] / max(own[COUNTED], 1.0)) < rules[RMSE]
             if rules[LANDED] > 0:
-                impact = sensors[drone // lanes, 6, drone % lanes]
+                impact = sensors[drone // LANES, 6, drone % LANES]
                 success &= flown[2] <= rules[FLOOR] + LANDED_HEIGHT and impact < rules[LANDED]
         diverged = False
         for column in range(ODOMETRY):
@@ -201,78 +200,79 @@ def observe(
     poles: np.ndarray, goals: np.ndarray, odometry: np.ndarray, sensors: np.ndarray, wind: np.ndarray,
     observation: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill `observation`, float32 [n, O], with all features of `DroneWorld`, in their order, of drones [n].
+    """Fill `observation`, float32 [n O], with all features of `DroneWorld` of drones [n]: one after another in their
+    order, of each its numbers [n, width].
 
     Args:
         goals: where a corridor leads, [N, 1, 3], or none, [N, 0, 3].
     """
-    lanes = odometry.shape[2]
-    for row_of, drone in enumerate(drones):
-        block, lane = drone // lanes, drone % lanes
-        out, own, seen = observation[row_of], memory[drone], memory[drone, SEEN : SEEN + ODOMETRY]
-        for column in range(ODOMETRY):
-            out[column] = seen[column]
+    count = len(drones)
+    action = observation.size // count - (22 + 3 * AHEAD_COUNT + 5)
+    action -= (14 if gates.shape[1] else 0) + 2 * poles.shape[0] + 3 * goals.shape[1]
+    for row, drone in enumerate(drones):
+        block, lane = drone // LANES, drone % LANES
+        own, seen = memory[drone], memory[drone, SEEN : SEEN + ODOMETRY]
         # Of the two quaternions of an attitude the one whose largest entry is positive.
         largest = 6
         for column in range(7, 10):
             if abs(seen[column]) > abs(seen[largest]):
                 largest = column
-        if seen[largest] < 0:
-            for column in range(6, 10):
-                out[column] = -out[column]
-        for column in range(6):
-            out[13 + column] = sensors[block, column, lane]
-        _look_down(odometry[block, :, lane], out)
+        sign = -1.0 if seen[largest] < 0 else 1.0
+        position, velocity = _part(observation, count, 0, 3, row), _part(observation, count, 3, 3, row)
+        attitude, rates = _part(observation, count, 6, 4, row), _part(observation, count, 10, 3, row)
+        accelerometer, gyro = _part(observation, count, 13, 3, row), _part(observation, count, 16, 3, row)
+        for axis in range(3):
+            position[axis], velocity[axis], rates[axis] = seen[axis], seen[3 + axis], seen[10 + axis]
+            accelerometer[axis], gyro[axis] = sensors[block, axis, lane], sensors[block, 3 + axis, lane]
+        for column in range(4):
+            attitude[column] = sign * seen[6 + column]
+        flow, distance = _part(observation, count, 19, 2, row), _part(observation, count, 21, 1, row)
+        flow[0], flow[1], distance[0] = _look_down(odometry[block, :, lane])
         place = 22
+        ways = _part(observation, count, place, 3 * AHEAD_COUNT, row)
         for ahead in range(AHEAD_COUNT):
-            row = min(int(own[MOMENT]) + int(rules[AHEAD + ahead]), table.shape[1] - 1)
+            step = min(int(own[MOMENT]) + int(rules[AHEAD + ahead]), table.shape[1] - 1)
             for axis in range(3):
-                out[place + axis] = table[drone, row, axis] - seen[axis]
-            place += 3
+                ways[3 * ahead + axis] = table[drone, step, axis] - seen[axis]
+        place += 3 * AHEAD_COUNT
         if gates.shape[1]:
             for later in range(2):
                 gate = gates[drone, min(int(own[PASSED]) + later, gates.shape[1] - 1)]
+                out = _part(observation, count, place, 7, row)
                 for axis in range(3):
-                    out[place + axis] = gate[axis] - seen[axis]
+                    out[axis] = gate[axis] - seen[axis]
                 cosine, sine = math.cos(gate[3] / 2), math.sin(gate[3] / 2)
                 sign = -1.0 if max(abs(cosine), abs(sine)) > max(cosine, sine, 0.0) else 1.0
-                out[place + 3], out[place + 4], out[place + 5], out[place + 6] = sign * cosine, 0.0, 0.0, sign * sine
+                out[3], out[4], out[5], out[6] = sign * cosine, 0.0, 0.0, sign * sine
                 place += 7
-            for pole in range(poles.shape[0]):
-                out[place], out[place + 1] = poles[pole, 0] - seen[0], poles[pole, 1] - seen[1]
-                place += 2
+        out = _part(observation, count, place, 2 * poles.shape[0], row)
+        for pole in range(poles.shape[0]):
+            out[2 * pole], out[2 * pole + 1] = poles[pole, 0] - seen[0], poles[pole, 1] - seen[1]
+        place += 2 * poles.shape[0]
+        out = _part(observation, count, place, 3 * goals.shape[1], row)
         for goal in range(goals.shape[1]):
             for axis in range(3):
-                out[place + axis] = goals[drone, goal, axis] - seen[axis]
-            place += 3
-        width = observation.shape[1] - place - 5
-        for column in range(width):
-            out[place + column] = own[ACTION + column]
-        place += width
-        out[place], out[place + 1] = drawn[drone, MASS], drawn[drone, THRUST]
+                out[3 * goal + axis] = goals[drone, goal, axis] - seen[axis]
+        place += 3 * goals.shape[1]
+        out = _part(observation, count, place, action, row)
+        for column in range(action):
+            out[column] = own[ACTION + column]
+        place += action
+        factors, blowing = _part(observation, count, place, 2, row), _part(observation, count, place + 2, 3, row)
+        factors[0], factors[1] = drawn[drone, MASS], drawn[drone, THRUST]
         for axis in range(3):
-            out[place + 2 + axis] = wind[block, axis, lane]
+            blowing[axis] = wind[block, axis, lane]
 
 
 @compiled
-def split(observation: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Some features of an observation [n, O], one after another: of each its numbers [n, width].
-
-    Args:
-        columns: where each feature begins and ends, int64 [F, 2].
-    """
-    found, place = np.empty(len(observation) * (columns[:, 1] - columns[:, 0]).sum(), np.float32), 0
-    for feature in range(len(columns)):
-        start, end = columns[feature]
-        for row in range(len(observation)):
-            for column in range(start, end):
-                found[place] = observation[row, column]
-                place += 1
-    return found
+def _part(observation, count, start, width, row):  # type: ignore[no-untyped-def]
+    """A row of a feature, see `observe`; features before it have `start` numbers."""
+    begin = count * start + row * width
+    return observation[begin : begin + width]
 
 
 @compiled
-def _look_down(flown, out):  # type: ignore[no-untyped-def]
+def _look_down(flown):  # type: ignore[no-untyped-def]
     """How the ground below moves past a camera that looks down the body's z axis, along x and y; distance to it [m]."""
     w, x, y, z = flown[6], flown[7], flown[8], flown[9]
     vx, vy, vz = flown[3], flown[4], flown[5]
@@ -281,7 +281,7 @@ def _look_down(flown, out):  # type: ignore[no-untyped-def]
     forward = (1 - 2 * (y * y + z * z)) * vx + 2 * (x * y + w * z) * vy + 2 * (x * z - w * y) * vz
     left = 2 * (x * y - w * z) * vx + (1 - 2 * (x * x + z * z)) * vy + 2 * (y * z + w * x) * vz
     near = max(distance, 0.05)
-    out[19], out[20], out[21] = -forward / near + flown[11], -left / near - flown[10], distance
+    return -forward / near + flown[11], -left / near - flown[10], distance
 
 
 @compiled

@@ -30,33 +30,33 @@ class Generators:
 
     def __init__(self, seeds: Sequence[int] | np.ndarray, stream: int) -> None:
         self._states = _begin(generate_state(seeds, 8, stream))
-        self._next, self._at = np.empty((len(self._states), 0), _U64), 0
+        self._bits, self._at = np.empty((len(self._states), 0), _U64), 0
 
     def uniform(self, low: np.ndarray | float, high: np.ndarray | float, *shape: int) -> np.ndarray:
         """Numbers in [low, high), float64 [n, *shape], to which the limits broadcast."""
-        parts = ((self._bits(math.prod(shape)) >> _S11) * 2.0**-53).reshape(-1, *shape)
-        return np.asarray(low + (high - low) * parts)
+        parts = (self._next(math.prod(shape)) >> _S11) * 2.0**-53
+        return np.asarray(low + (high - low) * parts.reshape(len(parts), *shape))
 
     def integers(self, low: int, high: int) -> np.ndarray:
         """Numbers in [low, high], at most 2**16 of them, int64 [n] (Lemire 2019); at most once of each generator."""
         count = high - low + 1
         if count == 1:
             return np.full(len(self._states), low)
-        bits = self._bits(1)[:, 0]
+        bits = self._next(1)[:, 0]
         scaled = (bits & _HALF) * _U64(count)
         # What is too small to be fair is drawn anew, of the bits that are left.
         again = (scaled & _HALF) < _U64(2**32 % count)
         scaled = np.where(again, (bits >> _S32) * _U64(count), scaled)
         return low + (scaled >> _S32).astype(np.int64)
 
-    def _bits(self, count: int) -> np.ndarray:
+    def _next(self, count: int) -> np.ndarray:
         """The next numbers of each, uint64 [n, count]."""
-        missing = self._at + count - self._next.shape[1]
+        missing = self._at + count - self._bits.shape[1]
         if missing > 0:
-            self._next = np.concatenate([self._next[:, self._at :], _draw(self._states, max(missing, _AHEAD))], axis=1)
+            self._bits = np.concatenate([self._bits[:, self._at :], _draw(self._states, max(missing, _AHEAD))], axis=1)
             self._at = 0
         self._at += count
-        return self._next[:, self._at - count : self._at]
+        return self._bits[:, self._at - count : self._at]
 
 
 def generate_state(seeds: Sequence[int] | np.ndarray, words: int, *stream: int) -> np.ndarray:
@@ -65,24 +65,22 @@ def generate_state(seeds: Sequence[int] | np.ndarray, words: int, *stream: int) 
     Args:
         stream: none, or one number below 2**32.
     """
-    given = np.asarray([int(seed) for seed in seeds], _U64)
-    low, high = given & _HALF, given >> _S32
-    # A seed takes as many words as it needs, and what is missing in the end is zero.
-    entropy = np.zeros((len(given), _POOL), _U32)
-    entropy[:, 0], entropy[:, 1] = low, high
-    for number in stream:
-        entropy[np.arange(len(given)), np.where(high > 0, 2, 1)] = number
-    return _generate(entropy, words)
+    return _generate(np.array([int(seed) for seed in seeds], _U64), np.array(stream, _U64), words)
 
 
 @compiled
-def _generate(entropy: np.ndarray, words: int) -> np.ndarray:
-    """NumPy's SeedSequence (after O'Neill 2015) for entropy [n, _POOL]."""
-    found, pool = np.empty((entropy.shape[0], words), np.uint32), np.empty(_POOL, np.uint32)
-    for row in range(entropy.shape[0]):
+def _generate(seeds: np.ndarray, stream: np.ndarray, words: int) -> np.ndarray:
+    """NumPy's SeedSequence (after O'Neill 2015)."""
+    found, pool = np.empty((seeds.size, words), np.uint32), np.empty(_POOL, np.uint32)
+    for row in range(seeds.size):
+        # A seed takes as many words as it needs, and what is missing in the end is zero.
+        pool[:] = 0
+        pool[0], pool[1] = seeds[row] & _HALF, seeds[row] >> _S32
+        for number in stream:
+            pool[2 if pool[1] else 1] = number
         key = _INIT_A
         for place in range(_POOL):
-            pool[place], key = _hash(entropy[row, place], key, _MULT_A)
+            pool[place], key = _hash(pool[place], key, _MULT_A)
         for source in range(_POOL):
             for place in range(_POOL):
                 if source != place:

@@ -6,7 +6,7 @@ Drawing and applying are apart, as for arms: the same record gives the same epis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,17 +72,16 @@ def draw(config: Mapping[str, Any], gates: int, seeds: Sequence[int] | np.ndarra
         gates: how many the course has.
     """
     generators = Generators(seeds, 1)
-    drawn: dict[str, Any] = {}
-    for name in FACTORS:
-        if name in config:
-            drawn[name] = generators.uniform(*_interval(name, config[name]))
+
+    def choose(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, np.ndarray]:
+        intervals = {name: _limits(given[name]) for name in names if name in given}
+        low, high = np.array([*intervals.values()], float).reshape(-1, 2).T
+        return dict(zip(intervals, generators.uniform(low, high, len(intervals)).T, strict=True))
+
+    drawn: dict[str, Any] = choose(config, FACTORS)
     for name, options in ENTRIES.items():
-        if name not in config or name in ("gates", "appearance"):
-            continue
-        given = config[name]
-        drawn[name] = {
-            option: generators.uniform(*_interval(option, given[option])) for option in options if option in given
-        }
+        if name in config and name not in ("gates", "appearance"):
+            drawn[name] = choose(config[name], options)
     if "wind" in drawn:
         drawn["wind"]["heading"] = generators.uniform(-np.pi, np.pi)
     if "imu" in drawn:
@@ -90,26 +89,22 @@ def draw(config: Mapping[str, Any], gates: int, seeds: Sequence[int] | np.ndarra
             bias = drawn["imu"].get(f"{sensor}_bias", np.zeros(len(seeds)))[:, None]
             drawn["imu"][f"{sensor}_bias"] = generators.uniform(-bias, bias, 3)
     if "odometry" in drawn and "delay" in config["odometry"]:
-        low, high = _interval("delay", config["odometry"]["delay"])
+        low, high = _limits(config["odometry"]["delay"])
         drawn["odometry"]["delay"] = generators.integers(int(low), int(high))
     if "gates" in config and gates:
-        reach, turn = (_interval(name, config["gates"].get(name, 0.0))[1] for name in ("position", "yaw"))
-        drawn["gates"] = [
-            {"shift": generators.uniform(-reach, reach, 3), "yaw": generators.uniform(-turn, turn)}
-            for _ in range(gates)
-        ]
+        reach, turn = (_limits(config["gates"].get(name, 0.0))[1] for name in ("position", "yaw"))
+        most = np.array([reach, reach, reach, turn])
+        moved = generators.uniform(-most, most, gates, 4)
+        drawn["gates"] = [{"shift": moved[:, gate, :3], "yaw": moved[:, gate, 3]} for gate in range(gates)]
     if "appearance" in config:
         given = config["appearance"]
-        seen = {
-            name: generators.uniform(*_interval(name, given.get(name, NOMINAL[name]))) for name in ("light", "tiles")
-        }
-        most = _interval("colour", given.get("colour", 0.0))[1]
+        seen = choose({"light": NOMINAL["light"], "tiles": NOMINAL["tiles"], **given}, ("light", "tiles"))
+        most = _limits(given.get("colour", 0.0))[1]
         for name in ("gates", "ground"):
             seen[name] = np.clip(NOMINAL[name] + generators.uniform(-most, most, 3), 0.0, 1.0)
-        if "exposure" in given:
-            seen["exposure"] = generators.uniform(*_interval("exposure", given["exposure"]))
+        seen |= choose(given, ("exposure",))
         if "camera_shift" in given or "camera_turn" in given:
-            shift, turn = (_interval(name, given.get(name, 0.0))[1] for name in ("camera_shift", "camera_turn"))
+            shift, turn = (_limits(given.get(name, 0.0))[1] for name in ("camera_shift", "camera_turn"))
             seen["camera"] = generators.uniform(-1, 1, 6) * np.repeat([shift, turn], 3)
         drawn["appearance"] = seen
     return _records(drawn, len(seeds))
@@ -130,7 +125,7 @@ def _records(drawn: Any, num: int) -> list[Any]:
 def longest_command_delay(config: Mapping[str, Any]) -> float:
     """That a configuration can draw, with its jitter [s]."""
     command = config.get("command", {})
-    return sum(_interval(option, command.get(option, 0.0))[1] for option in ("delay", "jitter"))
+    return sum(_limits(command.get(option, 0.0))[1] for option in ("delay", "jitter"))
 
 
 def link(records: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -148,7 +143,9 @@ def link(records: Sequence[Mapping[str, Any]]) -> np.ndarray:
 
 def parameters(records: Sequence[Mapping[str, Any]], vehicle: Vehicle, period: float) -> dict[str, Any]:
     """Parameters of `DroneBatch.begin` for the records [n] of one configuration, with steps of `period` s."""
-    rows: dict[str, Any] = vehicle.rows(**{name: _column(records, name, 1.0) for name in FACTORS})
+    rows: dict[str, Any] = {}
+    if any(name in records[0] for name in FACTORS):
+        rows = vehicle.factored_rows(*(_column(records, name, 1.0) for name in FACTORS))
     if "battery" in records[0]:
         battery = _group(records, "battery")
         rows["charge"] = _column(battery, "charge", 1.0)
@@ -179,6 +176,11 @@ def _group(records: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str,
 def _column(records: Sequence[Mapping[str, Any]], name: str, default: float = 0.0) -> np.ndarray:
     """An entry of each record, float64 [n]."""
     return np.array([record.get(name, default) for record in records], float)
+
+
+def _limits(value: Any) -> tuple[float, float]:
+    low, high = value if isinstance(value, list | tuple) else (value, value)
+    return low, high
 
 
 def _interval(name: str, value: Any) -> tuple[float, float]:

@@ -114,17 +114,40 @@ class Vehicle:
         Args:
             mass: of mass and inertia. thrust: of what a rotor speed gives. lag: of the rotors' time constants.
         """
+        return {**self._own_rows, **self.factored_rows(mass, thrust, lag, drag)}
+
+    def factored_rows(
+        self, mass: np.ndarray | float, thrust: np.ndarray | float, lag: np.ndarray | float, drag: np.ndarray | float
+    ) -> dict[str, Any]:
+        """Those of `rows` that depend on the factors."""
         linear, quadratic = self.thrust_of_speed
-        inertia, inverse = self.inertia_matrix, np.linalg.inv(self.inertia_matrix)
+        values: dict[str, Any] = {
+            "mass_inv": 1 / (self.mass * mass), "drag_xy": self.drag[0] * drag, "drag_z": self.drag[1] * drag,
+            "spin_drag": self.spin_drag * drag, "thrust1": linear * thrust, "thrust2": quadratic * thrust,
+        }  # fmt: skip
+        inertia, inverse = self.inertia_matrix, self._inverse_inertia
+        for key, (row, column) in zip(("xx", "yy", "zz", "xy", "xz", "yz"), _TRIANGLE, strict=True):
+            values[f"j{key}"] = inertia[row, column] * mass
+            values[f"i{key}"] = inverse[row, column] / mass
+        for key, rule in (("rise", self.rise), ("fall", self.fall)):
+            values[f"{key}1"] = np.exp(-SUBSTEP * rule.get("linear", 0.0) / lag) if rule else 0.0
+            values[f"{key}2"] = SUBSTEP * rule.get("quadratic", 0.0) * self.greatest_speed / lag
+        return values
+
+    @cached_property
+    def _inverse_inertia(self) -> np.ndarray:
+        return np.asarray(np.linalg.inv(self.inertia_matrix))
+
+    @cached_property
+    def _own_rows(self) -> dict[str, Any]:
+        """Those of `rows` that no factor changes."""
         control = self.control
         rates, attitude, velocity = control["rates"], control["attitude"], control["velocity"]
         low_pass = _butterworth(rates["gyro_cutoff"])
         values: dict[str, Any] = {
-            "mass_inv": 1 / (self.mass * mass), "drag_xy": self.drag[0] * drag, "drag_z": self.drag[1] * drag,
-            "floor": self.floor, "spin_drag": self.spin_drag * drag,
+            "floor": self.floor,
             "arm_x": self.arm[0], "arm_y": self.arm[1], "torque": self.torque_per_thrust, "direct": float(self.direct),
-            "rotor_h": self.rotor_momentum, "thrust1": linear * thrust, "thrust2": quadratic * thrust,
-            "blend": 0.5 if self.rise else 0.0,
+            "rotor_h": self.rotor_momentum, "blend": 0.5 if self.rise else 0.0,
             "rate_lim": rates["integral_limit"], "lp_b": low_pass[0], "lp_a1": low_pass[1], "lp_a2": low_pass[2],
             "lp_d": SUBSTEP / (SUBSTEP + 1 / (2 * math.pi * rates["derivative_cutoff"])),
             "att_p": attitude["p"], "att_pz": attitude["yaw_p"],
@@ -132,9 +155,6 @@ class Vehicle:
             "tilt": math.tan(velocity["tilt_limit"]), "hover": self.hover_throttle,
             "thr_min": velocity["throttle_min"], "thr_xy": velocity["throttle_margin"],
         }  # fmt: skip
-        for key, (row, column) in zip(("xx", "yy", "zz", "xy", "xz", "yz"), _TRIANGLE, strict=True):
-            values[f"j{key}"] = inertia[row, column] * mass
-            values[f"i{key}"] = inverse[row, column] / mass
         for axis, letter in enumerate("xyz"):
             values |= {f"rate_{gain}{letter}": rates[gain][axis] for gain in "pid"}
             values[f"max_{letter}"] = attitude["rate_limit"][axis]
@@ -143,9 +163,6 @@ class Vehicle:
         values["speed_xy"], values["speed_up"], values["speed_down"] = velocity["speed_limit"]
         values["speed_a"], values["speed_b"], values["speed_c"], values["speed_d"] = self._inverse_thrust()
         values["idle"] = self._speed_of_thrust(self.idle / self.thrust_max)
-        for key, rule in (("rise", self.rise), ("fall", self.fall)):
-            values[f"{key}1"] = np.exp(-SUBSTEP * rule.get("linear", 0.0) / lag) if rule else 0.0
-            values[f"{key}2"] = SUBSTEP * rule.get("quadratic", 0.0) * self.greatest_speed / lag
         return values
 
     @cached_property

@@ -25,7 +25,7 @@ from robot_rl.sim.world_env import pictures
 AHEAD_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 """How far ahead the reference is observed [s]."""
 
-_AT_ONCE = 128
+_AT_ONCE = 64
 """Episodes that are begun together: what is made of them on the way stays in the cache."""
 
 _FORMS = {
@@ -105,9 +105,7 @@ class DroneWorld:
                 raise SpecError(f"no such observation: {', '.join(missing)}; there are: {', '.join(features)}")
             self.contract = self.contract.select([*spec["observation"], *images])
         self.parts = {name: columns[name] for name in self.contract.observation if name in columns}
-        self._columns = np.array([(part.start, part.stop) for part in self.parts.values()], np.int64).reshape(-1, 2)
-        self._starts = np.cumsum(np.diff(self._columns)[:-1])
-        self._width = ends[-1]
+        self._ends = ends
         self.rules = self._make_rules()
         self.last_action[:] = self._rest_actions(self._rows)
 
@@ -227,25 +225,34 @@ class DroneWorld:
             found["gate_margin"] = None if margin == episode.NEVER else margin
         return found
 
-    def look(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """All features as they are now, float32 [n, O], of the drones given [n] (default: all); `parts` says which
-        columns one of the contract has."""
-        rows = self._rows if rows is None else rows
-        seen = np.empty((len(rows), self._width), np.float32)
+    def see(self, rows: np.ndarray) -> np.ndarray:
+        """All features as they are now of drones [n], float32 [n O]: one after another, of each its numbers [n, width].
+
+        `parts` says which columns of O a feature has.
+        """
+        seen = np.empty(len(rows) * self._ends[-1], np.float32)
         episode.observe(
             rows, self.rules, self._memory, self._drawn, self.table, self.gates, self._poles, self.goals,
             self._odometry, self._sensors, self._wind, seen,
         )  # fmt: skip
         return seen
 
+    def look(self) -> np.ndarray:
+        """What `see` gives of all drones, drone by drone: [N, O]."""
+        parts = np.split(self.see(self._rows), self.num * np.array(self._ends[:-1]))
+        return np.concatenate([part.reshape(self.num, -1) for part in parts], axis=1)
+
     def observe(self, rows: np.ndarray, look: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Observations of the contract, {name: [n, ...]}, of the drones that a mask [N] tells.
 
         Pictures are of those that a second mask tells; by default of the same.
         """
-        seen = self.look(np.flatnonzero(rows))
-        blocks = np.split(episode.split(seen, self._columns), len(seen) * self._starts)
-        found = {name: block.reshape(len(seen), -1) for name, block in zip(self.parts, blocks, strict=True)}
+        chosen = np.flatnonzero(rows)
+        num, seen = len(chosen), self.see(chosen)
+        found = {
+            name: seen[num * columns.start : num * columns.stop].reshape(num, columns.stop - columns.start)
+            for name, columns in self.parts.items()
+        }
         for camera, size in self.cameras.items():
             found[camera] = pictures(self, camera, size, rows if look is None else look)
         return found

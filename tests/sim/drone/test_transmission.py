@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from robot_rl.sim.drone import episode
+from robot_rl.sim.drone.flight import LANES
 from robot_rl.sim.drone.variation import link as drawn
 
 PERIOD, SUBSTEPS = 0.02, 10
@@ -20,7 +21,7 @@ class Transmission:
         self.memory, self.drawn = np.zeros((num, episode.MEMORY)), drawn([record] * num)
         self.keys = np.random.default_rng(0).integers(0, 2**63, 99).astype(np.uint64)[keys]
         self.sent, self.past = np.full((num, 5, 2), episode.NEVER), np.tile(ODOMETRY.astype(np.float32), (9, num, 1))
-        self.odometry, self.command = np.zeros((1, 13, num), np.float32), np.zeros((1, 6, num), np.float32)
+        self.odometry, self.command = np.zeros((1, 13, LANES), np.float32), np.zeros((1, 6, LANES), np.float32)
 
     def send(self, commands: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.memory[:, episode.STEPS] = steps
@@ -28,11 +29,11 @@ class Transmission:
             commands.astype(np.float32), episode.VELOCITY_YAW_RATE, self.rules, self.memory, self.drawn, self.keys,
             self.sent, self.odometry, self.command,
         )  # fmt: skip
-        return self.command[0, :1].T.copy(), self.command[0, 5].copy()
+        return self.command[0, :1, : len(steps)].T.copy(), self.command[0, 5, : len(steps)].copy()
 
     def receive(self, odometry: np.ndarray, steps: np.ndarray) -> np.ndarray:
         self.memory[:, episode.STEPS] = steps
-        self.odometry[0] = odometry.T
+        self.odometry[0, :, : len(steps)] = odometry.T
         episode.receive(np.arange(len(steps)), self.memory, self.drawn, self.keys, self.past, self.odometry)
         return self.memory[:, episode.SEEN : episode.SEEN + episode.ODOMETRY].copy()
 
