@@ -246,15 +246,17 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         ended = terminated | truncated
         seeds = np.where(active, self._episode_seed, -1)
         finals = {}
-        for index in np.flatnonzero(ended).tolist():
+        rows, early = np.flatnonzero(ended), self.world.steps < self.world.horizon
+        seen = [list(values[rows]) for values in self._last.values()]
+        for index, *last in zip(rows.tolist(), *seen, strict=True):
             info: Info = {"success": bool(success[index]), "metrics": self.world.metrics(index)}
-            if truncated[index] and self.world.steps[index] < self.world.horizon:
+            if truncated[index] and early[index]:
                 info["diverged"] = True
-            finals[index] = info, {name: values[index].copy() for name, values in self._last.items()}
+            finals[index] = info, dict(zip(self._last, last, strict=True))
         self._active &= ~ended
         started = self._begin(list(finals)) if finals else {}
         if started:
-            self._see(np.isin(np.arange(self.num_envs), list(started)))
+            self._see(self._mask(list(started)))
         info = self._info(success, seeds, started)
         for index, (final, observation) in finals.items():
             info["final_info"][index], info["final_obs"][index] = final, observation
@@ -268,7 +270,7 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         self._active[list(indices)] = False
         started = self._begin(list(indices))
         if started:
-            self._see(np.isin(np.arange(self.num_envs), list(started)))
+            self._see(self._mask(list(started)))
         return self._copy(), started
 
     @property
@@ -299,7 +301,7 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         """Restore states [n, S] in the copies named (default: all); all observations as they are then."""
         rows = np.arange(self.num_envs) if indices is None else np.asarray(indices)
         self.world.set_states(states, rows)
-        self._see(np.isin(np.arange(self.num_envs), rows))
+        self._see(self._mask(rows))
         return self._copy()
 
     def __enter__(self) -> WorldVectorEnv:
@@ -310,6 +312,11 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.contract.name!r}, num_envs={self.num_envs})"
+
+    def _mask(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        chosen = np.zeros(self.num_envs, bool)
+        chosen[rows] = True
+        return chosen
 
     def _see(self, rows: np.ndarray, look: np.ndarray | None = None) -> None:
         """Take new observations of some copies, and new pictures of those of them that look; the others keep theirs."""

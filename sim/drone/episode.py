@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from robot_rl.sim.compiled import compiled
+from robot_rl.sim.compiled import compiled, compiled_lanes, widest
 from robot_rl.sim.drone.flight import LANES
 
 STEPS, MOMENT, PASSED, SQUARE, COUNTED, LAP, MARGIN, BEFORE, ACTION, SEEN, TOUCHED = 0, 1, 2, 3, 4, 5, 6, 7, 10, 15, 28
@@ -35,6 +35,8 @@ whether touching ends a flight."""
 RULES = 30
 ODOMETRY = 13
 """Position, velocity, quaternion and rates."""
+NORMALS = 12
+"""For the noise of `ODOMETRY`: its attitude turns about three axes."""
 AHEAD_COUNT = 5
 ACTION_WIDTH = 5
 
@@ -56,6 +58,9 @@ _ROUNDING = 1e-6
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _SALT, _ONE = np.uint64(0x5851F42D4C957F2D), np.uint64(1)
+_S52, _MANTISSA, _EXPONENT_0 = np.uint64(52), np.uint64(2**52 - 1), np.uint64(1023 << 52)
+_LN_2, _LN_2_32, _ROOT2 = math.log(2), 32 * math.log(2), math.sqrt(2)
+_SINE = tuple((-1) ** order / math.factorial(2 * order + 1) for order in range(11))
 _S11, _S30, _S27, _S31, _S32, _LOW = (np.uint64(number) for number in (11, 30, 27, 31, 32, 0xFFFFFFFF))
 
 
@@ -110,12 +115,14 @@ def receive(
 ) -> None:  # fmt: skip
     """What drones [n] see of the odometry [blocks, ODOMETRY, lanes] after their steps; `past` is float32 [kept, N,
     ODOMETRY]."""
+    normals = np.empty(NORMALS)
     for drone in drones:
-        _receive(drone, memory, drawn, keys, past, odometry)
+        _receive(drone, memory, drawn, keys, past, odometry, normals)
 
 
 @compiled
-def _receive(drone, memory, drawn, keys, past, odometry):  # type: ignore[no-untyped-def]
+def _receive(drone, memory, drawn, keys, past, odometry, normals):  # type: ignore[no-untyped-def]
+    """See `receive`; `normals` is room for `NORMALS` numbers."""
     steps = int(memory[drone, STEPS])
     block, lane, slot = drone // LANES, drone % LANES, steps % past.shape[0]
     for column in range(ODOMETRY):
@@ -126,19 +133,17 @@ def _receive(drone, memory, drawn, keys, past, odometry):  # type: ignore[no-unt
     late, seen = past[slot - int(drawn[drone, LAG]), drone], memory[drone, SEEN : SEEN + ODOMETRY]
     for column in range(ODOMETRY):
         seen[column] = late[column]
+    noise = drawn[drone, NOISE : NOISE + 4]
+    if max(noise[0], noise[1], noise[2], noise[3]) == 0:
+        return
+    _draw_normals(key, steps, normals)
     for axis in range(3):
-        if drawn[drone, NOISE] > 0:
-            seen[axis] += drawn[drone, NOISE] * _normal(key, steps, 12, axis)
-        if drawn[drone, NOISE + 1] > 0:
-            seen[3 + axis] += drawn[drone, NOISE + 1] * _normal(key, steps, 12, 3 + axis)
-        if drawn[drone, NOISE + 3] > 0:
-            seen[10 + axis] += drawn[drone, NOISE + 3] * _normal(key, steps, 12, 9 + axis)
-    if drawn[drone, NOISE + 2] > 0:
+        seen[axis] += noise[0] * normals[axis]
+        seen[3 + axis] += noise[1] * normals[3 + axis]
+        seen[10 + axis] += noise[3] * normals[9 + axis]
+    if noise[2] > 0:
         # A small turn about axes of the body.
-        half = drawn[drone, NOISE + 2] / 2
-        a, b, c = (
-            half * _normal(key, steps, 12, 6), half * _normal(key, steps, 12, 7), half * _normal(key, steps, 12, 8),
-        )  # fmt: skip
+        a, b, c = noise[2] / 2 * normals[6], noise[2] / 2 * normals[7], noise[2] / 2 * normals[8]
         w, x, y, z = seen[6], seen[7], seen[8], seen[9]
         norm = 1 / math.sqrt((w * w + x * x + y * y + z * z) * (1 + a * a + b * b + c * c))
         seen[6], seen[7] = norm * (w - x * a - y * b - z * c), norm * (x + w * a + y * c - z * b)
@@ -158,11 +163,12 @@ def finish(
         sensors: of the flight, accelerometer, gyro, and speed of the last touch-down.
         rewards: [N], and flags: bool [3, N], to fill: terminated, truncated, success.
     """
+    normals = np.empty(NORMALS)
     for drone in range(memory.shape[0]):
         flown, own = odometry[drone // LANES, :, drone % LANES], memory[drone]
         own[STEPS] += 1
         _move_on(own, table[drone], gates.shape[1], flown)
-        _receive(drone, memory, drawn, keys, past, odometry)
+        _receive(drone, memory, drawn, keys, past, odometry, normals)
         goal, time = table[drone, int(own[MOMENT])], own[STEPS] * rules[PERIOD]
         error = _length(flown[0] - goal[0], flown[1] - goal[1], flown[2] - goal[2])
         if time > rules[AFTER]:
@@ -387,12 +393,36 @@ def _uniform(key, counter, count, index):  # type: ignore[no-untyped-def]
     return float(_bits(key, counter, count, index) >> _S11) * 2.0**-53
 
 
-@compiled
-def _normal(key, counter, count, index):  # type: ignore[no-untyped-def]
-    """Of mean 0 and deviation 1 (Box and Muller)."""
-    bits = _bits(key, counter, count, index)
-    radius = math.sqrt(-2 * math.log((float(bits >> _S32) + 1.0) * 2.0**-32))
-    return radius * math.cos((2 * math.pi * 2.0**-32) * float(bits & _LOW))
+@compiled_lanes
+def _draw_normals(key, counter, normals):  # type: ignore[no-untyped-def]
+    """Fill `normals`, [NORMALS], with those of a key at a counter, of mean 0 and deviation 1 (Box and Muller)."""
+    widest()
+    for index in range(NORMALS):
+        bits = _bits(key, counter, NORMALS, index)
+        # Radius: sqrt(-2 ln u), u in (0, 1]; height: the cosine of a turn in [0, 1), a sine of a quarter turn at most.
+        part = abs(np.float64(np.int64(bits & _LOW)) * 2.0**-32 - 0.5) - 0.25
+        normals[index] = math.sqrt(-2 * (_logarithm(np.int64(bits >> _S32) + 1) - _LN_2_32)) * _sine(2 * math.pi * part)
+
+
+@compiled_lanes
+def _logarithm(number):  # type: ignore[no-untyped-def]
+    """Natural, of an integer from 1 on, to 1e-15: ln m = 2 artanh((m - 1) / (m + 1)), 2^-1/2 < m <= 2^1/2."""
+    bits = np.float64(number).view(np.uint64)
+    exponent, mantissa = np.int64(bits >> _S52) - 1023, np.uint64((bits & _MANTISSA) | _EXPONENT_0).view(np.float64)
+    above = mantissa > _ROOT2
+    exponent, mantissa = exponent + (1 if above else 0), mantissa * (0.5 if above else 1.0)
+    s = (mantissa - 1) / (mantissa + 1)
+    q = s * s
+    high = 1 / 11 + q * (1 / 13 + q * (1 / 15 + q * (1 / 17 + q * (1 / 19 + q * (1 / 21)))))
+    return exponent * _LN_2 + 2 * s * (1 + q * (1 / 3 + q * (1 / 5 + q * (1 / 7 + q * (1 / 9 + q * high)))))
+
+
+@compiled_lanes
+def _sine(angle):  # type: ignore[no-untyped-def]
+    """Of at most a quarter turn, to 1e-15: Taylor's series."""
+    q = angle * angle
+    high = _SINE[6] + q * (_SINE[7] + q * (_SINE[8] + q * (_SINE[9] + q * _SINE[10])))
+    return angle * (1 + q * (_SINE[1] + q * (_SINE[2] + q * (_SINE[3] + q * (_SINE[4] + q * (_SINE[5] + q * high))))))
 
 
 @compiled

@@ -75,7 +75,9 @@ class DroneWorld:
         self._tables = np.zeros((num if self._differ else 1, self._table_steps, COLUMNS), np.float32)
         if not self._differ:
             self._tables[0] = reference(self.task, self._table_steps, self.period, self.course)
-        self.table = np.broadcast_to(self._tables, (num, self._table_steps, COLUMNS))
+        # Not `broadcast_to`: arrays that cannot be written are slow to hand to compiled code.
+        strides = (self._tables.strides[0] * self._differ, *self._tables.strides[1:])
+        self.table = np.lib.stride_tricks.as_strided(self._tables, (num, *self._tables.shape[1:]), strides)
         self.records: list[Mapping[str, Any]] = [{} for _ in range(num)]
         width = len(self.rest_action(0))
         kept = math.ceil(variation.longest_command_delay(self.config) / self.period) + 2
@@ -151,7 +153,7 @@ class DroneWorld:
                 self._contacts[row].begin(self.gates[row], record.get("mass", 1.0))
         self.batch.begin(rows, seeds, position + self.table[rows, 0, :3], velocity, quaternion, rates, parameters)
         odometry, seen = self.batch.read("odometry", rows), slice(episode.SEEN, episode.SEEN + episode.ODOMETRY)
-        self._memory[rows] = 0.0
+        self._memory[rows] = self._sent[rows] = 0.0
         self._memory[rows, episode.MARGIN] = self._sent[rows, :, 0] = episode.NEVER
         self._memory[rows, seen] = self._past[:, rows] = odometry
         self.last_action[rows] = self._rest_actions(rows)

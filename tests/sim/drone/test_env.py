@@ -116,6 +116,46 @@ def test_one_and_many_give_the_same_episodes():
                 np.testing.assert_array_equal(observations[name][3], value, err_msg=name)
 
 
+@pytest.mark.parametrize("task", ["hover", "takeoff_land", "figure8", "lissajous", "gates", "corridor"])
+def test_an_episode_is_the_same_among_many_and_alone(task):
+    spec = {"task": f"drone/{task}", "randomization": "kicked", "controller": "velocity"}
+    seeds = [*range(68), 2**31, 2**40]
+    alone = sim.make(spec)
+    with sim.make_vector(spec, len(seeds)) as venv:
+        observation, info = venv.reset(seed=seeds)
+        begun, action = venv.get_states(), np.full((len(seeds), 4), 0.1, np.float32)
+        for _ in range(3):
+            flown = venv.step(action)[0]
+        states, world = venv.get_states(), venv.world
+        for row, seed in enumerate(seeds):
+            first, told = alone.reset(seed=seed)
+            assert told == info["reset_info"][row]
+            np.testing.assert_array_equal(alone.world.table[0], world.table[row])
+            np.testing.assert_array_equal(alone.world.gates[0], world.gates[row])
+            np.testing.assert_array_equal(alone.world.goals[0], world.goals[row])
+            np.testing.assert_array_equal(alone.get_state(), begun[row])
+            for _ in range(3):
+                last = alone.step(action[row])[0]
+            np.testing.assert_array_equal(alone.get_state(), states[row])
+            for name in first:
+                np.testing.assert_array_equal(first[name], observation[name][row], err_msg=name)
+                np.testing.assert_array_equal(last[name], flown[name][row], err_msg=name)
+        looked = world.look()
+        for name, columns in world.parts.items():
+            np.testing.assert_array_equal(looked[:, columns], flown[name])
+
+
+def test_a_record_that_is_given_is_used_for_its_drone_alone():
+    spec = {"task": "drone/gates", "randomization": "full"}
+    worlds = [sim.make_vector(spec, 3).world for _ in range(2)]
+    drawn = [info["randomization"] for info in worlds[0].begin(range(3), [5, 6, 7])]
+    given = json.loads(json.dumps(drawn[2]))
+    used = [info["randomization"] for info in worlds[1].begin(range(3), [5, 6, 7], [None, given, None])]
+    assert used == [drawn[0], drawn[2], drawn[2]]
+    np.testing.assert_array_equal(worlds[0].get_states()[[0, 2]], worlds[1].get_states()[[0, 2]])
+    np.testing.assert_array_equal(worlds[1].gates[1], worlds[1].gates[2])
+
+
 def test_resets_in_the_same_step_and_hands_over_the_final_observation():
     with sim.make_vector({"task": "drone/hover", "horizon": 3}, 2) as venv:
         venv.reset(seed=[10, 11, 12])

@@ -103,3 +103,18 @@ def test_says_what_does_not_fit():
         min_snap(WAYPOINTS, DURATIONS[:-1])
     with pytest.raises(ValueError, match="positive durations"):
         min_snap(WAYPOINTS, -DURATIONS)
+
+
+def test_many_trajectories_are_each_what_it_is_alone():
+    generator = np.random.default_rng(0)
+    waypoints = WAYPOINTS + generator.normal(0, 0.2, (3, 2, *WAYPOINTS.shape))
+    durations = allocate_times(waypoints, speed=2.0, acceleration=1.0)
+    many = keep_limits(min_snap(waypoints, durations), speed=1.5, acceleration=3.0)
+    times = np.linspace(-0.1, 9.0, 40)
+    for place in np.ndindex(3, 2):
+        alone = min_snap(waypoints[place], allocate_times(waypoints[place], speed=2.0, acceleration=1.0))
+        alone = keep_limits(alone, speed=1.5, acceleration=3.0)
+        np.testing.assert_array_equal(alone.durations, many.durations[place])
+        for derivative in range(3):
+            expected = alone.sample(times, derivative)
+            np.testing.assert_array_equal(many.sample(times, derivative)[place], expected)
