@@ -93,8 +93,8 @@ def draw(config: Mapping[str, Any], gates: int, seeds: Sequence[int] | np.ndarra
         drawn["odometry"]["delay"] = generators.integers(int(low), int(high))
     if "gates" in config and gates:
         reach, turn = (_limits(config["gates"].get(name, 0.0))[1] for name in ("position", "yaw"))
-        most = np.array([reach, reach, reach, turn])
-        moved = generators.uniform(-most, most, gates, 4)
+        farthest = np.array([reach, reach, reach, turn])
+        moved = generators.uniform(-farthest, farthest, gates, 4)
         drawn["gates"] = [{"shift": moved[:, gate, :3], "yaw": moved[:, gate, 3]} for gate in range(gates)]
     if "appearance" in config:
         given = config["appearance"]
