@@ -13,7 +13,7 @@ canonical, any pixel order to RGB, metres of depth to millimetres, images to the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -362,7 +362,9 @@ def _decode_geometry(stream: Stream, message: Any) -> np.ndarray:
         return np.asarray(turn @ _xyz(message.twist.twist.linear))
     if kind == "PoseStamped" or (kind == "Odometry" and part in ("position", "orientation")):
         pose = message.pose if kind == "PoseStamped" else message.pose.pose
-        parts = {"position": lambda: _xyz(pose.position), "orientation": lambda: _wxyz(pose.orientation)}
+        parts: dict[str, Callable[[], np.ndarray]] = {
+            "position": lambda: _xyz(pose.position), "orientation": lambda: _wxyz(pose.orientation)
+        }  # fmt: skip
     else:
         body = message.wrench if kind == "WrenchStamped" else message.twist
         body = body.twist if kind == "Odometry" else body

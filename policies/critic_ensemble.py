@@ -56,7 +56,7 @@ class CriticEnsemble(nn.Module):
     ) -> Tensor:  # fmt: skip
         h = torch.cat([context, chunk], dim=-1).expand(self.members, -1, -1)
         if torch.is_grad_enabled() and not self.layer_norm:
-            values: Tensor = _Stack.apply(h, *weights, *biases)
+            values: Tensor = _Stack.apply(h, *weights, *biases)  # type: ignore[no-untyped-call]
             return values
         for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
             h = torch.baddbmm(bias, h, weight)

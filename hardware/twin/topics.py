@@ -61,7 +61,7 @@ class TwinTopics:
         self._schedules = {
             topic: Schedule(max(rates[name] for name in names)) for topic, names in self._features.items()
         }
-        self._links: dict[str, Link] = {
+        self._links: dict[str, Link[Any]] = {
             topic: Link(np.random.default_rng()) for topic in [*self.types, *self.command_topics]
         }
         self.impairments = dict.fromkeys(self._links, Impairment())
