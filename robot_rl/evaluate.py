@@ -54,18 +54,25 @@ class EvaluateError(ValueError):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A policy and where it came from; `trained_on` sums up the observations of its training data, where it has any."""
+    """A policy and where it came from.
+
+    Attributes:
+        path: as it was named.
+        trained_on: sums up the observations of its training data, where it has any.
+        checkpoint: the folder with its files alone, perhaps within `path`; None: it was read from none.
+    """
 
     path: Path
     policy: AnyPolicy
     provenance: dict[str, Any]
     trained_on: Reference | None = None
+    checkpoint: Path | None = None
 
     @staticmethod
     def load(path: str | Path, device: str = "cpu", threads: int = 1) -> Candidate:
         """Read a run folder, a checkpoint or an exported policy, see `robot_rl.policies.prediction.load`."""
         policy, folder, made_by = prediction.load(path, device, threads)
-        return Candidate(Path(path), policy, made_by, Reference.read(folder))
+        return Candidate(Path(path), policy, made_by, Reference.read(folder), folder)
 
     @property
     def name(self) -> str:
@@ -186,7 +193,7 @@ def simulate(
 
     def run(each: Candidate, spec: dict[str, Any], doing: str, record: bool) -> list[Outcome]:
         settings = {**execution, "environment": spec, "path": str(each.path), "record": record}
-        state = Unfinished(folder / f".{doing}-unfinished", settings, each.path)
+        state = Unfinished(folder / f".{doing}-unfinished", settings, each.checkpoint)
         unfinished.append(state)
         if state.outcomes:
             print(f"Going on after {len(state.outcomes)} episodes of an evaluation that was stopped.")

@@ -22,16 +22,16 @@ class Unfinished:
     Args:
         folder: for them alone.
         settings: what decides the outcomes, JSON types.
-        checkpoint: the folder of the policy; its files decide too.
+        checkpoint: the folder with the policy's files alone, which decide too; None: it has none.
 
     Attributes:
         outcomes: that were there at the start.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], checkpoint: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], checkpoint: Path | None) -> None:
         self.folder = folder
         self.outcomes: dict[int, Outcome] = {}
-        files = sorted(checkpoint.rglob("*")) if checkpoint.is_dir() else []
+        files = [] if checkpoint is None else sorted(checkpoint.rglob("*"))
         known = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
         content = json.dumps([dict(settings), known], sort_keys=True, default=str)
         self._mark = hashlib.sha256(content.encode()).hexdigest()
