@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from robot_rl.hardware.child_process import end_with_parent
+
 if TYPE_CHECKING:
     from robot_rl.sim.expert.scripted_expert import ScriptedExpert
     from robot_rl.sim.expert.world_expert import WorldExpert
@@ -139,9 +141,10 @@ _env: Any = None
 _make: Callable[[int], Attempt]
 
 
-def start_worker(spec: dict[str, Any], actor: Actor) -> None:
-    """Build the environment and the actor of this process, once."""
+def start_worker(spec: dict[str, Any], actor: Actor, parent: int) -> None:
+    """Build the environment and the actor of this process, once. It ends with the process of id `parent`."""
     global _env, _make, _failure
+    end_with_parent(parent=parent)
     # Ctrl-C reaches every process of the terminal; only the writing process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -299,7 +299,7 @@ def _actor(plain: dict[str, Any]) -> Actor:
 @contextmanager
 def _workers(number: int, spec: dict[str, Any], actor: Actor) -> Iterator[ProcessPoolExecutor]:
     # Spawned, because a forked copy of a process with OpenGL or OpenMP threads in it may hang.
-    pool = ProcessPoolExecutor(number, get_context("spawn"), start_worker, (spec, actor))
+    pool = ProcessPoolExecutor(number, get_context("spawn"), start_worker, (spec, actor, os.getpid()))
     try:
         yield pool
     finally:

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -197,6 +198,34 @@ def test_ctrl_c_keeps_finished_attempts_and_says_how_to_go_on(tmp_path: Path) ->
     assert process.returncode == 130
     assert "goes on from here" in output
     assert 2 <= len(EpisodeStore.open(store)) < 500
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux ends the workers")
+def test_workers_end_with_a_recording_that_is_killed(tmp_path: Path) -> None:
+    store = tmp_path / "lift.zarr"
+    arguments = ["-m", "robot_rl.cli", "collect", f"output={store}", *LIFT, "workers=1", "episodes=500"]
+    process = subprocess.Popen([sys.executable, *arguments], start_new_session=True)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not (store.exists() and len(EpisodeStore.open(store)) >= 1):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 10
+    while left := _session(process.pid):
+        assert time.monotonic() < until, f"processes {left} live on"
+        time.sleep(0.05)
+
+
+def _session(leader: int) -> list[int]:
+    """Processes of a session that have not ended."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session, *_ = file.read_text().rpartition(")")[2].split()
+            if int(session) == leader and state != "Z":
+                found.append(int(file.parent.name))
+    return found
 
 
 @pytest.mark.slow
