@@ -76,11 +76,16 @@ class Disk:
         beside = path.with_name(path.name + ".new")
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            os.write(fd, content)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
             self._sync(fd, path)
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
         finally:
             os.close(fd)
-        beside.replace(path)
 
     def rename(self, source: Path, target: Path) -> None:
         """Move a folder to a name that is free, or an empty folder. `sync_folder` of the parent makes it last."""
@@ -176,4 +181,6 @@ def _advice(error: OSError) -> str:
         return (
             "The folder is not writable for this user: mend its permissions, or copy the store to where you can write."
         )
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "The folder is gone, or none can be made there: look at the path, or choose another."
     return "Look at the drive (`dmesg`), then run `robot-rl data check`."

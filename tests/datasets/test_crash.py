@@ -359,6 +359,27 @@ def test_a_real_limit_on_file_sizes(tmp_path: Path, contract: Contract, record: 
     assert check(store.path) == []
 
 
+def test_a_small_file_that_fits_in_part_is_not_installed(tmp_path: Path) -> None:
+    """The kernel writes what fits, and only the next call fails."""
+    header = tmp_path / "zarr.json"
+    header.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Disk().replace(header, b"n" * 300)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert header.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [header]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a file system in which no folder can be made")
+def test_a_place_where_no_store_can_be_made_is_told(contract: Contract) -> None:
+    with pytest.raises(StoreWriteError, match="none can be made there: look at the path, or choose another"):
+        EpisodeStore.create("/proc/new.zarr", contract)
+
+
 # -------------------------------------------------------------------------------------------------------------- readers
 
 
