@@ -13,6 +13,7 @@ import numpy as np
 from robot_rl.hardware.child_process import end_with_parent
 
 if TYPE_CHECKING:
+    from robot_rl.datasets.writer import StoreWriter
     from robot_rl.sim.expert.scripted_expert import ScriptedExpert
     from robot_rl.sim.expert.world_expert import WorldExpert
     from robot_rl.sim.multiplication import Multiplier
@@ -134,6 +135,26 @@ def attempt(env: Any, start: Callable[[int], Acting], seed: int) -> Attempt:
         states=np.stack(states),
         facts=({"randomization": drawn} if drawn else {}) | acting.facts,
     )
+
+
+def write(writer: StoreWriter, attempt: Attempt, task: str, actor: Actor, states: bool = True) -> None:
+    """Make an episode of an attempt, with the simulator's states or without."""
+    intended, intervened = attempt.intended, attempt.intervened
+    with writer.episode(task=task, source=attempt.source or actor.source, seed=attempt.seed) as episode:
+        for row, action in enumerate(attempt.actions):
+            episode.add(
+                attempt.observation(row), action, reward=float(attempt.rewards[row]),
+                terminated=bool(attempt.terminated[row]), truncated=bool(attempt.truncated[row]),
+                # Where a person took over from nobody, there is none.
+                policy_action=intended[row] if np.isfinite(intended[row]).all() else None,
+                intervened=intervened is not None and bool(intervened[row]),
+                sim_state=attempt.states[row] if states else None,
+            )  # fmt: skip
+        last = len(attempt.actions)
+        episode.finish(
+            attempt.observation(last), success=attempt.success,
+            sim_state=attempt.states[last] if states else None, **(attempt.facts | actor.describe()),
+        )  # fmt: skip
 
 
 _failure = ""

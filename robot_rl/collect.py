@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robot_rl import playback
-from robot_rl.attempt import Actor, Attempt, describe, run_attempt, start_worker
+from robot_rl.attempt import Actor, Attempt, describe, run_attempt, start_worker, write
 from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.differences import differences
 from robot_rl.interrupt import Interrupt
@@ -113,7 +113,7 @@ def _record(
         ) as bar,
     ):
         for attempt in attempts:
-            _write(writer, attempt, plain, actor)
+            write(writer, attempt, plain["task"], actor, plain["sim_state"])
             steps += len(attempt.actions)
             seeds.note({attempt.seed: attempt.success})
             bar.n = seeds.counted
@@ -192,25 +192,6 @@ class _Seeds:
         if self.until_success and self.first < FIRST_EVALUATION_SEED:
             return self.first <= seed < FIRST_EVALUATION_SEED
         return seed >= self.first and (self.until_success or seed < self.first + self.wanted)
-
-
-def _write(writer: Any, attempt: Attempt, plain: dict[str, Any], actor: Actor) -> None:
-    intended, intervened = attempt.intended, attempt.intervened
-    with writer.episode(task=plain["task"], source=attempt.source or actor.source, seed=attempt.seed) as episode:
-        for row, action in enumerate(attempt.actions):
-            episode.add(
-                attempt.observation(row), action, reward=float(attempt.rewards[row]),
-                terminated=bool(attempt.terminated[row]), truncated=bool(attempt.truncated[row]),
-                # Where a person took over from nobody, there is none.
-                policy_action=intended[row] if np.isfinite(intended[row]).all() else None,
-                intervened=intervened is not None and bool(intervened[row]),
-                sim_state=attempt.states[row] if plain["sim_state"] else None,
-            )  # fmt: skip
-        last = len(attempt.actions)
-        episode.finish(
-            attempt.observation(last), success=attempt.success,
-            sim_state=attempt.states[last] if plain["sim_state"] else None, **(attempt.facts | actor.describe()),
-        )  # fmt: skip
 
 
 def asked(plain: dict[str, Any]) -> tuple[dict[str, Any], Actor, int]:

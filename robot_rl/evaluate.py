@@ -159,6 +159,8 @@ def simulate(
     Raises:
         ContractError: an environment does not offer what a policy needs.
     """
+    from robot_rl import sim
+    from robot_rl.atomic_folder import replace_folder
     from robot_rl.plots import success_over_time
     from robot_rl.replay import film, look_through
     from robot_rl.rollout import run_episodes, without_unseen_cameras
@@ -188,31 +190,33 @@ def simulate(
         )
     if videos:
         look_through(spec, camera, size)
+    if record is not None:
+        sim.make(spec).close()  # what cannot be rendered here is said now
     began = time.perf_counter()
     unfinished = []
 
-    def run(each: Candidate, spec: dict[str, Any], doing: str, record: bool) -> list[Outcome]:
-        settings = {**execution, "environment": spec, "path": str(each.path), "record": record}
+    def run(each: Candidate, spec: dict[str, Any], doing: str) -> list[Outcome]:
+        settings = {**execution, "environment": spec, "path": str(each.path)}
         state = Unfinished(folder / f".{doing}-unfinished", settings, each.checkpoint)
         unfinished.append(state)
         if state.outcomes:
             print(f"Going on after {len(state.outcomes)} episodes of an evaluation that was stopped.")
         try:
             return run_episodes(
-                each.policy, spec, seeds, description=f"{doing} {spec['task']}", keep_observations=record,
-                finished=state.outcomes, keep=state.keep, **options,
+                each.policy, spec, seeds, description=f"{doing} {spec['task']}", finished=state.outcomes,
+                keep=state.keep, **options,
             )  # fmt: skip
         except KeyboardInterrupt:
             print("\nStopped; finished episodes are kept, and the same command goes on from there.", file=sys.stderr)
             raise
 
-    outcomes = run(candidate, spec, "evaluate", record is not None)
+    outcomes = run(candidate, spec, "evaluate")
     by_success = knows_success(spec)
     judge = _rates if by_success else _returns
     seconds = time.perf_counter() - began
     compared, others = None, None
     if other is not None:
-        others = run(other, other_spec, "compare", False)
+        others = run(other, other_spec, "compare")
         compared = {
             **judge(others), "policy": other.name, "path": str(other.path), "environment": other_spec,
             "environment_differences": differences(spec, other_spec, ("observation", "cameras")),
@@ -246,10 +250,10 @@ def simulate(
     _merge_metrics(folder, "evaluate", seconds, {key: results[key] for key in (*kept, "episodes")})
     # The results are safe by now: recording and filming is what a machine may be unable to do.
     _write_json(place / "results.json", {**results, "videos": []})
+    if record is not None:
+        replace_folder(Path(record), lambda path: _record(path, candidate, spec, outcomes, execute))
     for state in unfinished:
         state.finish()
-    if record is not None:
-        _record(Path(record), candidate, spec, outcomes)
     seen = without_unseen_cameras(spec, candidate.policy)
     results["videos"] = film(place / "videos", seen, outcomes, videos, camera, size)
     _write_json(place / "results.json", results)
@@ -367,25 +371,22 @@ def _resolved(spec: Mapping[str, Any]) -> dict[str, Any]:
     return resolve(spec)
 
 
-def _record(path: Path, candidate: Candidate, spec: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
+def _record(
+    path: Path, candidate: Candidate, spec: dict[str, Any], outcomes: Sequence[Outcome], execute: int | None
+) -> None:
     from robot_rl import sim
+    from robot_rl.attempt import Actor, write
+    from robot_rl.replay import attempts
 
-    env = sim.make(spec)
-    made_by = {"environment": dict(env.spec), "policy": str(candidate.path)}
-    EpisodeStore.create(path, env.contract, made_by)
-    env.close()
+    actor = Actor("policy", policy=str(candidate.path), execute=execute)
+    env: Any = sim.make(spec)
+    env.reset(seed=0)
+    made_by = {"environment": dict(env.spec), "actor": {"source": actor.source, **actor.describe()}}
+    EpisodeStore.create(path, env.contract, made_by, sim_state_size=len(env.get_state()))
     with EpisodeStore.append(path) as writer:
-        for outcome in outcomes:
-            assert outcome.observations is not None
-            with writer.episode(task=spec["task"], source="policy", seed=outcome.seed) as episode:
-                for step, action in enumerate(outcome.actions):
-                    last = step == outcome.steps - 1
-                    episode.add(
-                        {name: rows[step] for name, rows in outcome.observations.items()}, action,
-                        reward=float(outcome.rewards[step]), terminated=last and outcome.terminated,
-                        truncated=last and outcome.truncated, policy_action=action,
-                    )  # fmt: skip
-                episode.finish({name: rows[-1] for name, rows in outcome.observations.items()}, success=outcome.success)
+        for attempt in attempts(env, outcomes):
+            write(writer, attempt, spec["task"], actor)
+    env.close()
 
 
 def _write_episodes(path: Path, outcomes: Sequence[Outcome], others: Sequence[Outcome] | None) -> None:

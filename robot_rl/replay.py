@@ -1,12 +1,14 @@
-"""Episodes simulated again from their seed and actions, to be filmed: nothing is rendered while they are evaluated."""
+"""Episodes simulated again from their seed and actions, to be filmed or recorded: an evaluation keeps nothing more."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+from robot_rl.attempt import Attempt, attempt
 
 if TYPE_CHECKING:
     from robot_rl.rollout import Outcome
@@ -45,10 +47,47 @@ def replay(spec: Mapping[str, Any], outcome: Outcome, camera: str, size: Sequenc
     finally:
         env.close()
     if success != outcome.success:
-        raise ReplayError(
-            f"the episode of seed {outcome.seed} was a {'success' if outcome.success else 'failure'}, and is none when "
-            "simulated again: the environment is not reproducible"
-        )
+        raise ReplayError(_differs(outcome))
+
+
+def _differs(outcome: Outcome) -> str:
+    return (
+        f"the episode of seed {outcome.seed} was a {'success' if outcome.success else 'failure'} of {outcome.steps} "
+        "steps, and is none when simulated again: the environment is not reproducible"
+    )
+
+
+def attempts(env: Any, outcomes: Sequence[Outcome]) -> Iterator[Attempt]:
+    """The episodes with all that is recorded of one; what does not end as it had is said, and left out.
+
+    Args:
+        env: as the one that they ran in.
+    """
+    from tqdm import tqdm
+
+    for outcome in tqdm(outcomes, desc="record", unit="episode", disable=None):
+        made = attempt(env, lambda seed, actions=outcome.actions: _Again(actions), outcome.seed)
+        if made.success == outcome.success and len(made.actions) == outcome.steps:
+            yield made
+        else:
+            print(f"Not recorded: {_differs(outcome)}")
+
+
+class _Again:
+    """Acts as in an episode that was; when its actions are over, so is the attempt."""
+
+    facts: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, actions: np.ndarray) -> None:
+        self._left = list(actions[::-1])
+
+    def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        action = self._left.pop()
+        return action, action
+
+    @property
+    def failed(self) -> bool:
+        return not self._left
 
 
 def look_through(spec: Mapping[str, Any], camera: str, size: Sequence[int]) -> None:

@@ -93,7 +93,7 @@ def rollout(
         execute, mode: see `ChunkRunner`.
         delay: of each chunk [ms], rounded up to control steps.
         guidance: of inpainting in mode `real_time`, see `Policy.sample`.
-        keep_observations: as the environments give them, for recording.
+        keep_observations: as the environments give them, for one who judges by them.
 
     Raises:
         ValueError: the chunks are too short for this delay.

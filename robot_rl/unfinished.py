@@ -47,13 +47,12 @@ class Unfinished:
         """Write an outcome."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "settings").write_text(self._mark)
-        plain = dict(vars(outcome))
-        observations = plain.pop("observations") or {}
+        plain = {name: value for name, value in vars(outcome).items() if name != "observations"}
         plain["metrics"] = json.dumps(dict(outcome.metrics))
         plain["success_step"] = -1 if outcome.success_step is None else outcome.success_step
         beside = self.folder / f".{outcome.seed}"
         with beside.open("wb") as file:
-            np.savez(file, **plain, **{f"observation.{name}": rows for name, rows in observations.items()})
+            np.savez(file, **plain)
         beside.replace(self.folder / f"{outcome.seed}.npz")
 
     def finish(self) -> None:
@@ -64,12 +63,10 @@ class Unfinished:
 def _read(file: Path) -> Outcome:
     with np.load(file, allow_pickle=False) as stored:
         plain: dict[str, Any] = dict(stored)
-    observations = {name: plain.pop(name) for name in list(plain) if name.startswith("observation.")}
     for name in ("seed", "success_step"):
         plain[name] = int(plain[name])
     plain["metrics"] = json.loads(str(plain["metrics"]))
     for name in ("terminated", "truncated"):
         plain[name] = bool(plain[name])
     plain["success_step"] = None if plain["success_step"] < 0 else plain["success_step"]
-    named = {name.removeprefix("observation."): rows for name, rows in observations.items()}
-    return Outcome(**plain, observations=named or None)
+    return Outcome(**plain)

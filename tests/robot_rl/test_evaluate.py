@@ -223,6 +223,53 @@ def test_episodes_can_be_recorded(walker, tmp_path):
         simulate(tmp_path / "run", walker, {}, SEEDS, record=str(tmp_path / "new.zarr"))
 
 
+def test_an_episode_that_cannot_be_repeated_is_not_recorded(walker, tmp_path, monkeypatch, capsys):
+    begin = sim.make.reset
+
+    def elsewhere(self, *, seed=None, options=None):
+        return begin(self, seed=100_007 if seed == 100_000 else seed)
+
+    def run(*arguments, **keywords):
+        outcomes = run_episodes(*arguments, **keywords)
+        monkeypatch.setattr(sim.make, "reset", elsewhere)
+        return outcomes
+
+    from robot_rl.rollout import run_episodes
+
+    monkeypatch.setattr("robot_rl.rollout.run_episodes", run)
+    simulate(tmp_path / "run", walker, {}, SEEDS[:3], videos=0, record=str(tmp_path / "new.zarr"))
+    assert "Not recorded: the episode of seed 100000 was a success" in capsys.readouterr().out
+    store = EpisodeStore.open(tmp_path / "new.zarr")
+    assert [store.facts(index)["seed"] for index in range(len(store))] == [100_001, 100_002]
+
+
+def test_a_recording_that_is_stopped_begins_anew_from_what_was_evaluated(walker, tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    record = str(tmp_path / "new.zarr")
+    with monkeypatch.context() as patch:
+        patch.setattr("robot_rl.attempt.write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(tmp_path / "run", walker, {}, SEEDS, videos=0, record=record)
+    assert not Path(record).exists()
+    simulate(tmp_path / "run", walker, {}, SEEDS, videos=0, record=record)
+    assert "Going on after 20 episodes" in capsys.readouterr().out
+    assert len(EpisodeStore.open(record)) == 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.zarr", "run"]
+
+
+def test_recorded_episodes_of_a_randomised_task_go_again_as_they_went(tmp_path, capsys):
+    from robot_rl.collect import main as collect
+
+    candidate = untrained({"task": "lift", "randomization": "full", "horizon": 8})
+    record = tmp_path / "new.zarr"
+    simulate(tmp_path / "run", candidate, {}, SEEDS[:2], num_envs=2, processes=0, videos=0, record=str(record))
+    keys = [f"output={tmp_path / 'again.zarr'}", "source=replay", f"demonstrations={record}", "workers=1"]
+    assert collect(cli.compose("collect", keys)) == 0
+    assert "2 of 2 replayed episodes went as recorded (largest deviation 0 " in capsys.readouterr().out
+
+
 def test_without_a_renderer_there_are_no_videos(walker, tmp_path, monkeypatch, capsys):
     def refuse(*_):
         raise RenderError("install libegl1")
@@ -323,17 +370,21 @@ def test_a_missing_policy_is_named(capsys):
 @pytest.mark.render
 @pytest.mark.parametrize("randomization", ["none", "full"])
 def test_lift_is_evaluated_and_filmed(tmp_path, capsys, randomization):
-    """A policy that has learned nothing; its failures must come out the same when they are simulated again."""
-    environment = {"task": "lift", "randomization": randomization, "horizon": 25}
-    contract = sim.make(environment).contract
-    statistics = {"action": Still(contract.action_dim)}
-    statistics |= {name: Still(feature.size) for name, feature in contract.observation.items()}
-    policy = build_policy({"denoiser": {"name": "mlp", "width": 16}}, contract, statistics).eval()
-    candidate = Candidate(Path("untrained"), policy, {"environment": environment})
+    """Failures must come out the same when they are simulated again."""
+    candidate = untrained({"task": "lift", "randomization": randomization, "horizon": 25})
     results = simulate(tmp_path, candidate, {}, SEEDS[:4], num_envs=3, processes=0, videos=2, size=(48, 64))
     assert results["successes"] == 0
     assert [video["file"] for video in results["videos"]] == ["failure_100000.mp4", "failure_100001.mp4"]
     assert "No video" not in capsys.readouterr().out
+
+
+def untrained(environment):
+    """A policy that has learned nothing, for the environment."""
+    contract = sim.make(environment).contract
+    statistics = {"action": Still(contract.action_dim)}
+    statistics |= {name: Still(feature.size) for name, feature in contract.observation.items()}
+    policy = build_policy({"denoiser": {"name": "mlp", "width": 16}}, contract, statistics).eval()
+    return Candidate(Path("untrained"), policy, {"environment": environment})
 
 
 class Still:
