@@ -266,7 +266,9 @@ def _explain(command: str, defaults: DictConfig, overrides: list[str], error: Ex
 
 def _check_types(command: str, defaults: DictConfig, config: DictConfig, overrides: list[str]) -> None:
     """A number stays a number: `steps=many` is an error here, not hours later. No key comes, and none goes."""
-    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf import OmegaConf
+
+    from robot_rl.kinds import kind_of
 
     if config.keys() - defaults.keys():
         raise UsageError(_explain(command, defaults, overrides, ValueError()))
@@ -275,16 +277,18 @@ def _check_types(command: str, defaults: DictConfig, config: DictConfig, overrid
     for item in overrides:
         if item.startswith(("+", "~")) or _key(item) in _groups(command):
             continue
-        default, value = OmegaConf.select(defaults, _key(item)), OmegaConf.select(config, _key(item))
-        for kind, wanted in ((DictConfig, "keys and values"), (ListConfig, "a list")):
-            if isinstance(default, kind) and not isinstance(value, kind):
-                raise UsageError(f"{item}: expected {wanted} such as {OmegaConf.to_container(default, resolve=True)}")
-        if value is None or not isinstance(default, bool | int | float):
+        default, value = (_plain(OmegaConf.select(place, _key(item))) for place in (defaults, config))
+        if value is None and not isinstance(default, dict | list):
             continue
-        kinds = (bool,) if isinstance(default, bool) else (int,) if isinstance(default, int) else (int, float)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            wanted = {(bool,): "true or false", (int,): "an integer", (int, float): "a number"}[kinds]
-            raise UsageError(f"{item}: expected {wanted} such as {default}, got {value!r}")
+        wanted, accepts = kind_of(_key(item), default)
+        if not accepts(value):
+            raise UsageError(f"{item}: expected {wanted}, got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _key(item: str) -> str:

@@ -66,7 +66,7 @@ def attempts(env: Any, outcomes: Sequence[Outcome]) -> Iterator[Attempt]:
     from tqdm import tqdm
 
     for outcome in tqdm(outcomes, desc="record", unit="episode", disable=None):
-        made = attempt(env, lambda seed, actions=outcome.actions: _Again(actions), outcome.seed)
+        made = attempt(env, _Again(outcome.actions).begin, outcome.seed)
         if made.success == outcome.success and len(made.actions) == outcome.steps:
             yield made
         else:
@@ -80,6 +80,9 @@ class _Again:
 
     def __init__(self, actions: np.ndarray) -> None:
         self._left = list(actions[::-1])
+
+    def begin(self, seed: int) -> _Again:
+        return self
 
     def __call__(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         action = self._left.pop()

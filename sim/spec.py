@@ -106,6 +106,11 @@ def resolve(spec: str | Mapping[str, Any]) -> dict[str, Any]:
             raise SpecError(f"{key}: expected one of {', '.join(choices)}; got {resolved[key]!r}")
     if not (isinstance(resolved["horizon"], int) and resolved["horizon"] > 0):
         raise SpecError(f"horizon: expected a positive number of steps, got {resolved['horizon']!r}")
+    rate, observation = resolved["rate_hz"], resolved["observation"]
+    if not (isinstance(rate, int | float) and rate > 0):
+        raise SpecError(f"rate_hz: expected a positive number, got {rate!r}")
+    if isinstance(observation, str):
+        raise SpecError(f"observation: expected a list of names, got {observation!r}")
     check_end(resolved["ends_at_success"])
     check_cameras(resolved["cameras"])
     return _plain(resolved)

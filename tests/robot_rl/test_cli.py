@@ -5,12 +5,14 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from robot_rl import cli
+from robot_rl import cli, kinds
 
 from .conftest import MakeStore
 
@@ -61,6 +63,16 @@ def test_show_prints_the_composed_configuration(capsys: pytest.CaptureFixture[st
         (("train", "--multirun", "seed=0,1", "dataset=lift=1.zarr"), "dataset=lift=1.zarr: cannot be read"),
         (("train", "training=5", "dataset=x"), "expected keys and values"),
         (("train", "training.betas=5", "dataset=x"), "expected a list such as [0.9, 0.999]"),
+        (("train", "training.betas=[a,b]", "dataset=x"), "expected a list such as [0.9, 0.999], got ['a', 'b']"),
+        (("collect", "episodes=abc"), "episodes=abc: expected an integer, got 'abc'"),
+        (("collect", "episodes=1.5"), "episodes=1.5: expected an integer, got 1.5"),
+        (("collect", "episodes=true"), "episodes=true: expected an integer, got True"),
+        (("collect", "observation=foo"), "observation=foo: expected a list of names, got 'foo'"),
+        (("collect", "environment=abc"), "environment=abc: expected keys and values such as {a: 1}, got 'abc'"),
+        (("collect", "output=5"), "output=5: expected a text, in quotes of its own where it reads as a number, got 5"),
+        (("demo", "cameras=[agentview]"), "expected cameras as {agentview: [84, 84]}, height and width in pixels"),
+        (("demo", "cameras={agentview: 84}"), "expected cameras as {agentview: [84, 84]}, height and width in pixels"),
+        (("evaluate", "dataset_episodes=[a]"), "expected numbers as in [0, 3], or all, got ['a']"),
     ],
 )
 def test_wrong_usage_says_what_exists(
@@ -69,6 +81,22 @@ def test_wrong_usage_says_what_exists(
     status, _, err = run(capsys, *arguments)
     assert status == 2
     assert expected in err
+
+
+def test_of_every_key_it_is_known_what_it_takes() -> None:
+    def nulls(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                yield from nulls(value, f"{prefix}{key}.")
+            elif value is None:
+                yield prefix + key
+
+    for command in cli.CONFIGURED:
+        choices = [f"{group}={choice}" for group, known in cli._groups(command).items() for choice in known]
+        for overrides in ([], *([choice] for choice in choices)):
+            config = cli._plain(cli.compose(command, overrides))
+            unknown = [key for key in nulls(config) if kinds.kind_of(key, None) == kinds.ANYTHING]
+            assert not unknown, f"{command} {overrides}: add them to `robot_rl.kinds.NULL`"
 
 
 @pytest.mark.parametrize(

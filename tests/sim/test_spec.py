@@ -37,6 +37,8 @@ def test_files_carry_their_name(group):
         ({"task": "lift", "horizon": 0}, "horizon: expected a positive number"),
         ({"task": "lift", "ends_at_success": 0}, "ends_at_success: expected true or false, got 0"),
         ({"task": "peg", "ends_at_success": "no"}, "ends_at_success: expected true or false, got 'no'"),
+        ({"task": "lift", "rate_hz": "abc"}, "rate_hz: expected a positive number, got 'abc'"),
+        ({"task": "lift", "observation": "foo"}, "observation: expected a list of names, got 'foo'"),
         ({"task": "lift", "cameras": ["agentview"]}, "cameras: expected a mapping"),
         ({"task": "lift", "cameras": {"agentview": [84]}}, r"camera 'agentview': expected \[height, width\]"),
         ({"task": "lift", "cameras": {"agentview": 84}}, r"camera 'agentview': expected \[height, width\]"),
