@@ -177,12 +177,20 @@ def start_worker(spec: dict[str, Any], actor: Actor, parent: int) -> None:
 
             _make = player(_env, actor.demonstrations, actor.source, actor.redraw)
         else:
-            starts = {"expert": _expert, "policy": _policy, "dagger": _dagger, "multiply": _multiplier}
-            start = starts[actor.source](_env, actor)
-            _make = partial(attempt, _env, start)
+            _make = partial(attempt, _env, start_acting(_env, actor))
     except Exception as error:
         # An error here would break the pool with a traceback; `describe` hands it over in one piece.
         _failure = str(error) or type(error).__name__
+
+
+def start_acting(env: Any, actor: Actor) -> Callable[[int], Acting]:
+    """Gives, for a seed and after the reset, who acts, see `attempt`; not of what is played back.
+
+    Raises:
+        ValueError: the actor cannot act in this environment.
+    """
+    starts = {"expert": _expert, "policy": _policy, "dagger": _dagger, "multiply": _multiplier}
+    return starts[actor.source](env, actor)
 
 
 def describe() -> tuple[dict[str, Any], int]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robot_rl import playback
-from robot_rl.attempt import Actor, Attempt, describe, run_attempt, start_worker, write
+from robot_rl.attempt import Actor, Attempt, describe, run_attempt, start_acting, start_worker, write
 from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.differences import differences
 from robot_rl.interrupt import Interrupt
@@ -42,6 +42,22 @@ FIRST_EVALUATION_SEED = 100_000
 TASK, EPISODES = "lift", 100
 """Where neither is given, nor follows from demonstrations."""
 
+SIMULATED = ("expert", "policy", "dagger", "multiply", *playback.PLAYBACKS)
+"""The sources that act in a simulation of this command's own."""
+
+BELONGS = {
+    "expert": ("expert", "dagger"),
+    "noise": ("expert", "multiply"),
+    "policy": ("policy", "dagger", "teleop"),
+    "execute": ("policy", "dagger"),
+    "demonstrations": ("multiply", *playback.PLAYBACKS),
+    "until_success": ("expert", "policy", "dagger", "multiply"),
+    "device": ("teleop",),
+    "teleop": ("teleop",),
+    **dict.fromkeys(("controller", "environment", "encoding", "sim_state", "workers"), SIMULATED),
+}
+"""The sources that a key applies to; all others apply to each."""
+
 
 class CollectError(ValueError):
     """The recording cannot be made as asked; the message says what to do."""
@@ -55,15 +71,9 @@ def main(config: DictConfig) -> int:
     plain.pop("hydra", None)
     if plain["source"] == "teleop":
         return _teleoperate(plain)
-    spec, actor, episodes = asked(plain)
-    if plain["until_success"] and not knows_success(spec):
-        raise CollectError(f"{spec['task']} knows no success: until_success=true would never end; leave it out")
+    spec, actor, seeds, workers = asked(plain)
     plain["task"] = spec["task"] if isinstance(spec["task"], str) else spec["task"]["name"]
     path = Path(plain["output"] or f"data/{plain['task']}.zarr")
-    if (workers := (os.cpu_count() or 1) if plain["workers"] is None else plain["workers"]) < 1:
-        raise CollectError(f"workers={workers}: expected at least 1, or null for one per core")
-    wanted = episodes if plain["episodes"] is None else plain["episodes"]
-    seeds = _Seeds(plain["first_seed"], wanted, plain["until_success"])
     seeds.note(known := _recorded(path, spec, actor))
     if seeds.done:
         print(f"{path} already holds these {len(known)} episodes; nothing to do.")
@@ -158,10 +168,11 @@ class _Seeds:
             raise CollectError(f"episodes={wanted}: expected at least 1")
         if first < 0:
             raise CollectError(f"first_seed={first}: expected at least 0")
-        if first < FIRST_EVALUATION_SEED < first + wanted:
+        if first + wanted > FIRST_EVALUATION_SEED:
             raise CollectError(
                 f"first_seed={first} with episodes={wanted} reaches into the evaluation seeds "
-                f"({FIRST_EVALUATION_SEED} and above); start lower."
+                f"({FIRST_EVALUATION_SEED} and above), which no training may see; start lower. "
+                "`robot-rl evaluate record=` records a policy there."
             )
         self.first, self.wanted, self.until_success = first, wanted, until_success
         self.outcomes: dict[int, bool] = {}
@@ -189,22 +200,55 @@ class _Seeds:
             seed += 1
 
     def _mine(self, seed: int) -> bool:
-        if self.until_success and self.first < FIRST_EVALUATION_SEED:
-            return self.first <= seed < FIRST_EVALUATION_SEED
-        return seed >= self.first and (self.until_success or seed < self.first + self.wanted)
+        return self.first <= seed < (FIRST_EVALUATION_SEED if self.until_success else self.first + self.wanted)
 
 
-def asked(plain: dict[str, Any]) -> tuple[dict[str, Any], Actor, int]:
+def asked(plain: dict[str, Any]) -> tuple[dict[str, Any], Actor, _Seeds, int]:
+    """The environment, who acts in it, from which seeds, and in how many processes.
+
+    Raises:
+        CollectError, SpecError, PlaybackError: a key is wrong, or does not apply to the source.
+    """
+    _check_source(plain)
+    spec, actor, episodes = _acted(plain)
+    if plain["until_success"] and not knows_success(spec):
+        raise CollectError(f"{spec['task']} knows no success: until_success=true would never end; leave it out")
+    if (workers := (os.cpu_count() or 1) if plain["workers"] is None else plain["workers"]) < 1:
+        raise CollectError(f"workers={workers}: expected at least 1, or null for one per core")
+    wanted = episodes if plain["episodes"] is None else plain["episodes"]
+    return spec, actor, _Seeds(plain["first_seed"], wanted, plain["until_success"]), workers
+
+
+def check(plain: dict[str, Any]) -> None:
+    """Raise what is wrong with a recording, before anything is made: also what its actor cannot do."""
+    from robot_rl import sim
+
+    spec, actor, _, _ = asked(plain)
+    env = sim.make(spec)
+    start_acting(env, actor)
+    env.close()
+
+
+def _check_source(plain: dict[str, Any]) -> None:
+    from robot_rl.cli import compose
+
+    if (source := plain["source"]) not in (*SIMULATED, "teleop"):
+        raise CollectError(f"source={source}: expected {', '.join(SIMULATED)} or teleop")
+    defaults = compose("collect", [])
+    for key, sources in BELONGS.items():
+        if source not in sources and plain[key] != defaults[key]:
+            raise CollectError(f"{key}={plain[key]} goes with source={' or '.join(sources)}, not {source}")
+
+
+def _acted(plain: dict[str, Any]) -> tuple[dict[str, Any], Actor, int]:
     """The environment, who acts in it, and how many episodes are made where it is not said."""
     given = _environment(plain)
-    if plain["source"] not in ("multiply", *playback.PLAYBACKS):
+    if plain["source"] not in BELONGS["demonstrations"]:
         return resolve({"task": TASK, **given}), _actor(plain), EPISODES
     store = _demonstrations(plain)
     spec = resolve({"task": TASK, **playback.recorded_environment(store), **given})
     if plain["source"] == "multiply":
         return spec, _multiplying(plain, spec), EPISODES
-    if plain["until_success"]:
-        raise CollectError(f"source={plain['source']} makes each episode once: until_success=true does not apply")
     playback.check(store, spec, plain["source"])
     actor = Actor(plain["source"], demonstrations=str(store.path), redraw="randomization" in given)
     return playback.seen(spec) if plain["source"] == "render" else spec, actor, len(store.select())
@@ -246,6 +290,7 @@ def _teleoperate(plain: dict[str, Any]) -> int:
     from robot_rl import teleop
     from robot_rl.cli import compose
 
+    _check_source(plain)
     defaults: dict[str, Any] = OmegaConf.to_container(compose("teleop", []), resolve=True)  # type: ignore[assignment]
     defaults.pop("hydra", None)
     further = plain["teleop"] or {}
@@ -263,18 +308,13 @@ def _teleoperate(plain: dict[str, Any]) -> int:
 
 
 def _actor(plain: dict[str, Any]) -> Actor:
-    if plain["expert"] is not None and plain["source"] not in ("expert", "dagger"):
-        raise CollectError(f"expert={plain['expert']} goes with source=expert or dagger, not {plain['source']}")
     if plain["source"] == "expert":
         return Actor("expert", noise=plain["noise"], expert=plain["expert"])
-    if plain["source"] in ("policy", "dagger"):
-        if not plain["policy"]:
-            raise CollectError(f"source={plain['source']} needs policy=<run or checkpoint folder>")
-        if not Path(plain["policy"]).is_dir():
-            raise CollectError(f"policy={plain['policy']}: no such folder; give a run or checkpoint folder")
-        return Actor(plain["source"], policy=str(plain["policy"]), execute=plain["execute"], expert=plain["expert"])
-    known = ("expert", "policy", "dagger", "multiply", *playback.PLAYBACKS)
-    raise CollectError(f"source={plain['source']}: expected {', '.join(known)} or teleop")
+    if not plain["policy"]:
+        raise CollectError(f"source={plain['source']} needs policy=<run or checkpoint folder>")
+    if not Path(plain["policy"]).is_dir():
+        raise CollectError(f"policy={plain['policy']}: no such folder; give a run or checkpoint folder")
+    return Actor(plain["source"], policy=str(plain["policy"]), execute=plain["execute"], expert=plain["expert"])
 
 
 @contextmanager

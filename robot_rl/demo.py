@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 OBSERVED = {"lift": ("joint_position", "gripper_opening", "cube_pose")}
 """By task, what a robot has to observe it by; of others everything is recorded."""
 
-FINISHED = ("success_rate", "offline_action_error", "seconds")
-
 
 def main(config: DictConfig) -> int:
     """Run the stages that are not done yet. Returns the exit status of the first that fails or is stopped."""
     from omegaconf import OmegaConf
 
-    from robot_rl import collect, evaluate, run_folder, sim, train
+    from robot_rl import collect, evaluate, run_folder, train
     from robot_rl.cli import compose
     from robot_rl.training import Settings
 
@@ -49,8 +47,7 @@ def main(config: DictConfig) -> int:
             if looks
             else f"policy={config.policy} looks at no pictures: leave out cameras=, or take policy=flow_image"
         )
-    asked = OmegaConf.to_container(configs["collect"], resolve=True)
-    sim.make(collect.asked(asked)[0]).close()  # type: ignore[arg-type]
+    collect.check(OmegaConf.to_container(configs["collect"], resolve=True))  # type: ignore[arg-type]
     _keep_finished(folder)
     run_folder.refuse_others(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,8 +55,10 @@ def main(config: DictConfig) -> int:
     for number, (name, overrides) in enumerate(plan.items(), 1):
         print(f"\n[{number}/{len(stages)}] robot-rl {name} {shlex.join(overrides)}", flush=True)
         began = time.perf_counter()
-        status = stages[name].main(configs[name])
-        _add_seconds(folder, name, time.perf_counter() - began)
+        try:
+            status = stages[name].main(configs[name])
+        finally:
+            _add_seconds(folder, name, time.perf_counter() - began)
         if status:
             return status
     _conclude(folder)
@@ -88,21 +87,29 @@ def _overrides(config: DictConfig, folder: Path) -> dict[str, list[str]]:
     if config.steps is not None:
         train.append(f"training.steps={config.steps}")
     evaluate = [
-        f"output={output}", f"policy={output}", f"task={config.task}", f"episodes={config.episodes}",
-        f"dataset={store}", f"processes={workers}",
+        f"output={output}", f"policy={output}", f"episodes={config.episodes}", f"dataset={store}",
+        f"processes={workers}",
     ]  # fmt: skip
+    # Of an evaluation that was stopped between its halves, simulation and recorded data, the first is done.
+    if _finished(folder) or read_results(folder).get("episodes") != config.episodes:
+        evaluate.append(f"task={config.task}")
     return {"collect": collect, "train": train, "evaluate": evaluate}
 
 
 def _keep_finished(folder: Path) -> None:
     """Move a finished demo aside, so that a new one begins and nothing is lost."""
-    if not all(key in read_results(folder) for key in FINISHED):
+    if not _finished(folder):
         return
     number = 1
     while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1
     folder.rename(aside)
     print(f"{folder} held a finished demo; it is now {aside}")
+
+
+def _finished(folder: Path) -> bool:
+    """Whether `_conclude` has been there, which alone writes a total."""
+    return "total" in read_results(folder).get("seconds", {})
 
 
 def _add_seconds(folder: Path, stage: str, seconds: float) -> None:
@@ -119,7 +126,7 @@ def _conclude(folder: Path) -> None:
     # `evaluate` has timed its two halves itself; what is left of it goes into videos, plots and the report.
     seconds: dict[str, Any] = {"collect": stages["collect"], "train": stages["train"]}
     seconds |= {name: metrics["seconds"][name] for name in ("evaluate", "offline")}
-    seconds["report"] = stages["evaluate"] - seconds["evaluate"] - seconds["offline"]
+    seconds["report"] = max(0.0, stages["evaluate"] - seconds["evaluate"] - seconds["offline"])
     seconds["total"] = sum(stages.values())
     write_results(folder, {"seconds": {name: round(value, 1) for name, value in seconds.items()}})
     write_report(folder)  # again, with the seconds of all stages

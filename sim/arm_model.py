@@ -74,6 +74,7 @@ class Arm:
         base, site: id of the base body, and of the end-effector site between the fingertips.
         limits: the `limits` section of the robot's file.
         home: robosuite's initial joint position, without its noise [rad].
+        grasps_as: the robot to take where something is to be grasped; empty: this one.
     """
 
     prefix: str
@@ -86,6 +87,7 @@ class Arm:
     limits: Mapping[str, Sequence[float]]
     home: np.ndarray
     gripper: Gripper
+    grasps_as: str = ""
 
     @property
     def dof(self) -> int:
@@ -255,6 +257,7 @@ def _arm(model: mujoco.MjModel, entry: Any, plain: Mapping[str, Any], prefix: st
         plain["limits"],
         np.array(entry.init_qpos, float),
         _gripper(model, entry.gripper["right"], plain["gripper"]),
+        plain.get("grasps_as", ""),
     )
 
 

@@ -29,7 +29,7 @@ def make_expert(
         name: which, where a task has several: a drone's `geometric` or `mpc`.
 
     Raises:
-        ValueError: there is none for this task, or none of that name.
+        ValueError: there is none for this task, or none of that name, or it grasps and the robot cannot.
     """
     from robot_rl.sim.arm import ArmEnv
     from robot_rl.sim.expert.scripted_expert import ScriptedExpert
@@ -48,4 +48,8 @@ def make_expert(
         known = sorted(path.stem for path in (Path(__file__).parents[1] / "task").glob("*.yaml"))
         known = [name for name in known if find_spec(f"{__name__}.{name}")]
         raise ValueError(f"no expert for task {task!r}; there are experts for: {', '.join(known)}")
-    return ScriptedExpert(env, import_module(f"{__name__}.{task}").decide, noise, generator)
+    expert = import_module(f"{__name__}.{task}")
+    for arm in env.arm_model.arms:
+        if arm.grasps_as and getattr(expert, "GRASPS", True):
+            raise ValueError(f"the expert of {task!r} grasps, and {arm.robot} cannot; take robot={arm.grasps_as}")
+    return ScriptedExpert(env, expert.decide, noise, generator)

@@ -9,6 +9,8 @@ import numpy as np
 
 from robot_rl.sim.expert.scene import Goal, Scene, raised, rotation_of
 
+GRASPS = False
+"""Told of the only expert that does not."""
 PIVOT = np.array([-0.175, -0.1, -0.025])
 """Where the middle line of the lever meets its axis, in the door's frame [m]."""
 HINGE = np.array([0.255, 0.0, 0.0])

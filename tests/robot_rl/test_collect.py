@@ -100,8 +100,9 @@ def test_seeds_count_attempts_or_successes() -> None:
     assert next(seeds.upcoming()) == 2
     seeds.note({2: True})
     assert seeds.done
-    with pytest.raises(CollectError, match="evaluation seeds"):
-        _Seeds(99_990, 20, until_success=False)
+    for first in (99_990, 100_000):
+        with pytest.raises(CollectError, match="evaluation seeds"):
+            _Seeds(first, 20, until_success=False)
 
 
 def test_recording_does_not_depend_on_workers_and_adds_only_what_is_missing(
@@ -137,6 +138,17 @@ def test_another_environment_and_wrong_words_are_refused(tmp_path: Path) -> None
         _collect(store, "source=magic")
     with pytest.raises(CollectError, match="goes with source=expert or dagger"):
         _collect(store, "source=policy", "expert=mpc")
+    for given, sources in {
+        f"policy={tmp_path}": "policy or dagger or teleop",
+        "execute=4": "policy or dagger",
+        f"demonstrations={store}": "multiply or replay or render",
+        "device=web": "teleop",
+        "teleop={auto: true}": "teleop",
+    }.items():
+        with pytest.raises(CollectError, match=f"{given.partition('=')[0]}=.* goes with source={sources}, not expert"):
+            _collect(store, given)
+    with pytest.raises(CollectError, match=r"workers=2 goes with source=expert or policy or .*, not teleop"):
+        main(compose("collect", ["source=teleop", "workers=2"]))
     with pytest.raises(CollectError, match="source=policy needs policy="):
         _collect(store, "source=policy")
     with pytest.raises(CollectError, match="workers=-1: expected at least 1"):
@@ -146,6 +158,8 @@ def test_another_environment_and_wrong_words_are_refused(tmp_path: Path) -> None
     # What goes wrong in a simulation process comes out of this one, in words.
     with pytest.raises(RuntimeError, match="no camera 'moon'"):
         _collect(tmp_path / "new.zarr", "cameras={moon: [8, 8]}", "workers=1")
+    with pytest.raises(RuntimeError, match="the expert of 'lift' grasps, and ur5e cannot; take robot=ur5e_panda_hand"):
+        _collect(tmp_path / "new.zarr", "robot=ur5e", "workers=1")
     with pytest.raises(RuntimeError, match="no expert for task 'tool_hang'; there are experts for: door, lift"):
         _collect(tmp_path / "new.zarr", "task=tool_hang", "workers=1")
     assert not (tmp_path / "new.zarr").exists()

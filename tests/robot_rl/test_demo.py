@@ -44,6 +44,12 @@ def test_the_whole_loop(tmp_path: Path) -> None:
         ("cameras={agentview: [84, 84]}", "looks at no pictures"),
         ("task=lfit", "no task 'lfit'"),
         ("observation=[cube_position]", "cube_position"),
+        ("noise=-1", "noise: expected a number >= 0"),
+        ("first_seed=-1", "first_seed=-1: expected at least 0"),
+        ("first_seed=100000", "reaches into the evaluation seeds"),
+        ("workers=0", "workers=0: expected at least 1"),
+        ("task=tool_hang", "no expert for task 'tool_hang'"),
+        ("robot=ur5e", "grasps, and ur5e cannot; take robot=ur5e_panda_hand"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_recorded(tmp_path: Path, override: str, expected: str) -> None:
@@ -57,7 +63,7 @@ def test_a_finished_demo_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     for number in (1, 2):
         folder.mkdir()
-        (folder / "metrics.json").write_text(json.dumps(dict.fromkeys(demo.FINISHED, number)))
+        (folder / "metrics.json").write_text(json.dumps({"success_rate": number, "seconds": {"total": 9.0}}))
         demo._keep_finished(folder)
         assert not folder.exists()
     assert json.loads((tmp_path / "demo-2" / "metrics.json").read_text())["success_rate"] == 2
@@ -69,3 +75,13 @@ def test_an_unfinished_demo_goes_on(tmp_path: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps({"training": {}}))
     demo._keep_finished(folder)
     assert folder.exists()
+    # Also one whose report is still to be written.
+    measured = {"success_rate": 1.0, "episodes": 100, "offline_action_error": 0.1, "seconds": {"evaluate": 3.0}}
+    (folder / "metrics.json").write_text(json.dumps(measured))
+    demo._keep_finished(folder)
+    assert folder.exists()
+    assert "task=lift" not in demo._overrides(compose("demo", []), folder)["evaluate"]
+    assert "task=lift" in demo._overrides(compose("demo", ["episodes=200"]), folder)["evaluate"]
+    # Of a finished one, all is done anew.
+    (folder / "metrics.json").write_text(json.dumps(measured | {"seconds": {"total": 9.0}}))
+    assert "task=lift" in demo._overrides(compose("demo", []), folder)["evaluate"]
