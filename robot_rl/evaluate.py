@@ -381,7 +381,7 @@ def _record(
     actor = Actor("policy", policy=str(candidate.path), execute=execute)
     env: Any = sim.make(spec)
     env.reset(seed=0)
-    made_by = {"environment": dict(env.spec), "actor": {"source": actor.source, **actor.describe()}}
+    made_by = {"environment": dict(env.specification), "actor": {"source": actor.source, **actor.describe()}}
     EpisodeStore.create(path, env.contract, made_by, sim_state_size=len(env.get_state()))
     with EpisodeStore.append(path) as writer:
         for attempt in attempts(env, outcomes):

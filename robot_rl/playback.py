@@ -186,13 +186,13 @@ def render(env: Any, episode: Episode, seed: int, redraw: bool) -> Attempt:
 def _reset(env: Any, episode: Episode, seed: int, redraw: bool) -> Mapping[str, Any]:
     """Begin an episode with the randomisation of a recorded one, or a new one. Returns what it drew."""
     options: dict[str, Any] = {}
-    if env.spec["randomization"] is not None and not redraw:
+    if env.specification["randomization"] is not None and not redraw:
         recorded = episode.facts.get("randomization")
         if recorded is None:
             raise PlaybackError(
                 f"episode {episode.index} of {episode.store.path} does not tell what its randomisation drew"
             )
-        wanted = load("randomization", env.spec["randomization"])
+        wanted = load("randomization", env.specification["randomization"])
         options = {"randomization": {key: value for key, value in recorded.items() if key in wanted}}
     _, info = env.reset(seed=seed, options=options)
     drawn: Mapping[str, Any] = info.get("randomization") or {}

@@ -34,7 +34,7 @@ class ArmEnv(gymnasium.Env):
         spec: task name or mapping, see `robot_rl.sim.spec.resolve`.
 
     Attributes:
-        spec: the resolved specification, plain JSON types.
+        specification: resolved, plain JSON types.
         contract: of observation and action.
         model, data: MuJoCo's; whoever changes them calls `refresh` afterwards.
         looking: whether `step` takes new pictures; while it is False, their place is held by earlier ones.
@@ -44,25 +44,28 @@ class ArmEnv(gymnasium.Env):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    render_mode = "rgb_array"
 
     def __init__(self, spec: str | Mapping[str, Any]) -> None:
-        self.spec: dict[str, Any] = resolve(spec)  # type: ignore[assignment]
-        rate_hz = float(self.spec["rate_hz"])
+        self.specification: dict[str, Any] = resolve(spec)
+        rate_hz = float(self.specification["rate_hz"])
         substeps(rate_hz)
-        self.task = load("task", self.spec["task"])
-        config = load("controller", self.spec["controller"])
-        self.arm_model = load_arm_model(self.task, self.spec["robot"], rate_hz)
+        self.task = load("task", self.specification["task"])
+        config = load("controller", self.specification["controller"])
+        self.arm_model = load_arm_model(self.task, self.specification["robot"], rate_hz)
         self.model, self.data = self.arm_model.model, self.arm_model.data
-        self.controller = make_controller(self.arm_model, config, rate_hz, self.spec["stepper"])
+        self.controller = make_controller(self.arm_model, config, rate_hz, self.specification["stepper"])
         self._physics = physics_of(self.model, self.data)
-        self._observation = ArmObservation(self.arm_model, self.spec["cameras"], self.spec["render_quality"])
+        self._observation = ArmObservation(
+            self.arm_model, self.specification["cameras"], self.specification["render_quality"]
+        )
         robots = "_".join(dict.fromkeys(arm.robot for arm in self.arm_model.arms))
         contract = Contract(
             f"{self.task['name']}_{robots}_{config['name']}", rate_hz, self._observation.features,
             {feature.name: feature for feature in self.controller.features}, config["id"],
         )  # fmt: skip
-        if self.spec["observation"] is not None:
-            wanted = [*self.spec["observation"], *self.spec["cameras"]]
+        if self.specification["observation"] is not None:
+            wanted = [*self.specification["observation"], *self.specification["cameras"]]
             if missing := sorted(set(wanted) - set(contract.observation)):
                 raise SpecError(
                     f"no such observation: {', '.join(missing)}; there are: {', '.join(contract.observation)}"
@@ -72,12 +75,12 @@ class ArmEnv(gymnasium.Env):
         self._observation.select(contract.observation)
         self._action_dim = contract.action_dim
         self._period = 1.0 / rate_hz
-        self._horizon = int(self.spec["horizon"])
+        self._horizon = int(self.specification["horizon"])
         self.looking = True
         self._steps = 0
         self._randomizer: Randomizer | None = None
-        if self.spec["randomization"] is not None:
-            variation = load("randomization", self.spec["randomization"])
+        if self.specification["randomization"] is not None:
+            variation = load("randomization", self.specification["randomization"])
             bases = [arm.base for arm in self.arm_model.arms]
             objects = self.arm_model.object_bodies
             self._randomizer = Randomizer(self.data, variation, objects, bases, self.controller)
@@ -143,7 +146,7 @@ class ArmEnv(gymnasium.Env):
         observation = self._observation.read(self.looking or late)
         if self._randomizer is not None:
             observation = self._disturbance.advance(observation)
-        terminated = success and self.spec["ends_at_success"]
+        terminated = success and self.specification["ends_at_success"]
         return observation, float(success), terminated, diverged or self._steps >= self._horizon, info
 
     @property

@@ -97,7 +97,7 @@ class EnvGroup:
         make = _function(factory)
         self.envs = [make(spec) for _ in range(count)]
         self.contract: Contract = self.envs[0].contract
-        self.spec = getattr(self.envs[0], "spec", spec)
+        self.specification = getattr(self.envs[0], "specification", spec)
         self.rows: Rows | None = None
         self._may_look_away = hasattr(self.envs[0], "looking")
 

@@ -54,7 +54,7 @@ class GymEnv(gymnasium.Env):
         spec: task name (`gym/Hopper-v5`) or mapping, see `robot_rl.sim.spec.resolve`.
 
     Attributes:
-        spec: the resolved specification, plain JSON types.
+        specification: resolved, plain JSON types.
         contract: of observation and action.
         inner: Gymnasium's environment, without wrappers.
         model, data: of MuJoCo.
@@ -64,18 +64,19 @@ class GymEnv(gymnasium.Env):
         SpecError: a key or a name is unknown.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    render_mode = "rgb_array"
 
     def __init__(self, spec: str | Mapping[str, Any]) -> None:
-        self.spec: dict[str, Any] = resolve(spec)  # type: ignore[assignment]
-        name = self.spec["task"].removeprefix(PREFIX)
-        self.task = {"name": self.spec["task"]}
-        self.inner: Any = _gymnasium(name, self.spec["arguments"])
+        self.specification: dict[str, Any] = resolve(spec)
+        name = self.specification["task"].removeprefix(PREFIX)
+        self.task = {"name": self.specification["task"]}
+        self.inner: Any = _gymnasium(name, self.specification["arguments"])
         self.model, self.data = self.inner.model, self.inner.data
         self.looking = True
         self._renderer: Renderer | None = None
         self._images: dict[str, np.ndarray] = {}
-        self._cameras = {camera: (int(size[0]), int(size[1])) for camera, size in self.spec["cameras"].items()}
+        self._cameras = {camera: (int(size[0]), int(size[1])) for camera, size in self.specification["cameras"].items()}
         actions = self.inner.action_space
         joints = tuple(self.model.actuator(index).name for index in range(self.model.nu))
         action = Feature(
@@ -88,7 +89,7 @@ class GymEnv(gymnasium.Env):
             for camera, size in self._cameras.items()
             if self._camera_id(camera) >= 0
         ]
-        rate = float(self.spec["rate_hz"])
+        rate = float(self.specification["rate_hz"])
         self.contract = Contract(name, rate, {each.name: each for each in seen}, {action.name: action}, f"gym_{name}")
         self.observation_space = observation_space(self.contract)
         self.action_space = action_space(self.contract)
@@ -121,7 +122,7 @@ class GymEnv(gymnasium.Env):
         self._seen = seen.astype(np.float32)
         self._steps += 1
         self._return += float(reward)
-        truncated = self._steps >= self.spec["horizon"] and not terminated
+        truncated = self._steps >= self.specification["horizon"] and not terminated
         info: dict[str, Any] = {"success": False}
         if terminated or truncated:
             info["metrics"] = {"return": self._return}
@@ -156,8 +157,12 @@ class GymEnv(gymnasium.Env):
         if self._renderer is None:
             from robot_rl.sim.render import Renderer
 
-            self._renderer = Renderer(self.model, self.spec["render_quality"], geom_groups=(0, 1, 2))
+            self._renderer = Renderer(self.model, self.specification["render_quality"], geom_groups=(0, 1, 2))
         return self._renderer.render(self.data, index, np.empty((height, width, 3), np.uint8))
+
+    def render(self) -> np.ndarray:
+        """The view of `agentview`, uint8 [480, 640, 3]."""
+        return self.image(AGENTVIEW, 480, 640)
 
     def get_state(self) -> np.ndarray:
         """Everything that decides the future, float64 [S]; `set_state` continues from it bit by bit.
@@ -196,7 +201,7 @@ class GymEnv(gymnasium.Env):
         if camera == AGENTVIEW and known:
             return 0
         if camera not in known:
-            raise SpecError(f"no camera {camera!r} in {self.spec['task']}; there are: {', '.join(known)}")
+            raise SpecError(f"no camera {camera!r} in {self.specification['task']}; there are: {', '.join(known)}")
         return known.index(camera)
 
 

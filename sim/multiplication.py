@@ -181,7 +181,7 @@ def read_demonstrations(path: str, env: ArmEnv) -> list[Demonstration]:
             successful episode, or no poses of the objects.
     """
     task, contract = env.task["name"], env.contract
-    subtasks = subtasks_of(env.spec["task"])
+    subtasks = subtasks_of(env.specification["task"])
     store = EpisodeStore.open(path)
     if contract.controller not in ("servo_joint_position", "servo_ee_pose"):
         raise MultiplicationError(

@@ -87,7 +87,7 @@ class VectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray
         else:
             group = EnvGroup(factory, spec, num_envs)
             group.rows = self._rows = make_rows(group.contract, num_envs)
-            self.contract, self.spec = group.contract, group.spec
+            self.contract, self.specification = group.contract, group.specification
             self._parts = [_Here(group, num_envs)]
             self._finalizer = weakref.finalize(self, group.close)
         self.single_observation_space = observation_space(self.contract)
@@ -240,7 +240,7 @@ class VectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray
                 workers.append(Worker(factory, spec, start, stop))
             answers = [worker.receive() for worker in workers]
             contracts = [Contract.from_dict(answer["contract"]) for answer in answers]
-            self.contract, self.spec = contracts[0], answers[0]["spec"]
+            self.contract, self.specification = contracts[0], answers[0]["spec"]
             for other in contracts[1:]:
                 equal(self.contract, other)
             memory = SharedMemory(rows_size(self.contract, self.num_envs))

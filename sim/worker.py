@@ -160,7 +160,7 @@ def main() -> None:
             try:
                 if group is None:
                     group = EnvGroup(**request)
-                    answer: Any = {"contract": group.contract.to_dict(), "spec": group.spec}
+                    answer: Any = {"contract": group.contract.to_dict(), "spec": group.specification}
                 else:
                     answer = _answer(group, request, connection)
                 payload = message.encode(answer)

@@ -100,14 +100,15 @@ class WorldEnv(gymnasium.Env):
         world: of it, with one row.
 
     Attributes:
-        spec, world: as given.
+        specification, world: as given.
         contract: of observation and action.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    render_mode = "rgb_array"
 
     def __init__(self, spec: Mapping[str, Any], world: World) -> None:
-        self.spec: dict[str, Any] = dict(spec)  # type: ignore[assignment]
+        self.specification: dict[str, Any] = dict(spec)
         self.world = world
         self.contract, self.task = self.world.contract, self.world.task
         self.observation_space = observation_space(self.contract)
@@ -166,6 +167,10 @@ class WorldEnv(gymnasium.Env):
         """
         return self.world.image(0, camera, height, width)
 
+    def render(self) -> np.ndarray:
+        """The view of `agentview`, uint8 [480, 640, 3]."""
+        return self.image("agentview", 480, 640)
+
     def rest_action(self) -> np.ndarray:
         """The action [A] that keeps everything where it is now."""
         return self.world.rest_action(0)
@@ -195,7 +200,7 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(self, spec: Mapping[str, Any], world: World) -> None:
-        self.spec: dict[str, Any] = dict(spec)  # type: ignore[assignment]
+        self.specification: dict[str, Any] = dict(spec)
         self.num_envs, self.processes = world.num, 0
         self.world = world
         self.contract = self.world.contract

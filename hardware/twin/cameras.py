@@ -68,7 +68,7 @@ class CameraThread:
         env = self._twin.env
         data = mujoco.MjData(env.model)
         try:
-            renderer = Renderer(env.model, env.spec["render_quality"])
+            renderer = Renderer(env.model, env.specification["render_quality"])
         except RenderError as error:
             self._ready.set_exception(error)
             return

@@ -45,7 +45,7 @@ class DemoReset(PPO):
         Raises:
             FinetuneError: the demonstrations are of another task.
         """
-        spec = getattr(environments, "spec", {})
+        spec = getattr(environments, "specification", {})
         check_task(self.store, spec)
         # A state holds the control steps that led to it, which go on counting towards the horizon.
         states = self.states[self.steps < spec.get("horizon", np.inf)]

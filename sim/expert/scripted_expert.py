@@ -72,7 +72,7 @@ class ScriptedExpert:
         home = rotation_of(self._kinematics.forward(arm.home))
         self._home_yaw = float(np.arctan2(home[1, 0], home[0, 0]))
         self._period = 1.0 / env.contract.rate_hz
-        self._osc = load("controller", env.spec["controller"])
+        self._osc = load("controller", env.specification["controller"])
         encodings = {
             "servo_joint_position": self._joint_action,
             "servo_ee_pose": self._pose_action,

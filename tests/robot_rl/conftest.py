@@ -56,7 +56,7 @@ class ReachEnv(gymnasium.Env):
     horizon = 30
 
     def __init__(self, spec: Any = None) -> None:
-        self.spec = spec
+        self.specification = spec
         self.contract = reach_contract()
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:

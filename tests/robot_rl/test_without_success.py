@@ -39,7 +39,7 @@ def _pushing(folder: Path, control: float) -> Path:
     policy = fresh_policy(network, env.contract)
     with torch.no_grad():
         [each for each in policy.denoiser.modules() if isinstance(each, nn.Linear)][-1].bias.fill_(control)
-    save_policy(policy, folder, {"environment": env.spec})
+    save_policy(policy, folder, {"environment": env.specification})
     return folder
 
 

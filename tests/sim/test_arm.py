@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import mujoco
 import numpy as np
 import pytest
@@ -51,15 +52,15 @@ def test_tasks_keep_their_contract(task):
     assert (reward, terminated, truncated, info["success"]) == (0.0, False, False, False)
     for name in env.task["objects"]:
         np.testing.assert_allclose(observation[f"{name}_pose"], env.object_poses()[name], atol=1e-6)
-    assert json.loads(json.dumps(env.spec)) == env.spec
+    assert json.loads(json.dumps(env.specification)) == env.specification
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_gymnasium_accepts_it():
     env = sim.make({"task": "lift", "horizon": 5})
-    spec, env.spec = env.spec, None
     check_env(env, skip_render_check=True)
-    env.spec = spec
+    assert (str(env), env.render_mode) == ("<ArmEnv instance>", "rgb_array")
+    assert gymnasium.wrappers.TimeLimit(env, 5).spec is None
 
 
 def test_two_arms_have_prefixed_features():
@@ -177,7 +178,7 @@ def test_success_terminates_and_the_horizon_truncates():
     assert env.success
     _, reward, terminated, truncated, info = env.step(np.zeros(7))
     assert (reward, terminated, truncated, info["success"]) == (1.0, True, False, True)
-    env.spec["ends_at_success"] = False
+    env.specification["ends_at_success"] = False
     env.reset(seed=0)
     env.data.joint("cube_joint0").qpos[2] += 0.2
     env.refresh()
@@ -361,5 +362,5 @@ def test_a_specification_may_hold_the_contents_of_the_files():
     by_name = {"task": "door", "robot": "panda", "controller": "ee_delta"}
     env, other = sim.make(spec), sim.make(by_name)
     assert env.contract == other.contract
-    assert json.loads(json.dumps(env.spec)) == env.spec
+    assert json.loads(json.dumps(env.specification)) == env.specification
     np.testing.assert_array_equal(env.get_state(), other.get_state())

@@ -1,6 +1,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from robot_rl import sim
 from robot_rl.sim.expert import make_expert
@@ -15,7 +16,7 @@ def test_is_what_gymnasium_makes(name):
     """Numbers of an episode, to the float32 of a contract; its bounds, rate and horizon."""
     theirs, ours = gymnasium.make(name), sim.make(f"gym/{name}")
     assert ours.contract.rate_hz == pytest.approx(1 / theirs.unwrapped.dt)
-    assert ours.spec["horizon"] == 1000
+    assert ours.specification["horizon"] == 1000
     low, high = ours.contract.action_bounds
     np.testing.assert_array_equal([low, high], [theirs.action_space.low, theirs.action_space.high])
     theirs.action_space.seed(0)
@@ -97,10 +98,16 @@ def test_says_what_is_wrong():
         env.step(np.full(3, np.nan))
     with pytest.raises(ValueError, match="no expert"):
         make_expert(env)
-    assert resolve(env.spec) == env.spec
+    assert resolve(env.specification) == env.specification
 
 
 def test_arguments_reach_the_task():
     spec = {"task": "gym/Ant-v5", "arguments": {"include_cfrc_ext_in_observation": False}}
     assert sim.make(spec).contract.observation["observation"].shape == (27,)
     assert sim.make("gym/Ant-v5").contract.observation["observation"].shape == (105,)
+
+
+def test_is_an_environment_of_gymnasium():
+    env = sim.make("gym/Hopper-v5")
+    check_env(env, skip_render_check=True)
+    assert str(env) == "<GymEnv instance>"

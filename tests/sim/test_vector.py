@@ -34,10 +34,10 @@ from robot_rl.datasets.contract import Contract
 
 class Walk:
     def __init__(self, spec):
-        self.spec = {"size": 2, **spec}
+        self.specification = {"size": 2, **spec}
         if spec.get("broken"):
             raise FileNotFoundError("no such scene: broken.xml")
-        size = self.spec["size"]
+        size = self.specification["size"]
         self.contract = Contract.from_dict({
             "name": "walk", "rate_hz": 10,
             "observation": {
@@ -51,7 +51,7 @@ class Walk:
         self.seed = seed
         self.generator = np.random.default_rng(seed)
         self.length = int(self.generator.integers(3, 9))
-        self.position = self.generator.normal(size=self.spec["size"])
+        self.position = self.generator.normal(size=self.specification["size"])
         self.steps = 0
         return self.observe(), {"length": self.length, "drawn": self.position.copy(), "options": options}
 
@@ -65,12 +65,12 @@ class Walk:
         }
 
     def step(self, action):
-        trap = self.spec.get("trap")
+        trap = self.specification.get("trap")
         if trap and self.steps == 2:
             if trap == "raise":
                 raise ArithmeticError("the joint has come off")
             os.kill(os.getpid(), signal.Signals[trap])
-        self.position = self.position + action + 0.1 * self.generator.normal(size=self.spec["size"])
+        self.position = self.position + action + 0.1 * self.generator.normal(size=self.specification["size"])
         self.steps += 1
         success = bool(self.position.sum() > 3)
         reached = self.steps >= self.length
@@ -264,7 +264,7 @@ class TestInterface:
             assert isinstance(venv, gymnasium.vector.VectorEnv)
             assert venv.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.SAME_STEP
             assert isinstance(venv.contract, Contract)
-            assert venv.spec == {"size": 2}
+            assert venv.specification == {"size": 2}
             observation, info = venv.reset(seed=0)
             assert venv.observation_space.contains(observation)
             assert venv.action_space.shape == (3, 2)

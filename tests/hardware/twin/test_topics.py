@@ -281,7 +281,7 @@ def test_pictures_from_beside_the_loop_are_the_same():
         found = [cdr for name, cdr in topics.tick(TICK * ticks) if name == topic]
     picture = bindings.decode(robot.streams["agentview"], messages.decode(found[0], "sensor_msgs/msg/Image"))
     # The arm holds still, but the cube settles.
-    assert np.mean(np.abs(picture.astype(float) - sim.make(twin.env.spec).reset(seed=0)[0]["agentview"])) < 1.0
+    assert np.mean(np.abs(picture.astype(float) - sim.make(twin.env.specification).reset(seed=0)[0]["agentview"])) < 1.0
     topics.close()
 
 

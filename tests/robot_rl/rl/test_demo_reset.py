@@ -66,7 +66,7 @@ def test_no_episode_begins_where_it_would_be_over(horizon: int, expected: set[in
     path = store(tmp_path / "line.zarr", (True, True))
     method = DemoReset(line_policy({"name": "gaussian"}), demonstrations=str(path), share=1.0)
     line = Line(100, horizon)
-    line.spec = {"horizon": horizon}  # type: ignore[attr-defined]
+    line.specification = {"horizon": horizon}  # type: ignore[attr-defined]
     environments, _ = method.surround(line, 1)
     environments.reset(seed=0)
     assert set(environments.get_states()[:, 1].astype(int).tolist()) == expected

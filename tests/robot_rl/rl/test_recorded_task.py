@@ -65,7 +65,7 @@ def test_demo_reset_refuses_states_of_another_task(tmp_path: Path) -> None:
     )
     environments = Line(2)
     method.surround(environments, 1)
-    environments.spec = {"task": "middle"}  # type: ignore[attr-defined]
+    environments.specification = {"task": "middle"}  # type: ignore[attr-defined]
     with pytest.raises(FinetuneError, match=r"demo\.zarr holds demonstrations of edge, and .* is middle"):
         method.surround(environments, 1)
 
