@@ -209,13 +209,11 @@ def _simulation(run: _Run) -> Html | None:
     if not results:
         return None
     rows = _read_csv(run.folder / "evaluation" / "episodes.csv")
-    first = results["first_seed"]
     if "success_rate" not in results:
         return _section(
             "Simulation",
-            tag("p", f"{results['episodes']} episodes, from the fixed evaluation seeds {first} to "
-                f"{first + results['episodes'] - 1}. This task knows no success; the mean of their returns is "
-                f"{results['mean_return']:.4g}."),
+            tag("p", f"{results['episodes']} episodes, {_starts(results)}. This task knows no success; the mean of their "
+                f"returns is {results['mean_return']:.4g}."),
             _compared_returns(results),
         )  # fmt: skip
     squares = [
@@ -226,14 +224,20 @@ def _simulation(run: _Run) -> Html | None:
     ]  # fmt: skip
     return _section(
         "Simulation",
-        tag("p", f"{results['successes']} of {results['episodes']} episodes succeeded, from the fixed evaluation seeds "
-            f"{first} to {first + results['episodes'] - 1}. Each mark is an episode, in that order: square for "
-            "success, round for failure."),
+        tag("p", f"{results['successes']} of {results['episodes']} episodes succeeded, {_starts(results)}. Each mark is "
+            "an episode, in that order: square for success, round for failure."),
         tag("div", *squares, class_="episodes"),
         tag("h3", "Success over time"),
         inline_plot(run.folder / "evaluation" / "success_over_time.svg"),
         _comparison(results),
     )  # fmt: skip
+
+
+def _starts(results: Mapping[str, Any]) -> str:
+    first, variation = results["first_seed"], results["environment"].get("randomization")
+    name = variation.get("name", "of its own") if isinstance(variation, Mapping) else variation
+    seeds = f"from the fixed evaluation seeds {first} to {first + results['episodes'] - 1}"
+    return f"{seeds}, with randomization {name}" if name else seeds
 
 
 def _compared_returns(results: Mapping[str, Any]) -> Html | None:

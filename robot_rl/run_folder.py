@@ -37,6 +37,8 @@ _OURS = {
 def claimed(folder: Path, main: bool = True) -> Iterator[None]:
     """Inside, no other run trains in this folder; what a kill left half done in its checkpoints is put right.
 
+    The folder is gone again afterwards if it was made for this, and nothing was begun in it.
+
     Args:
         main: whether this is the main process of the run; the others leave it to that one.
 
@@ -46,6 +48,7 @@ def claimed(folder: Path, main: bool = True) -> Iterator[None]:
     if not main:
         yield
         return
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as lock:
         try:
@@ -60,7 +63,12 @@ def claimed(folder: Path, main: bool = True) -> Iterator[None]:
         lock.flush()
         for name in ("last", "best"):
             recover(folder / "checkpoints" / name)
-        yield
+        try:
+            yield
+        finally:
+            if made and [path.name for path in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+                folder.rmdir()
 
 
 def judge(

@@ -43,7 +43,8 @@ def whole_run(tmp_path_factory):
     }
     write = lambda path, value: (folder / path).write_text(json.dumps(value))  # noqa: E731
     write("evaluation/results.json", {
-        "policy": EVIL, "environment": {"task": "lift", "robot": "panda", "controller": EVIL}, "first_seed": 100000,
+        "policy": EVIL, "first_seed": 100000,
+        "environment": {"task": "lift", "robot": "panda", "controller": EVIL, "randomization": "full"},
         "episodes": 4, "successes": 3, "success_rate": 0.75, "success_interval": [0.3006, 0.9544],
         "median_success_step": 15.0, "rate_hz": 10.0, "provenance": provenance,
         "videos": [
@@ -133,6 +134,7 @@ def test_the_page_is_whole_and_self_contained(run):
         "step 1750", "1 min 32 s", "0.64 M parameters",
     ):  # fmt: skip
         assert words in page.text
+    assert "from the fixed evaluation seeds 100000 to 100003, with randomization full." in page.text
 
 
 def test_plots_take_the_colour_of_the_page(run):

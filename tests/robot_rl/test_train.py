@@ -68,6 +68,13 @@ def test_training_lowers_the_held_out_loss_and_leaves_a_policy(reach_store: Make
     assert list(policy.contract.observation) == ["position", "goal"]
 
 
+def test_a_training_that_is_refused_leaves_no_folder(reach_store: MakeStore, tmp_path: Path) -> None:
+    store = reach_store()
+    with pytest.raises(ValueError, match="speed"):
+        _train(store, tmp_path / "run", "policy.observation=[speed]")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_same_command_trains_the_same_policy(reach_store: MakeStore, tmp_path: Path) -> None:
     store = reach_store()
     for name in ("a", "b"):
