@@ -212,8 +212,8 @@ def _simulation(run: _Run) -> Html | None:
     if "success_rate" not in results:
         return _section(
             "Simulation",
-            tag("p", f"{results['episodes']} episodes, {_starts(results)}. This task knows no success; the mean of their "
-                f"returns is {results['mean_return']:.4g}."),
+            tag("p", f"{results['episodes']} episodes, {_starts(results)}. This task knows no success; the mean of "
+                f"their returns is {results['mean_return']:.4g}."),
             _compared_returns(results),
         )  # fmt: skip
     squares = [
@@ -224,8 +224,8 @@ def _simulation(run: _Run) -> Html | None:
     ]  # fmt: skip
     return _section(
         "Simulation",
-        tag("p", f"{results['successes']} of {results['episodes']} episodes succeeded, {_starts(results)}. Each mark is "
-            "an episode, in that order: square for success, round for failure."),
+        tag("p", f"{results['successes']} of {results['episodes']} episodes succeeded, {_starts(results)}. Each mark "
+            "is an episode, in that order: square for success, round for failure."),
         tag("div", *squares, class_="episodes"),
         tag("h3", "Success over time"),
         inline_plot(run.folder / "evaluation" / "success_over_time.svg"),
