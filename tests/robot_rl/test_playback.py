@@ -134,7 +134,7 @@ def test_what_cannot_be_played_back_is_refused(tmp_path: Path, recorded: Path) -
         _collect(output, "source=render")
     with pytest.raises(CollectError, match="another store"):
         _collect(recorded, "source=replay", f"demonstrations={recorded}")
-    with pytest.raises(CollectError, match="until_success=true does not apply"):
+    with pytest.raises(CollectError, match="until_success=True goes with source=expert or policy"):
         _collect(output, "source=replay", f"demonstrations={recorded}", "until_success=true")
     with pytest.raises(PlaybackError, match="recorded with robot panda, not ur5e"):
         _collect(output, "source=replay", f"demonstrations={recorded}", "robot=ur5e")
