@@ -264,7 +264,7 @@ def test_the_command_keeps_only_what_it_is_told_to(
     [
         ([], "log= is missing"),
         (["log=x.ulg", "mass=-1"], "mass: expected a positive number, got -1"),
-        (["log=x.ulg", "arm=0.2"], "arm: expected x and y"),
+        (["log=x.ulg", "arm=[0.2]"], "arm: expected x and y"),
         (["log=x.ulg", "keep=[thrust]"], "keep: expected of lag, drag, inertia; got thrust"),
         (["log=x.ulg", "output=mine.txt"], "ends in .yaml"),
         (["log=x.ulg", "output=absent/mine.yaml"], "no such folder"),
