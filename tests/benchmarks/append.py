@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import zarr
+from machine import machine
 from zarr.codecs import BloscCodec
 
 from robot_rl.datasets import Contract, EpisodeStore, Feature
@@ -62,9 +60,8 @@ def main() -> None:
             f"CPU-second, {size:6.1%} of the raw size; a step takes {values['step_ms']:.2f} ms (99 of 100 within "
             f"{values['step_p99_ms']:.2f}), to finish {values['finish_ms']:.0f} ms"
         )
-    machine = {"cores": os.cpu_count(), "cpu": platform.machine(), "system": platform.platform()}
-    versions = {name: version(name) for name in ("numpy", "imagecodecs", "zarr")}
-    print(json.dumps({"benchmark": "append", "result": result, "machine": machine, "versions": versions}))
+    about = machine("numpy", "imagecodecs", "zarr")
+    print(json.dumps({"benchmark": "append", "result": result, "machine": about}))
 
 
 def measure(act: Callable[[Path], dict[str, float]], folder: Path) -> dict[str, float]:

@@ -22,16 +22,15 @@ import argparse
 import json
 import logging
 import os
-import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from importlib.metadata import version
 from statistics import median
 from typing import Any
 
 import mujoco
 import numpy as np
+from machine import machine
 
 from robot_rl.sim import make, make_vector
 from robot_rl.sim.arm_model import import_robosuite
@@ -83,14 +82,8 @@ def main() -> None:
                 f"{task:>20} {row['camera']:<19} {row['quality']} {row['pictures_per_s']:6.1f} pictures/s, robosuite "
                 f"{row['robosuite']:5.1f}: {row['ratio']:5.2f} x robosuite, {row['psnr']:.1f} dB"
             )
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": cores,
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("mujoco", "robosuite", "numba", "numpy")},
-    }
-    print(json.dumps({"steps": steps, "processes": processes, "pictures": pictures, "machine": machine}))
+    about = machine("mujoco", "robosuite", "numba", "numpy")
+    print(json.dumps({"steps": steps, "processes": processes, "pictures": pictures, "machine": about}))
 
 
 def measure_steps(task: str, robot: str, controllers: list[str], rounds: int, steps: int) -> list[dict[str, Any]]:

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import machine
 
 from robot_rl.datasets import EpisodeStore
 
@@ -77,7 +77,7 @@ def main() -> None:
         json.dumps({
             "policies": rows, "session": _describe(EpisodeStore.open(corrections)),
             "episodes": options.episodes, "steps": options.steps, "patience": options.patience,
-            "machine": {"processor": platform.processor() or platform.machine(), "python": platform.python_version()},
+            "machine": machine("torch", "mujoco"),
         })
     )  # fmt: skip
 

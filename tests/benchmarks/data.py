@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import tempfile
 import time
@@ -23,6 +21,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from machine import machine
 
 from robot_rl.datasets import Contract, EpisodeStore, Feature, edit
 from robot_rl.datasets.check import check
@@ -71,8 +70,14 @@ def main() -> None:
         repeat("check", lambda _: check(store), frames, time.process_time, "frames/s")
     finally:
         shutil.rmtree(folder)
-    machine = {"processor": platform.processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
-    print(json.dumps({**results, "megabytes": megabytes, "frames": frames, "machine": machine}))
+    print(
+        json.dumps({
+            **results,
+            "megabytes": megabytes,
+            "frames": frames,
+            "machine": machine("numpy", "imagecodecs", "av"),
+        })
+    )
 
 
 def record(path: Path, episodes: int, steps: int) -> EpisodeStore:

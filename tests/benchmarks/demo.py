@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from machine import machine
 
 from robot_rl.intervals import wilson
 
@@ -47,7 +48,7 @@ def main() -> None:
             "stage_seconds": [run["seconds"] for run in runs],
             "offline_action_error": [run["offline_action_error"] for run in runs],
             "hold_baseline_error": [run["hold_baseline_error"] for run in runs],
-            "machine": {"processor": platform.processor() or platform.machine(), "python": platform.python_version()},
+            "machine": machine("torch", "mujoco"),
         })
     )
 

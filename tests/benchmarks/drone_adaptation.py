@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import machine
 
 from robot_rl.datasets import EpisodeStore
 from robot_rl.policies import Policy, load_policy
@@ -88,10 +87,7 @@ def main() -> None:
         json.dumps({
             "benchmark": "drone_adaptation", "policies": rows, "estimates": estimates,
             "settings": {key: value for key, value in vars(options).items() if key != "output"},
-            "machine": {
-                "cores": os.cpu_count(), "processor": platform.processor() or platform.machine(),
-                "python": platform.python_version(),
-            },
+            "machine": machine("torch", "numba"),
         })
     )  # fmt: skip
 

@@ -20,6 +20,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from machine import machine
+
 from robot_rl.intervals import mcnemar, wilson
 
 
@@ -51,7 +53,7 @@ def main() -> None:
     lost = {each["seed"]: each["reason"] for each in deployed if each["success"] == "0"}
     print(json.dumps({
         "benchmark": "drone_deploy", "policy": str(options.policy), "flights": len(deployed), **found,
-        "pairs": pairs.__dict__, "lost": lost, "machine": import_module("drone_sim").machine(),
+        "pairs": pairs.__dict__, "lost": lost, "machine": machine("numpy", "numba"),
     }))  # fmt: skip
 
 

@@ -28,15 +28,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from machine import machine
 
 SCRIPT = Path(__file__).absolute()
 PEER = SCRIPT.parent / "peers" / "crazyflow_steps.py"
@@ -103,7 +103,7 @@ def main() -> None:
             print(f"{name}: {ratio['per_second']:.0f} ×, {ratio['per_cpu_second']:.0f} × per CPU second")
     else:
         print("crazyflow was not measured: --peer names the Python of an environment that holds it, see --help")
-    print(json.dumps({"figures": figures, "ratios": ratios, "machine": machine()}))
+    print(json.dumps({"figures": figures, "ratios": ratios, "machine": machine("numpy", "numba")}))
 
 
 def batch(number: int) -> Any:
@@ -252,16 +252,6 @@ class Contender:
         if not line:
             raise RuntimeError(f"this failed, run it by hand to see why: {' '.join(map(str, self._process.args))}")
         return line.strip()
-
-
-def machine() -> dict[str, Any]:
-    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    return {
-        "processor": model.partition(":")[2].strip(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "numba")},
-    }
 
 
 if __name__ == "__main__":

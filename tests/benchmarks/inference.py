@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from machine import machine
 
 import robot_rl
 from robot_rl.datasets import Contract, Feature
@@ -65,9 +63,8 @@ def main() -> None:
             f"processor time), eager torch {values['torch_ms']:.2f} ms ({values['torch_processor_ms']:.2f}), "
             f"{values['speedup']:.1f} times; they differ by {values['difference']:.0e}"
         )
-    machine = {"cores": os.cpu_count(), "cpu": platform.machine(), "load": os.getloadavg()[0]}
-    versions = {name: version(name) for name in ("torch", "onnxruntime", "numpy")}
-    print(json.dumps({"benchmark": "inference", "result": result, "machine": machine, "versions": versions}))
+    about = machine("torch", "onnxruntime", "numpy")
+    print(json.dumps({"benchmark": "inference", "result": result, "machine": about}))
 
 
 def untrained(denoiser: dict[str, Any]) -> Policy:

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
-from importlib.metadata import version
 
 import gymnasium
 import numpy as np
+from machine import machine
 
 from robot_rl import sim
 from robot_rl.sim.lean.spec import TASKS
@@ -40,9 +39,9 @@ def main() -> None:
         found = {name: max(rate, found.get(name, 0.0)) for name, rate in turn.items()}
     for name, rate in found.items():
         print(f"{name:16} {rate:9.0f} control steps/s")
-    machine = {"machine": platform.platform(), "python": platform.python_version(), "mujoco": version("mujoco")}
+    about = machine("mujoco")
     rates = {name: round(rate) for name, rate in found.items()}
-    print(json.dumps({"control_steps_per_second": rates, "copies": options.copies, **machine}))
+    print(json.dumps({"control_steps_per_second": rates, "copies": options.copies, "machine": about}))
 
 
 def expert(task: str, copies: int, steps: int) -> float:

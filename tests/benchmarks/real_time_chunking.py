@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import machine
 
 from robot_rl.evaluate import FIRST_SEED
 from robot_rl.intervals import mcnemar, wilson
@@ -88,8 +88,7 @@ def main() -> None:
                 f"{row['seam_against_plain']:7.2f}{row['seam_against_own']:7.2f}{row['within']:8.3f}",
                 flush=True,
             )
-    machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
-    print(json.dumps({"rows": rows, "execute": options.execute, "machine": machine}))
+    print(json.dumps({"rows": rows, "execute": options.execute, "machine": machine("torch", "mujoco")}))
 
 
 def _train(folder: Path, demonstrations: int, steps: int) -> Path:

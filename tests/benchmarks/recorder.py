@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import psutil
 import yaml
+from machine import machine
 
 from robot_rl.hardware.recording.bag import Bag
 from robot_rl.hardware.robot_file import RobotFile
@@ -80,7 +80,7 @@ def measure(folder: Path, seconds: float) -> dict[str, Any]:
         "core_share": round(used / took, 3),
         "megabytes_per_second": round(sum(file.stat().st_size for file in bag.iterdir()) / 1e6 / took, 1),
         "messages": about["message_count"],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "machine": machine("numpy", "imagecodecs", "cyclonedds"),
     }
 
 

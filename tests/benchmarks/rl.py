@@ -26,7 +26,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -34,10 +33,11 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from machine import machine
 
 from robot_rl.metric_log import read_metrics, read_results
 
@@ -144,7 +144,7 @@ def main() -> None:
         serve(options.measure)
         return
     os.environ["OMP_NUM_THREADS"] = "1"
-    results: dict[str, Any] = {"machine": {"cpu": platform.processor(), "cores": os.cpu_count()}}
+    results: dict[str, Any] = {"machine": machine("torch", "mujoco", "gymnasium")}
     for name in options.rows:
         for seed in options.seeds:
             kinds: dict[Any, Any] = {demonstrated: DEMONSTRATED, expo: EXPO, new: NEW}
@@ -155,7 +155,6 @@ def main() -> None:
             print(f"{name} {seed}: {found}", flush=True)
     if options.speed:
         results["speed"] = {name: speed(name, options.peer, options.rounds) for name in SPEED}
-    results["versions"] = {name: version(name) for name in ("torch", "mujoco", "gymnasium")}
     print(json.dumps(results))
 
 

@@ -17,17 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from machine import machine
 
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import open_graph
@@ -163,9 +162,8 @@ def main() -> int:
     result: dict[str, Any] = {}
     measure_round_trips(options.seconds, options.rounds, result)
     measure_cameras(options.seconds, options.rounds, result)
-    machine = {"cores": os.cpu_count(), "cpu": platform.machine(), "load": os.getloadavg()[0]}
-    versions = {name: version(name) for name in ("cyclonedds", "rosbags", "numpy")}
-    print(json.dumps({"benchmark": "ros", "result": result, "machine": machine, "versions": versions}))
+    about = machine("cyclonedds", "rosbags", "numpy")
+    print(json.dumps({"benchmark": "ros", "result": result, "machine": about}))
     return 0
 
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import numpy as np
+from machine import machine
 
 from robot_rl.datasets import Contract
 from robot_rl.hardware.safety.motion_check import Check, SelfCollision, WorkspaceBox
@@ -55,9 +53,8 @@ def main() -> None:
     }
     for name, values in result.items():
         print(f"{name:26} median {values['median']:.3f}, mean {values['mean']:.3f}, 99 % {values['p99']:.3f}")
-    machine = {"cores": os.cpu_count(), "cpu": platform.machine(), "load": os.getloadavg()[0]}
-    versions = {name: version(name) for name in ("mujoco", "ruckig", "numba", "numpy")}
-    print(json.dumps({"benchmark": "supervisor", "result": result, "machine": machine, "versions": versions}))
+    about = machine("mujoco", "ruckig", "numba", "numpy")
+    print(json.dumps({"benchmark": "supervisor", "result": result, "machine": about}))
 
 
 class _Rig:

@@ -19,15 +19,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from machine import machine
 
 SCRIPT = Path(__file__).absolute()
 PEERS = SCRIPT.parent / "peers"
@@ -106,7 +106,13 @@ def main() -> None:
         print(f"jpeg against LeRobot {kind}: {wall:.0f} × in windows/s, {cpu:.0f} × per CPU second")
     if not peers:
         print("LeRobot was not measured: --peer names the Python of an environment that holds it, see --help")
-    print(json.dumps({"figures": figures, "ratio_to_lerobot": ratios, "machine": machine()}))
+    print(
+        json.dumps({
+            "figures": figures,
+            "ratio_to_lerobot": ratios,
+            "machine": machine("numpy", "torch", "imagecodecs", "zarr"),
+        })
+    )
 
 
 def measure(path: Path, workers: int) -> None:
@@ -306,17 +312,6 @@ def report(figures: dict[str, dict[str, float]]) -> None:
             (f"{row['share_of_small_store']:.0%}" if "share_of_small_store" in row else "", 10),
         )
         print(f"{name:24}" + "".join(f"{text:>{width}}" for text, width in cells))
-
-
-def machine() -> dict[str, Any]:
-    names = ("numpy", "torch", "imagecodecs", "zarr")
-    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    return {
-        "processor": model.partition(":")[2].strip(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
 
 
 if __name__ == "__main__":
