@@ -108,7 +108,7 @@ def resample(
                 beside, contract, provenance, encoding or dict(store.layout.encoding), store.layout.sim_state_size,
                 store.layout.streams,
             )  # fmt: skip
-            with EpisodeStore.append(beside, encode_threads=2) as writer:
+            with EpisodeStore.append(beside) as writer:
                 for episode in store:
                     _copy(episode, writer, views, old.rate_hz / contract.rate_hz)
                     if progress is not None:

@@ -108,14 +108,13 @@ class EpisodeStore(Sequence["Episode"]):
 
     @staticmethod
     def append(
-        path: str | Path, contract: Contract | None = None, encode_threads: int = 0, disk: Disk | None = None
+        path: str | Path, contract: Contract | None = None, encode_threads: int = 2, disk: Disk | None = None
     ) -> StoreWriter:
         """Open a store for recording; use it in a `with` statement.
 
         Args:
             contract: what the recorder is about to write; must equal the store's.
-            encode_threads: threads that encode frames. 0 encodes within `add`, best for small frames; a recorder with
-                a deadline takes 2.
+            encode_threads: threads that encode frames beside the one that records. 0 encodes within `add`.
             disk: for tests.
 
         Raises:

@@ -17,10 +17,9 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +29,7 @@ from robot_rl.datasets import frames, journal
 from robot_rl.datasets.chunks import ChunkWriter, checksum
 from robot_rl.datasets.contract import Contract, Feature, equal
 from robot_rl.datasets.disk import Disk, explain_write_errors
+from robot_rl.datasets.encoders import Encoders
 from robot_rl.datasets.errors import StepError, StoreDamaged, StoreError
 from robot_rl.datasets.layout import CHECKSUM, CONTROL, EPISODE_ENDS, FACTS, LOCK
 from robot_rl.datasets.lock import WriterLock
@@ -37,11 +37,11 @@ from robot_rl.datasets.packing import FramePacker
 from robot_rl.datasets.statistics import summarise
 from robot_rl.datasets.store import EpisodeStore
 
-_BACKLOG_FRAMES = 32
 _FIRST_ROWS = 256
 
 Place = tuple[int, int, int]
 """Offset, size and CRC-32 of an encoded frame."""
+_NOWHERE: Place = (-1, -1, -1)
 
 
 class StoreWriter:
@@ -72,8 +72,7 @@ class StoreWriter:
         }
         self._commit_lock = Lock()
         self._episodes_lock = Lock()
-        self._threads = ThreadPoolExecutor(encode_threads, "encode") if encode_threads else None
-        self._backlog = BoundedSemaphore(_BACKLOG_FRAMES)
+        self._encoders = Encoders(encode_threads) if encode_threads and self._packers else None
 
     def episode(
         self, task: str = "", source: str = "", seed: int | None = None, operator: str = "", text: str = ""
@@ -99,8 +98,8 @@ class StoreWriter:
         if self._lock.held:
             for episode in list(self._open_episodes):
                 episode.discard()
-            if self._threads is not None:
-                self._threads.shutdown()
+            if self._encoders is not None:
+                self._encoders.close()
             self._disk.close()
             self._lock.release()
             self._unusable = self._unusable or "it was closed. EpisodeStore.append opens another"
@@ -207,7 +206,8 @@ class EpisodeWriter:
         }
         self._cameras = self._contract.cameras
         self._action_dim = self._contract.action_dim
-        self._places: dict[str, list[Place | Future[Place]]] = {camera: [] for camera in self._cameras}
+        self._places: dict[str, list[Place]] = {camera: [] for camera in self._cameras}
+        self._frame_of_row: dict[str, list[int]] = {camera: [] for camera in self._cameras}
         self._last_frames: dict[str, tuple[float, np.ndarray]] = {}
         self._failure: BaseException | None = None
         self._ended = ""
@@ -304,8 +304,8 @@ class EpisodeWriter:
     def discard(self) -> None:
         """Forget what was recorded. Nothing happens after `finish`."""
         if not self._ended:
-            for places in self._places.values():
-                wait([place for place in places if isinstance(place, Future)])
+            if self._writer._encoders is not None:
+                self._writer._encoders.wait()
             self._end("it was discarded")
 
     def __enter__(self) -> EpisodeWriter:
@@ -389,8 +389,8 @@ class EpisodeWriter:
         if row == len(self._rows["data/action"]):
             self._rows = {path: np.concatenate([rows, np.zeros_like(rows)]) for path, rows in self._rows.items()}
         try:
-            for camera, places in self._places.items():
-                places.append(self._place(camera, np.asarray(observation[camera]), stamps.get(camera)))
+            for camera in self._cameras:
+                self._place(camera, np.asarray(observation[camera]), stamps.get(camera))
         except BaseException:
             self.discard()
             raise
@@ -398,33 +398,38 @@ class EpisodeWriter:
             self._rows[path][row] = value
         self.length += 1
 
-    def _place(self, camera: str, frame: np.ndarray, stamp: float | None) -> Place | Future[Place]:
+    def _place(self, camera: str, frame: np.ndarray, stamp: float | None) -> None:
+        places, frame_of_row = self._places[camera], self._frame_of_row[camera]
         if stamp is not None:
             # A camera slower than the rows gives the same frame again: it is stored once.
             last = self._last_frames.get(camera)
             if last is not None and last[0] == stamp and np.array_equal(last[1], frame):
-                return self._places[camera][-1]
+                frame_of_row.append(len(places) - 1)
+                return
             self._last_frames[camera] = stamp, frame.copy()
-        threads = self._writer._threads
-        if threads is None:
-            return self._writer._place_frame(camera, frame)
-        self._writer._backlog.acquire()
-        return threads.submit(self._encode_later, camera, frame.copy())
+        frame_of_row.append(len(places))
+        places.append(_NOWHERE)
+        encoders = self._writer._encoders
+        if encoders is None:
+            places[-1] = self._writer._place_frame(camera, frame)
+        else:
+            encoders.submit(partial(self._encode_later, camera, frame.copy(), len(places) - 1))
 
-    def _encode_later(self, camera: str, frame: np.ndarray) -> Place:
+    def _encode_later(self, camera: str, frame: np.ndarray, number: int) -> None:
         try:
-            return self._writer._place_frame(camera, frame)
+            self._places[camera][number] = self._writer._place_frame(camera, frame)
         except BaseException as error:
             self._failure = error
-            raise
-        finally:
-            self._writer._backlog.release()
 
     def _finished_rows(self) -> dict[str, np.ndarray]:
+        if self._writer._encoders is not None:
+            self._writer._encoders.wait()
+            if self._failure is not None:
+                raise self._failure
         rows = {path: values[: self.length] for path, values in self._rows.items()}
         for camera, places in self._places.items():
-            found = [place.result() if isinstance(place, Future) else place for place in places]
-            for name, column in zip(("offset", "size", "checksum"), zip(*found, strict=True), strict=True):
+            found = np.array(places)[self._frame_of_row[camera]].T
+            for name, column in zip(("offset", "size", "checksum"), found, strict=True):
                 rows[f"frames/{camera}/{name}"][:] = column
         return rows
 

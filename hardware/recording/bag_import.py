@@ -403,7 +403,7 @@ def import_bag(
     bag = Bag(path)
     if not Path(output).exists():
         create_store(output, robot, encoding)
-    with EpisodeStore.append(output, robot.contract, encode_threads=2) as writer:
+    with EpisodeStore.append(output, robot.contract) as writer:
         importer = BagImport(robot, bag, writer, namespace, facts)
         try:
             for recorded in bag.read():

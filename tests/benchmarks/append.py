@@ -65,14 +65,23 @@ def main() -> None:
 
 
 def measure(act: Callable[[Path], dict[str, float]], folder: Path) -> dict[str, float]:
-    """Run once on a new path: what `act` says, and frames per second of wall and of processor time."""
+    """What `act` says of a new path."""
     path = folder / "store"
-    wall, busy = time.perf_counter(), time.process_time()
-    found = act(path)
-    wall, busy = time.perf_counter() - wall, time.process_time() - busy
-    shutil.rmtree(path)
-    number = found.pop("frames")
-    return {"frames_per_second": number / wall, "frames_per_cpu_second": number / busy, **found}
+    try:
+        return act(path)
+    finally:
+        shutil.rmtree(path)
+
+
+class Speed:
+    """Frames per second of wall and of processor time, of all threads; a store is made before."""
+
+    def __init__(self) -> None:
+        self._wall, self._busy = time.perf_counter(), time.process_time()
+
+    def of(self, frames: int) -> dict[str, float]:
+        wall, busy = time.perf_counter() - self._wall, time.process_time() - self._busy
+        return {"frames_per_second": frames / wall, "frames_per_cpu_second": frames / busy}
 
 
 def record(path: Path, frames: dict[str, np.ndarray], episodes: int, encoding: str) -> dict[str, float]:
@@ -86,7 +95,7 @@ def record(path: Path, frames: dict[str, np.ndarray], episodes: int, encoding: s
         name: np.random.default_rng(0).normal(size=(STEPS + 1, *shape)).astype(np.float32)
         for name, shape in shapes.items()
     }
-    steps, finishes = [], []
+    steps, finishes, speed = [], [], Speed()
     with EpisodeStore.append(store.path) as writer:
         for number in range(episodes):
             with writer.episode(task="append", seed=number) as episode:
@@ -101,7 +110,7 @@ def record(path: Path, frames: dict[str, np.ndarray], episodes: int, encoding: s
                         episode.finish(seen, success=True)
                         finishes.append(time.perf_counter() - start)
     return {
-        "frames": len(CAMERAS) * episodes * (STEPS + 1),
+        **speed.of(len(CAMERAS) * episodes * (STEPS + 1)),
         "bytes_per_frame": size_on_disk(path / "frames") / (len(CAMERAS) * episodes * (STEPS + 1)),
         "step_ms": statistics.mean(steps) * 1e3,
         "step_p99_ms": float(np.percentile(steps, 99)) * 1e3,
@@ -114,14 +123,14 @@ def record_by_zarr(path: Path, frames: dict[str, np.ndarray], episodes: int) -> 
     group = zarr.open_group(path, mode="w")
     options = {"dtype": "u1", "chunks": (1, SIZE, SIZE, 3), "compressors": BloscCodec(cname="lz4")}
     arrays = {name: group.create_array(name, shape=(0, SIZE, SIZE, 3), **options) for name in CAMERAS}
-    steps = []
+    steps, speed = [], Speed()
     for step in range(episodes * (STEPS + 1)):
         start = time.perf_counter()
         for name, array in arrays.items():
             array.append(frames[name][step % len(frames[name])][None])
         steps.append(time.perf_counter() - start)
     return {
-        "frames": len(CAMERAS) * len(steps),
+        **speed.of(len(CAMERAS) * len(steps)),
         "bytes_per_frame": size_on_disk(path) / (len(CAMERAS) * len(steps)),
         "step_ms": statistics.mean(steps) * 1e3,
         "step_p99_ms": float(np.percentile(steps, 99)) * 1e3,
