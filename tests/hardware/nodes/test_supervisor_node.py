@@ -456,9 +456,12 @@ class Rig:
     def call(self, name):
         client, answers = self.graph.client(f"supervisor/{name}", "std_srvs/srv/Trigger"), []
         self.wait(lambda: client.ready)
-        client.call(messages.make("std_srvs/srv/Trigger_Request"), answers.append, DEADLINE)
-        self.wait(lambda: bool(answers))
-        return answers[0]
+        while not any(answers):  # on a machine that stood still, a response may have been lost
+            assert len(answers) < 3, f"{name} was not answered"
+            asked = len(answers)
+            client.call(messages.make("std_srvs/srv/Trigger_Request"), answers.append, DEADLINE / 3)
+            self.wait(lambda asked=asked: len(answers) > asked)
+        return answers[-1]
 
     def start(self):
         path = str(self.robot.path)
