@@ -14,8 +14,10 @@ from robot_rl.hardware.ros2.spin_loop import SpinLoop
 HEADER = struct.Struct("<Qq")
 RETRY = 0.01
 """Between two looks for the other side's endpoints [s]."""
-PATIENCE = 10
-"""Looks for a client's reader before its response is given up; rmw_cyclonedds waits for 0.1 s as well."""
+PATIENCE = 200
+"""Looks for a client's reader before its response is given up. rmw_cyclonedds waits for 0.1 s, too little for a busy
+machine.
+"""
 
 
 def frame(cdr: bytes, client: int, sequence: int) -> bytes:
@@ -55,15 +57,17 @@ class DdsService:
         self._respond(frame(messages.encode(response), client, sequence), info.publication_handle, PATIENCE)
 
     def _respond(self, cdr: bytes, request_writer: int, looks: int) -> None:
-        """Write once the client's reader has been discovered: before that the response would be lost."""
+        """Write once the client's reader has been discovered: before that the response would be lost.
+
+        Also a client that seems to be gone is looked for: a machine that stood still may have taken it for dead.
+        """
         data = self._reader.entity.get_matched_publication_data(request_writer)
-        if data is None:  # the client is gone
-            return
-        identity = user_value(data.qos, "clientid")
+        identity = user_value(data.qos, "clientid") if data else None
         readers = map(
             self._writer.entity.get_matched_subscription_data, self._writer.entity.get_matched_subscriptions()
         )
-        if not identity or any(user_value(reader.qos, "clientid") == identity for reader in readers if reader):
+        found = any(user_value(reader.qos, "clientid") == identity for reader in readers if reader)
+        if data and (found or not identity):
             self._writer.write(cdr)
         elif looks > 0:
             self._loop.call_later(RETRY, lambda: self._respond(cdr, request_writer, looks - 1))
