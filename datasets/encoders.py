@@ -11,7 +11,7 @@ _BACKLOG = 32
 
 
 class Encoders:
-    """Does jobs, which must not raise. A pool of futures would take half as long as to encode a small frame."""
+    """Does jobs, which must not raise. A small frame is encoded so soon that a future for each would tell."""
 
     def __init__(self, threads: int) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()

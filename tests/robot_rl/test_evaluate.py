@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,36 +147,33 @@ def test_a_stopped_evaluation_goes_on_and_ends_as_if_never_stopped(walker, tmp_p
     assert parts["success_interval"] == whole["success_interval"]
 
 
-def test_a_stopped_evaluation_into_the_run_of_its_own_policy_goes_on(checkpoint, monkeypatch, capsys):
+@contextmanager
+def stopped_after_one(monkeypatch):
+    """Ctrl-C inside, as soon as one episode is kept."""
     from robot_rl import unfinished
 
     keep = unfinished.Unfinished.keep
+
+    def stop(self, outcome):
+        keep(self, outcome)
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-
-        def stop(self, outcome):
-            keep(self, outcome)
-            raise KeyboardInterrupt
-
         patch.setattr(unfinished.Unfinished, "keep", stop)
         with pytest.raises(KeyboardInterrupt):
-            simulate(checkpoint, Candidate.load(checkpoint), {}, SEEDS, videos=0, processes=0)
+            yield
+
+
+def test_a_stopped_evaluation_into_the_run_of_its_own_policy_goes_on(checkpoint, monkeypatch, capsys):
+    with stopped_after_one(monkeypatch):
+        simulate(checkpoint, Candidate.load(checkpoint), {}, SEEDS, videos=0, processes=0)
     simulate(checkpoint, Candidate.load(checkpoint), {}, SEEDS, videos=0, processes=0)
     assert "Going on after 1 episodes" in capsys.readouterr().out
 
 
 def test_what_was_left_of_other_settings_does_not_count(walker, tmp_path, monkeypatch, capsys):
-    from robot_rl import unfinished
-
-    keep = unfinished.Unfinished.keep
-    with monkeypatch.context() as patch:
-
-        def stop(self, outcome):
-            keep(self, outcome)
-            raise KeyboardInterrupt
-
-        patch.setattr(unfinished.Unfinished, "keep", stop)
-        with pytest.raises(KeyboardInterrupt):
-            simulate(tmp_path, walker, {}, SEEDS, videos=0, processes=0)
+    with stopped_after_one(monkeypatch):
+        simulate(tmp_path, walker, {}, SEEDS, videos=0, processes=0)
     simulate(tmp_path, walker, {}, SEEDS, videos=0, processes=0, execute=1)
     assert "Going on" not in capsys.readouterr().out
 
