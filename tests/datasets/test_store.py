@@ -170,7 +170,7 @@ def test_a_slow_cameras_repeated_frame_is_stored_once(tmp_path: Path, contract: 
     store.refresh()
     np.testing.assert_array_equal(store[0].observation["wrist"][:, 0, 0, 0], [1, 1, 2, 3, 3])
     offsets = store.array("frames/wrist/offset").slice(0, 5)
-    assert (np.diff(offsets) > 0).tolist() == [False, True, True, True]
+    assert (np.diff(offsets) != 0).tolist() == [False, True, True, True]
 
 
 def test_leaving_without_finish_discards(store: EpisodeStore, record: Record, same: Same) -> None:
@@ -183,7 +183,8 @@ def test_leaving_without_finish_discards(store: EpisodeStore, record: Record, sa
             raise RuntimeError("on purpose")
         record(writer, 3)
         assert len(writer.store) == 4
-        assert writer.store.array("frames/wrist/offset").slice(15, 16) == before[0], "the space is used again"
+        # Two threads encode: the first frame that is placed need not be of the first row.
+        assert writer.store.array("frames/wrist/offset").slice(15, 19).min() == before[0], "the space is used again"
     assert len(store) == 3
     store.refresh()
     assert len(store) == 4
