@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -187,11 +188,11 @@ def test_a_browser_plays_the_videos_without_complaint(run, tmp_path):
         f"--user-data-dir={tmp_path / 'profile'}", "--autoplay-policy=no-user-gesture-required",
         "--virtual-time-budget=10000", "--dump-dom",
     ]  # fmt: skip
-    played = subprocess.run([*command, copy.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    options = {"capture_output": True, "text": True, "timeout": 120, "check": True}
+    options["env"] = {**os.environ, "TMPDIR": str(tmp_path)}  # where it leaves its sockets
+    played = subprocess.run([*command, copy.as_uri()], **options)
     found = json.loads(re.search(r'data-found="([^"]*)"', played.stdout).group(1))
     assert found == [[pytest.approx(1.2, abs=0.01), 48]] * 2
-    plain = subprocess.run(
-        [*command, (run / "report.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
+    plain = subprocess.run([*command, (run / "report.html").as_uri()], **options)
     assert "CONSOLE" not in plain.stderr, "the page itself, under its content security policy"
     assert "<title>lift: flow_mlp</title>" in plain.stdout

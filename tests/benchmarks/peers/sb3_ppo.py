@@ -7,6 +7,7 @@ import time
 import gymnasium
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 ENVS, STEPS, EPOCHS, MINIBATCH = 16, 128, 10, 64
@@ -25,6 +26,7 @@ def main() -> None:
         seed=0,
         device="cpu",
     )
+    model.set_logger(Logger(folder=None, output_formats=[]))  # without one it makes a folder each time
     model.learn(ENVS * STEPS)
     for _ in sys.stdin:
         began, busy = time.perf_counter(), time.process_time()

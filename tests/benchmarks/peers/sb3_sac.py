@@ -7,6 +7,7 @@ import time
 import gymnasium
 import torch
 from stable_baselines3 import SAC
+from stable_baselines3.common.logger import Logger
 
 STEPS = 250
 
@@ -21,6 +22,7 @@ def main() -> None:
         seed=0,
         device="cpu",
     )
+    model.set_logger(Logger(folder=None, output_formats=[]))  # without one it makes a folder each time
     model.learn(1000 + STEPS)
     for _ in sys.stdin:
         began, busy = time.perf_counter(), time.process_time()

@@ -25,7 +25,7 @@ class Chromium:
     """One browser with one page.
 
     Args:
-        folder: for its profile.
+        folder: for its profile, and for the sockets that it would leave in the system's.
     """
 
     def __init__(self, folder, width=1280, height=800, mobile=False):
@@ -39,7 +39,7 @@ class Chromium:
             flags.append("--no-sandbox")
         self._process = subprocess.Popen(
             [PROGRAM, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            start_new_session=True, env={**os.environ, "TMPDIR": str(self._folder)},
         )  # fmt: skip
         try:
             self._session = aiohttp.ClientSession()
