@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -189,10 +190,11 @@ def test_a_browser_plays_the_videos_without_complaint(run, tmp_path):
         "--virtual-time-budget=10000", "--dump-dom",
     ]  # fmt: skip
     options = {"capture_output": True, "text": True, "timeout": 120, "check": True}
-    options["env"] = {**os.environ, "TMPDIR": str(tmp_path)}  # where it leaves its sockets
-    played = subprocess.run([*command, copy.as_uri()], **options)
+    with TemporaryDirectory() as left:  # where it leaves a socket, whose path must be short
+        options["env"] = {**os.environ, "HOME": left, "TMPDIR": left}
+        played = subprocess.run([*command, copy.as_uri()], **options)
+        plain = subprocess.run([*command, (run / "report.html").as_uri()], **options)
     found = json.loads(re.search(r'data-found="([^"]*)"', played.stdout).group(1))
     assert found == [[pytest.approx(1.2, abs=0.01), 48]] * 2
-    plain = subprocess.run([*command, (run / "report.html").as_uri()], **options)
     assert "CONSOLE" not in plain.stderr, "the page itself, under its content security policy"
     assert "<title>lift: flow_mlp</title>" in plain.stdout

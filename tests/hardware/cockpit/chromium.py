@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 import aiohttp
@@ -25,7 +26,7 @@ class Chromium:
     """One browser with one page.
 
     Args:
-        folder: for its profile, and for the sockets that it would leave in the system's.
+        folder: for its profile.
     """
 
     def __init__(self, folder, width=1280, height=800, mobile=False):
@@ -37,9 +38,11 @@ class Chromium:
         flags = [*FLAGS, f"--user-data-dir={self._folder}", f"--window-size={self._size[0]},{self._size[1]}"]
         if os.geteuid() == 0:
             flags.append("--no-sandbox")
+        # What it would leave in the system's folders; a socket lies in it, whose path must be short.
+        self._left = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
             [PROGRAM, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, env={**os.environ, "TMPDIR": str(self._folder)},
+            start_new_session=True, env={**os.environ, "HOME": self._left.name, "TMPDIR": self._left.name},
         )  # fmt: skip
         try:
             self._session = aiohttp.ClientSession()
@@ -148,3 +151,4 @@ class Chromium:
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
+        self._left.cleanup()
