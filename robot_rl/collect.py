@@ -28,6 +28,7 @@ from robot_rl.attempt import Actor, Attempt, describe, run_attempt, start_acting
 from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.differences import differences
 from robot_rl.interrupt import Interrupt
+from robot_rl.seed import FIRST_EVALUATION_SEED
 from robot_rl.sim import is_world, knows_success
 from robot_rl.sim.spec import SpecError, resolve
 
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from robot_rl.side_by_side import SideBySide
-
-FIRST_EVALUATION_SEED = 100_000
-"""Seeds from here on are kept for evaluation (Chi et al. 2023 begin theirs there)."""
 
 TASK, EPISODES = "lift", 100
 """Where neither is given, nor follows from demonstrations."""

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from robot_rl.rollout import Outcome
     from robot_rl.unfinished import Unfinished
 
-FIRST_SEED = 100_000
-
 
 class EvaluateError(ValueError):
     """The evaluation cannot be made as asked; the message says what to do."""

@@ -29,7 +29,7 @@ import torch
 from robot_rl import run_folder
 from robot_rl.atomic_folder import replace_folder
 from robot_rl.choice import Choice
-from robot_rl.evaluate import FIRST_SEED, Candidate, EvaluateError, say_simulated, simulate
+from robot_rl.evaluate import Candidate, EvaluateError, say_simulated, simulate
 from robot_rl.interrupt import Interrupt
 from robot_rl.metric_log import MetricLog, write_results
 from robot_rl.policies import Policy, save_policy
@@ -47,15 +47,14 @@ from robot_rl.rl.off_policy import OffPolicySettings
 from robot_rl.rl.off_policy_learner import STORE, OffPolicyLearner
 from robot_rl.rl.on_policy import FinetuneError, Settings
 from robot_rl.rl.success_detector import DetectedSuccess
-from robot_rl.rollout import FIRST_VALIDATION_SEED, run_episodes, without_unseen_cameras
+from robot_rl.rollout import run_episodes, without_unseen_cameras
+from robot_rl.seed import FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
 from robot_rl.sim import knows_success
 from robot_rl.success_source import SuccessSource
 from robot_rl.take_over import check, taking_over, wants_person
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-FIRST_TRAINING_SEED = 10_000_000
 
 COLUMNS = (
     "success_rate", "mean_return", "train_success_rate", "train_return", "actor_loss", "critic_loss", "entropy",
@@ -340,7 +339,7 @@ def _compare(
     from robot_rl.report import write_report
 
     tuned = Candidate.load(folder / "checkpoints" / "best", str(find_device(plain["device"])), plain["threads"])
-    seeds = range(FIRST_SEED, FIRST_SEED + plain["episodes"])
+    seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + plain["episodes"])
     results = simulate(
         folder, tuned, changes, seeds, base, execute=execute, processes=plain["processes"], videos=0
     )  # fmt: skip

@@ -18,6 +18,7 @@ from robot_rl.datasets.source import ACTIONS
 from robot_rl.datasets.statistics import Statistics
 from robot_rl.datasets.windows import Batch, Mixture, Windows, estimated
 from robot_rl.policies import Policy
+from robot_rl.seed import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED
 
 
 class RecordingsError(ValueError):
@@ -130,6 +131,11 @@ class Recordings:
         """Specification of the simulated environment that the first store was recorded in, where there is one."""
         spec = self.parts[0].store.provenance.get("environment")
         return dict(spec) if isinstance(spec, Mapping) else None
+
+    def evaluation_episodes(self) -> int:
+        """How many of the training episodes begin as those of an evaluation, which would know them then."""
+        seeds = [part.store.facts(int(number)).get("seed") for part in self.parts for number in part.training]
+        return sum(seed is not None and FIRST_EVALUATION_SEED <= seed < FIRST_VALIDATION_SEED for seed in seeds)
 
     def describe(self) -> list[dict[str, Any]]:
         """For the provenance of a policy, and to know the same data again: plain JSON types."""

@@ -22,14 +22,12 @@ from numpy.typing import NDArray
 
 from robot_rl.policies.chunk_runner import ChunkRunner, Mode
 from robot_rl.policies.prediction import AnyPolicy, new_generator, predict
+from robot_rl.seed import FIRST_VALIDATION_SEED
 
 if TYPE_CHECKING:
     from robot_rl.sim.vector import VectorEnv
     from robot_rl.sim.world_env import WorldVectorEnv
     from robot_rl.training import Settings
-
-FIRST_VALIDATION_SEED = 1_000_000
-"""Seeds from here on choose between checkpoints; those of evaluation, from 100 000 on, stay unseen until then."""
 
 
 @dataclass(frozen=True)

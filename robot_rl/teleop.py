@@ -188,7 +188,7 @@ def observed(plain: Mapping[str, Any]) -> RobotFile:
 
 
 def _check_scenes(plain: Mapping[str, Any]) -> None:
-    from robot_rl.collect import FIRST_EVALUATION_SEED
+    from robot_rl.seed import FIRST_EVALUATION_SEED
     from robot_rl.sim.spec import load
 
     if plain["twin"] and not 0 <= plain["first_seed"] < FIRST_EVALUATION_SEED:

@@ -31,6 +31,7 @@ from robot_rl.policies import Policy, build_policy, load_policy, save_policy
 from robot_rl.processes import Processes, idle_cores
 from robot_rl.provenance import provenance
 from robot_rl.recordings import Recordings
+from robot_rl.seed import FIRST_EVALUATION_SEED
 from robot_rl.training import Settings, Training, TrainingError
 
 if TYPE_CHECKING:
@@ -301,6 +302,11 @@ class _Run:
             f"({self.windows.num_windows} windows), {held} held out; {self.settings.steps} steps of "
             f"{self.settings.batch_size} on {where}"
         )
+        if known := self.recordings.evaluation_episodes():
+            print(
+                f"Warning: {known} of these episodes have evaluation seeds ({FIRST_EVALUATION_SEED} and above), whose "
+                f"starts the policy will know: evaluate it from others, as with first_seed={2 * FIRST_EVALUATION_SEED}."
+            )
         if resume:
             print(f"Going on after step {self.training.steps}.")
 

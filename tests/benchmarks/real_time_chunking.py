@@ -32,11 +32,11 @@ import numpy as np
 import torch
 from machine import machine
 
-from robot_rl.evaluate import FIRST_SEED
 from robot_rl.intervals import mcnemar, wilson
 from robot_rl.policies import OnnxPolicy, export_policy, load_policy
 from robot_rl.policies.chunk_seam import chunk_seams
 from robot_rl.rollout import Outcome, run_episodes
+from robot_rl.seed import FIRST_EVALUATION_SEED
 
 DELAYS = (0, 50, 100, 200)
 METHODS: dict[str, dict[str, Any]] = {
@@ -61,7 +61,7 @@ def main() -> None:
     torch.set_num_threads(1)
     policy = load_policy(_train(options.output, options.demonstrations, options.steps)).eval()
     exported = OnnxPolicy(export_policy(policy, options.output / "exported"))
-    seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
+    seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + options.episodes)
 
     def run(method: str, delay: int) -> list[Outcome]:
         return run_episodes(

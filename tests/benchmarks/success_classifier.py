@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from robot_rl import sim
-from robot_rl.evaluate import FIRST_SEED
 from robot_rl.intervals import wilson
 from robot_rl.policies import load_policy
 from robot_rl.policies.checkpoint import load_provenance
 from robot_rl.rl.success_detector import goes_on, persisted
 from robot_rl.rollout import rollout
+from robot_rl.seed import FIRST_EVALUATION_SEED
 from robot_rl.success_classifier import SuccessClassifier
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     spec = goes_on(load_provenance(options.policy)["environment"])
     seen = classifier.policy.contract.cameras
     spec["cameras"] = {**spec["cameras"], **{name: list(camera.shape[:2]) for name, camera in seen.items()}}
-    seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
+    seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + options.episodes)
     truth, shown = [], []
     with sim.make_vector(spec, 20) as venv:
         classifier.check(venv.contract)

@@ -12,7 +12,7 @@ import torch
 
 from robot_rl.checkpoint import ResumeError
 from robot_rl.cli import compose
-from robot_rl.datasets import ContractError
+from robot_rl.datasets import ContractError, EpisodeStore
 from robot_rl.metric_log import read_metrics, read_results
 from robot_rl.policies import build_policy, load_policy
 from robot_rl.recordings import RecordingsError
@@ -395,3 +395,16 @@ def _rank(rank: int, meeting: Path, arguments: list[str]) -> subprocess.Popen[by
     )
     environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     return subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment)
+
+
+def test_starts_of_evaluations_in_the_data_are_named(
+    reach_store: MakeStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = EpisodeStore.open(reach_store())
+    _train(store.path, tmp_path / "own", "training.steps=1")
+    assert "evaluation seeds" not in capsys.readouterr().out
+    store.annotate(range(len(store)), seed=100_003)
+    _train(store.path, tmp_path / "known", "training.steps=1")
+    said = capsys.readouterr().out
+    assert "11 of these episodes have evaluation seeds" in said, "one of the twelve is held out"
+    assert "first_seed=200000" in said
