@@ -67,6 +67,7 @@ def main(config: DictConfig) -> int:
 
 def _overrides(config: DictConfig, folder: Path) -> dict[str, list[str]]:
     from robot_rl.cli import quoted
+    from robot_rl.unfinished import unfinished_folder
 
     output, store = quoted(str(folder)), quoted(str(folder / "demonstrations.zarr"))
     workers = "null" if config.workers is None else str(config.workers)
@@ -90,8 +91,10 @@ def _overrides(config: DictConfig, folder: Path) -> dict[str, list[str]]:
         f"output={output}", f"policy={output}", f"episodes={config.episodes}", f"dataset={store}",
         f"processes={workers}",
     ]  # fmt: skip
-    # Of an evaluation that was stopped between its halves, simulation and recorded data, the first is done.
-    if _finished(folder) or read_results(folder).get("episodes") != config.episodes:
+    # Of an evaluation that was stopped between its halves, simulation (with its videos) and recorded data, the first is
+    # done.
+    simulated = read_results(folder).get("episodes") == config.episodes and not unfinished_folder(folder).exists()
+    if _finished(folder) or not simulated:
         evaluate.append(f"task={config.task}")
     return {"collect": collect, "train": train, "evaluate": evaluate}
 

@@ -163,7 +163,7 @@ def simulate(
     from robot_rl.replay import film, look_through
     from robot_rl.rollout import run_episodes, without_unseen_cameras
     from robot_rl.sim import knows_success
-    from robot_rl.unfinished import Unfinished
+    from robot_rl.unfinished import Unfinished, unfinished_folder
 
     if not seeds or min(seeds) < 0:
         raise EvaluateError(
@@ -190,31 +190,30 @@ def simulate(
         look_through(spec, camera, size)
     if record is not None:
         sim.make(spec).close()  # what cannot be rendered here is said now
-    began = time.perf_counter()
-    unfinished = []
+    unfinished: list[Unfinished] = []
 
-    def run(each: Candidate, spec: dict[str, Any], doing: str) -> list[Outcome]:
+    def run(each: Candidate, spec: dict[str, Any], doing: str) -> tuple[list[Outcome], float]:
         settings = {**execution, "environment": spec, "path": str(each.path)}
-        state = Unfinished(folder / f".{doing}-unfinished", settings, each.checkpoint)
+        state = Unfinished(unfinished_folder(folder, doing), settings, each.checkpoint)
         unfinished.append(state)
         if state.outcomes:
             print(f"Going on after {len(state.outcomes)} episodes of an evaluation that was stopped.")
         try:
-            return run_episodes(
+            outcomes = run_episodes(
                 each.policy, spec, seeds, description=f"{doing} {spec['task']}", finished=state.outcomes,
                 keep=state.keep, **options,
             )  # fmt: skip
         except KeyboardInterrupt:
             print("\nStopped; finished episodes are kept, and the same command goes on from there.", file=sys.stderr)
             raise
+        return outcomes, state.seconds
 
-    outcomes = run(candidate, spec, "evaluate")
+    outcomes, seconds = run(candidate, spec, "evaluate")
     by_success = knows_success(spec)
     judge = _rates if by_success else _returns
-    seconds = time.perf_counter() - began
     compared, others = None, None
     if other is not None:
-        others = run(other, other_spec, "compare")
+        others, _ = run(other, other_spec, "compare")
         compared = {
             **judge(others), "policy": other.name, "path": str(other.path), "environment": other_spec,
             "environment_differences": differences(spec, other_spec, ("observation", "cameras")),
@@ -232,7 +231,7 @@ def simulate(
         "metrics": _means(outcomes),
         "rate_hz": candidate.policy.contract.rate_hz,
         "seconds": round(seconds, 2),
-        "steps_per_second": round(_new_steps(outcomes, unfinished[0]) / seconds, 1),
+        "steps_per_second": round(sum(outcome.steps for outcome in outcomes) / seconds, 1),
         "comparison": compared,
         "provenance": provenance(("robot_rl", "torch", "numpy", "mujoco", "robosuite")),
     }
@@ -250,11 +249,11 @@ def simulate(
     _write_json(place / "results.json", {**results, "videos": []})
     if record is not None:
         replace_folder(Path(record), lambda path: _record(path, candidate, spec, outcomes, execute))
-    for state in unfinished:
-        state.finish()
     seen = without_unseen_cameras(spec, candidate.policy)
     results["videos"] = film(place / "videos", seen, outcomes, videos, camera, size)
     _write_json(place / "results.json", results)
+    for state in unfinished:
+        state.finish()
     return results
 
 
@@ -326,10 +325,6 @@ def offline(
         folder, "offline", seconds, {key: plain[key] for key in ("offline_action_error", "hold_baseline_error")}
     )
     return results
-
-
-def _new_steps(outcomes: Sequence[Outcome], before: Unfinished) -> int:
-    return sum(outcome.steps for outcome in outcomes if outcome.seed not in before.outcomes)
 
 
 def _rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:

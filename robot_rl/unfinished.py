@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from typing import Any
 import numpy as np
 
 from robot_rl.rollout import Outcome
+
+
+def unfinished_folder(folder: Path, doing: str = "evaluate") -> Path:
+    """Where in a run folder the outcomes lie; `doing` is `evaluate` or `compare`."""
+    return folder / f".{doing}-unfinished"
 
 
 class Unfinished:
@@ -31,6 +37,7 @@ class Unfinished:
     def __init__(self, folder: Path, settings: Mapping[str, Any], checkpoint: Path | None) -> None:
         self.folder = folder
         self.outcomes: dict[int, Outcome] = {}
+        self._began, self._before = time.perf_counter(), 0.0
         files = [] if checkpoint is None else sorted(checkpoint.rglob("*"))
         known = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
         content = json.dumps([dict(settings), known], sort_keys=True, default=str)
@@ -38,17 +45,23 @@ class Unfinished:
         mark = folder / "settings"
         if mark.is_file() and mark.read_text() == self._mark:
             for file in folder.glob("*.npz"):
-                outcome = _read(file)
+                outcome, seconds = _read(file)
                 self.outcomes[outcome.seed] = outcome
+                self._before = max(self._before, seconds)
         else:
             self.finish()
+
+    @property
+    def seconds(self) -> float:
+        """That the evaluation has taken, with those before it was stopped."""
+        return self._before + time.perf_counter() - self._began
 
     def keep(self, outcome: Outcome) -> None:
         """Write an outcome."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "settings").write_text(self._mark)
         plain = {name: value for name, value in vars(outcome).items() if name != "observations"}
-        plain["metrics"] = json.dumps(dict(outcome.metrics))
+        plain |= {"metrics": json.dumps(dict(outcome.metrics)), "seconds": self.seconds}
         plain["success_step"] = -1 if outcome.success_step is None else outcome.success_step
         beside = self.folder / f".{outcome.seed}"
         with beside.open("wb") as file:
@@ -60,7 +73,8 @@ class Unfinished:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _read(file: Path) -> Outcome:
+def _read(file: Path) -> tuple[Outcome, float]:
+    """An outcome, and the seconds that the evaluation had taken then."""
     with np.load(file, allow_pickle=False) as stored:
         plain: dict[str, Any] = dict(stored)
     for name in ("seed", "success_step"):
@@ -69,4 +83,5 @@ def _read(file: Path) -> Outcome:
     for name in ("terminated", "truncated"):
         plain[name] = bool(plain[name])
     plain["success_step"] = None if plain["success_step"] < 0 else plain["success_step"]
-    return Outcome(**plain)
+    seconds = float(plain.pop("seconds"))
+    return Outcome(**plain), seconds

@@ -9,6 +9,7 @@ from robot_rl import demo
 from robot_rl.cli import compose
 from robot_rl.datasets import EpisodeStore
 from robot_rl.policies import load_policy
+from robot_rl.unfinished import unfinished_folder
 
 
 @pytest.mark.slow
@@ -82,6 +83,9 @@ def test_an_unfinished_demo_goes_on(tmp_path: Path) -> None:
     assert folder.exists()
     assert "task=lift" not in demo._overrides(compose("demo", []), folder)["evaluate"]
     assert "task=lift" in demo._overrides(compose("demo", ["episodes=200"]), folder)["evaluate"]
+    # Stopped while it filmed: it is simulated again, out of what is kept, and filmed.
+    unfinished_folder(folder).mkdir()
+    assert "task=lift" in demo._overrides(compose("demo", []), folder)["evaluate"]
     # Of a finished one, all is done anew.
     (folder / "metrics.json").write_text(json.dumps(measured | {"seconds": {"total": 9.0}}))
     assert "task=lift" in demo._overrides(compose("demo", []), folder)["evaluate"]

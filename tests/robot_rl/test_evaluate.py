@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from robot_rl import cli, sim
+from robot_rl import cli, replay, sim
 from robot_rl.datasets import ContractError, EpisodeStore
 from robot_rl.evaluate import Candidate, EvaluateError, main, offline, simulate
 from robot_rl.observation_shift import reference
@@ -24,6 +24,7 @@ from robot_rl.report import write_report
 from robot_rl.rollout import Outcome
 from robot_rl.sim.gl_context import RenderError
 from robot_rl.sim.spec import SpecError
+from robot_rl.unfinished import unfinished_folder
 
 SEEDS = range(100_000, 100_020)
 
@@ -169,6 +170,27 @@ def test_a_stopped_evaluation_into_the_run_of_its_own_policy_goes_on(checkpoint,
         simulate(checkpoint, Candidate.load(checkpoint), {}, SEEDS, videos=0, processes=0)
     simulate(checkpoint, Candidate.load(checkpoint), {}, SEEDS, videos=0, processes=0)
     assert "Going on after 1 episodes" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_is_stopped_while_it_films_films_again(walker, tmp_path, monkeypatch, capsys):
+    made = []
+
+    def stop(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay, "film", stop)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(tmp_path, walker, {}, SEEDS, videos=0, processes=0)
+    first = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    monkeypatch.setattr(replay, "film", lambda *given: made.append(given) or film(*given))
+    again = simulate(tmp_path, walker, {}, SEEDS, videos=0, processes=0)
+    assert f"Going on after {len(SEEDS)} episodes" in capsys.readouterr().out
+    assert len(made) == 1
+    assert not unfinished_folder(tmp_path).exists()
+    same = ("success_rate", "success_interval", "first_seed")
+    assert {key: again[key] for key in same} == {key: first[key] for key in same}
+    assert again["seconds"] >= 0.9 * first["seconds"], "those before the stop count"
+    assert again["steps_per_second"] > 0
 
 
 def test_what_was_left_of_other_settings_does_not_count(walker, tmp_path, monkeypatch, capsys):
