@@ -282,6 +282,8 @@ class ChunkWriter:
         self.length = shape[0] if length is None else length
         self.row_bytes = self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
         self._suffix = ".0" * len(self.row_shape)
+        # A commit replaces all headers: what stands around the length is made once.
+        self._around = header(self.dtype.name, ("length", *self.row_shape), self.chunk_rows).split(b'"length"')
         self._made: dict[int, Path] = {}
         self._touched: set[int] = set()
         self._new_files = False
@@ -332,8 +334,7 @@ class ChunkWriter:
     def set_length(self, length: int) -> None:
         """Replace `zarr.json` by one that says `length` rows, and make that last."""
         self.length = length
-        content = header(self.dtype.name, (length, *self.row_shape), self.chunk_rows)
-        self.disk.replace(self.folder / "zarr.json", content)
+        self.disk.replace(self.folder / "zarr.json", str(length).encode().join(self._around))
         self.disk.sync_folder(self.folder)
 
     def _write(self, chunk: int, offset: int, data: bytes | memoryview) -> None:
@@ -349,7 +350,7 @@ class ChunkWriter:
             self._touched.add(chunk)
 
 
-def header(dtype: str, shape: tuple[int, ...], chunk_rows: int) -> bytes:
+def header(dtype: str, shape: tuple[int | str, ...], chunk_rows: int) -> bytes:
     """The `zarr.json` of an array (Zarr v3 core specification)."""
     codec: dict[str, Any] = {"name": "bytes"}
     if np.dtype(dtype).itemsize > 1:

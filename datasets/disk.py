@@ -108,10 +108,11 @@ class Disk:
             os.close(fd)
 
     def together(self, jobs: Iterable[Callable[[], object]]) -> None:
-        """Run jobs at once and wait for all; the first error is raised."""
+        """Run jobs at once and wait for all that were begun; the first error is raised."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_SYNC_THREADS, "sync")
-        futures = [self._threads.submit(job) for job in jobs]
+        every = list(jobs)
+        futures = [self._threads.submit(_in_turn, every[start::_SYNC_THREADS]) for start in range(_SYNC_THREADS)]
         wait(futures)
         for future in futures:
             future.result()
@@ -140,6 +141,11 @@ class Disk:
         else:
             self._files.move_to_end(path)
         return fd
+
+
+def _in_turn(jobs: Iterable[Callable[[], object]]) -> None:
+    for job in jobs:
+        job()
 
 
 class LateDisk(Disk):
