@@ -383,6 +383,7 @@ def test_a_place_where_no_store_can_be_made_is_told(contract: Contract) -> None:
 # -------------------------------------------------------------------------------------------------------------- readers
 
 
+@pytest.mark.slow
 def test_a_thousand_reads_by_zarr_beside_a_writer(counting: Path) -> None:
     code = KILLED.split("# One import")[0] + "write(sys.argv[1], os.open(os.devnull, os.O_WRONLY))"
     command = [sys.executable, "-c", code, str(counting), "0"]

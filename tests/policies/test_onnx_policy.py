@@ -45,7 +45,7 @@ def compare(policy: Any, batch: dict[str, Any], folder: Path) -> OnnxPolicy:
     return runtime
 
 
-@pytest.mark.parametrize("encoder", ["low_dim", "cnn", "grid_cnn", "resnet18"])
+@pytest.mark.parametrize("encoder", ["low_dim", "cnn", "grid_cnn", pytest.param("resnet18", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("denoiser", ["mlp", "unet1d", "transformer"])
 def test_every_network_and_encoder(
     denoiser: str, encoder: str, make_policy: Any, make_batch: Any, tmp_path: Path

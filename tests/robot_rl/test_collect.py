@@ -105,6 +105,7 @@ def test_seeds_count_attempts_or_successes() -> None:
             _Seeds(first, 20, until_success=False)
 
 
+@pytest.mark.slow
 def test_recording_does_not_depend_on_workers_and_adds_only_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

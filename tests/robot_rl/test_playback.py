@@ -105,6 +105,7 @@ def test_render_shows_the_recorded_states_to_other_cameras(tmp_path: Path, recor
     env.close()
 
 
+@pytest.mark.slow
 def test_render_draws_what_is_seen_alone(tmp_path: Path, recorded: Path) -> None:
     varied = tmp_path / "varied.zarr"
     keys = ["source=render", f"demonstrations={recorded}", "cameras={agentview: [24, 32]}", "randomization=full"]
@@ -128,6 +129,7 @@ def env_positions(store: EpisodeStore, episode: object) -> np.ndarray:
     return np.stack([env.positions(state) for state in episode.sim_state])  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_played_back_is_refused(tmp_path: Path, recorded: Path) -> None:
     output = tmp_path / "out.zarr"
     with pytest.raises(CollectError, match="source=render needs demonstrations="):
@@ -150,6 +152,7 @@ def test_what_cannot_be_played_back_is_refused(tmp_path: Path, recorded: Path) -
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_without_states_an_episode_begins_as_it_was_observed(tmp_path: Path) -> None:
     """As in a session on the twin: no states, no environment, and the arm is not at home when the recording begins."""
     env, whole = sim.make("lift"), tmp_path / "whole.zarr"

@@ -15,7 +15,7 @@ from robot_rl.sim.spec import resolve
 SPEC = resolve({"task": "drone/hover", "randomization": "test", "horizon": 40})
 
 
-@pytest.mark.parametrize("expert", [None, "mpc"])
+@pytest.mark.parametrize("expert", [None, pytest.param("mpc", marks=pytest.mark.slow)])
 def test_one_attempt_and_many_are_the_same(expert: str | None):
     copies = SideBySide(SPEC, Actor("expert", noise=0.05, expert=expert))
     left = iter([list(range(COPIES + 2)), []])

@@ -90,6 +90,7 @@ def test_states_are_restored_with_the_motion(env):
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow
 def test_both_steppers_agree_while_the_cube_rides():
     spec = {"task": "lift_belt", "controller": "ee_delta"}
     one, two = sim.make({**spec, "stepper": "fast"}), sim.make({**spec, "stepper": "robosuite"})

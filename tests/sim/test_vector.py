@@ -484,6 +484,7 @@ class TestMessage:
         ({"task": "gym/Hopper-v5", "cameras": {"track": [16, 16]}}, 0),
     ],
 )
+@pytest.mark.slow
 def test_pictures_are_taken_only_of_what_is_looked_at(spec, processes):
     spec = {**spec, "horizon": 4}
     (camera,) = spec["cameras"]

@@ -136,6 +136,7 @@ def rig(local_graph):
     return Rig(local_graph())
 
 
+@pytest.mark.slow
 def test_a_pilot_takes_off_flies_hovers_and_lands(rig):
     rig.graph.step(1.5)
     rig.stick.twist = FORWARD

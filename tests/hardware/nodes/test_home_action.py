@@ -54,6 +54,7 @@ class Arm:
         self.begin = self.now
 
 
+@pytest.mark.slow
 def test_the_route_keeps_the_limits_and_ends_at_rest_at_home(robot):
     route, limits = Arm(robot).route, robot.limits
     np.testing.assert_allclose(route.references.position[-1], robot.home, atol=1e-9)

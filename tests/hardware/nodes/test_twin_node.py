@@ -95,6 +95,7 @@ def stamp(message):
     return messages.seconds(message.header.stamp)
 
 
+@pytest.mark.slow
 def test_is_a_robot_that_can_be_reset(launch, tester):
     joints = tester.listen(JOINTS.topic, JOINTS.type)
     cube = tester.listen("/cube_pose", "geometry_msgs/msg/PoseStamped")

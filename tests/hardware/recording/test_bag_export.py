@@ -118,6 +118,7 @@ def test_others_see_the_robot_with_true_stamps(tmp_path: Path, storage: Storage)
     np.testing.assert_allclose(theirs.action, ours.action[: theirs.length], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_damaged_bag_names_the_episode_and_gives_the_others(tmp_path: Path) -> None:
     store = made_store(tmp_path / "a.zarr", [0.0] * 200)
     export_bag(store, "panda", tmp_path / "bag")
@@ -139,6 +140,7 @@ def test_a_damaged_bag_names_the_episode_and_gives_the_others(tmp_path: Path) ->
         assert_equal(store[number], theirs)
 
 
+@pytest.mark.slow
 def test_a_torn_bag_names_what_is_missing(tmp_path: Path) -> None:
     store = made_store(tmp_path / "a.zarr", [0.0] * 200)
     export_bag(store, "panda", tmp_path / "bag")
@@ -151,6 +153,7 @@ def test_a_torn_bag_names_what_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.slow
 def test_a_damaged_database_gives_the_episodes_on_its_whole_pages(tmp_path: Path, cut: bool) -> None:
     store = made_store(tmp_path / "a.zarr", [0.0] * 200)
     export_bag(store, "panda", tmp_path / "bag", "sqlite3")

@@ -63,6 +63,7 @@ def test_a_lost_begin_is_no_verdict_on_the_episode_before(tmp_path: Path, monkey
     assert [episode.facts["recording"] for episode in EpisodeStore.open(tmp_path / "b.zarr")] == ["bag/3"]
 
 
+@pytest.mark.slow
 def test_more_episodes_for_a_store_come_all_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robot_rl.hardware.recording.black_box.CHUNK_BYTES", 20_000)
     robot, first, second = panda(), tmp_path / "first", tmp_path / "second"
