@@ -271,7 +271,8 @@ class ChunkedArray:
 class ChunkWriter:
     """Writes one array. What counts for readers changes only by `set_length`, after `sync`.
 
-    Use: `append` or `write` rows beyond the committed length, `sync`, `set_length`, and `sync_folder`.
+    Use: `append` or `write` rows beyond the committed length, `sync`, and `set_length`, or instead of that
+    `prepare_length`, which may go beside `sync`, and after both `install_length`.
     """
 
     def __init__(self, folder: str | Path, disk: Disk, length: int | None = None) -> None:
@@ -284,6 +285,7 @@ class ChunkWriter:
         self._suffix = ".0" * len(self.row_shape)
         # A commit replaces all headers: what stands around the length is made once.
         self._around = header(self.dtype.name, ("length", *self.row_shape), self.chunk_rows).split(b'"length"')
+        self._prepared = self.length
         self._made: dict[int, Path] = {}
         self._touched: set[int] = set()
         self._new_files = False
@@ -333,8 +335,18 @@ class ChunkWriter:
 
     def set_length(self, length: int) -> None:
         """Replace `zarr.json` by one that says `length` rows, and make that last."""
-        self.length = length
-        self.disk.replace(self.folder / "zarr.json", str(length).encode().join(self._around))
+        self.prepare_length(length)
+        self.install_length()
+
+    def prepare_length(self, length: int) -> None:
+        """Write a `zarr.json` that says `length` rows beside the present one, and sync it."""
+        self.disk.prepare(self.folder / "zarr.json", str(length).encode().join(self._around))
+        self._prepared = length
+
+    def install_length(self) -> None:
+        """Put the `zarr.json` that was prepared into the place of the present one, and make that last."""
+        self.length = self._prepared
+        self.disk.install(self.folder / "zarr.json")
         self.disk.sync_folder(self.folder)
 
     def _write(self, chunk: int, offset: int, data: bytes | memoryview) -> None:

@@ -17,18 +17,24 @@ from pathlib import Path
 from threading import Lock
 
 from robot_rl.datasets.errors import StoreWriteError
+from robot_rl.datasets.exchange import exchange
 
 _OPEN_FILES = 64
-_SYNC_THREADS = 16  # a file system joins concurrent syncs in one transaction, and a drive flushes once for many
+_SYNC_THREADS = 8  # a file system joins concurrent syncs in one transaction, and a drive flushes once for many
 
 
 class Disk:
     """Writes files below a store. Errors of the operating system leave as `OSError`.
 
     `write` must not be called from several threads for the same path; `sync` may run beside anything.
+
+    To make and to remove a file costs a file system far more than to change one. What `install` replaces therefore
+    stays beside the new content, and takes the next one once no power cut can bring it back: after `sync_folder`.
     """
 
     def __init__(self) -> None:
+        self._replaced: dict[Path, set[Path]] = {}
+        self._spare: set[Path] = set()
         self._files: OrderedDict[Path, int] = OrderedDict()
         self._lock = Lock()
         self._threads: ThreadPoolExecutor | None = None
@@ -72,20 +78,38 @@ class Disk:
             os.fsync(file.fileno())
 
     def replace(self, path: Path, content: bytes) -> None:
-        """Give a small file new content at once: write beside, sync, rename. `sync_folder` makes the rename last."""
-        beside = path.with_name(path.name + ".new")
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        """Give a small file new content at once: `prepare` and `install`."""
+        self.prepare(path, content)
+        self.install(path)
+
+    def prepare(self, path: Path, content: bytes) -> None:
+        """Write a small file's new content beside it, and sync that."""
+        beside, mode = _beside(path), os.O_WRONLY | os.O_CLOEXEC
+        if beside in self._spare:
+            self._spare.discard(beside)
+        else:
+            beside.unlink(missing_ok=True)  # of a writer that died: it may be what the drive still knows as `path`
+            mode |= os.O_CREAT | os.O_EXCL
+        fd = os.open(beside, mode, 0o644)
         try:
             view = memoryview(content)
             while view:
                 view = view[os.write(fd, view) :]
+            os.ftruncate(fd, len(content))
             self._sync(fd, path)
-            beside.replace(path)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
         finally:
             os.close(fd)
+
+    def install(self, path: Path) -> None:
+        """Give a file the content that was prepared, at once. `sync_folder` makes that last."""
+        beside = _beside(path)
+        if exchange(beside, path):
+            self._replaced.setdefault(path.parent, set()).add(beside)
+        else:
+            beside.replace(path)
 
     def rename(self, source: Path, target: Path) -> None:
         """Move a folder to a name that is free, or an empty folder. `sync_folder` of the parent makes it last."""
@@ -104,6 +128,7 @@ class Disk:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._sync(fd, path)
+            self._spare |= self._replaced.pop(path, set())
         finally:
             os.close(fd)
 
@@ -118,7 +143,10 @@ class Disk:
             future.result()
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, and remove what was replaced."""
+        for beside in self._spare.union(*self._replaced.values()):
+            beside.unlink(missing_ok=True)
+        self._spare, self._replaced = set(), {}
         if self._threads is not None:
             self._threads.shutdown()
             self._threads = None
@@ -141,6 +169,10 @@ class Disk:
         else:
             self._files.move_to_end(path)
         return fd
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
 
 
 def _in_turn(jobs: Iterable[Callable[[], object]]) -> None:

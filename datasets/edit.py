@@ -13,7 +13,6 @@ sources, and takes its place by one rename. An interrupted edit leaves a hidden 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import time
@@ -31,6 +30,7 @@ from robot_rl.datasets.chunks import ChunkedArray, ChunkWriter, checksum
 from robot_rl.datasets.contract import equal
 from robot_rl.datasets.disk import Disk, LateDisk, explain_write_errors
 from robot_rl.datasets.errors import StoreError
+from robot_rl.datasets.exchange import exchange
 from robot_rl.datasets.layout import CHECKSUM, EPISODE_ENDS, FACTS, LOCK, Layout
 from robot_rl.datasets.lock import WriterLock
 from robot_rl.datasets.statistics import summarise
@@ -325,12 +325,9 @@ def _free_name(path: Path) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Swap two folders at once (Linux); elsewhere by two renames."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if hasattr(libc, "renameat2"):
-        at_cwd, exchange = -100, 2
-        if libc.renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange) == 0:
-            return
+    """Swap two folders, at once where that can be done, else by three renames."""
+    if exchange(one, other):
+        return
     aside = one.with_name(one.name + ".old")
     other.rename(aside)
     one.rename(other)

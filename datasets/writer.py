@@ -4,9 +4,10 @@ Frames are encoded and written while the episode runs, many at once, behind the 
 its rows are kept in memory (a kilobyte or so a step). `finish` commits in an order that survives a kill and a power cut
 anywhere:
 
-1. write the rows, the episode's statistics, checksum and end, and its facts; sync them and the frames;
-2. replace the headers (`zarr.json`) of all arrays but `meta/episode_ends` by ones with the new length; sync;
-3. replace the header of `meta/episode_ends`; sync. This one rename is the commit.
+1. write the rows, the episode's statistics, checksum and end, its facts, and beside the headers (`zarr.json`) of all
+   arrays ones with the new length; sync all that, and the frames;
+2. put the new headers into the place of the old ones, but that of `meta/episode_ends`; sync the folders;
+3. the same for the header of `meta/episode_ends`. This one rename is the commit.
 
 Several episodes may be recorded at once, for example one of each of a batch of environments; each takes its number when
 it is finished.
@@ -155,16 +156,20 @@ class StoreWriter:
             per_episode = self._episode_row(rows)
             lengths |= dict.fromkeys(per_episode, number + 1)
             lengths |= {f"frames/{camera}/bytes": packer.flush() for camera, packer in self._packers.items()}
+            lengths[EPISODE_ENDS] = number + 1
             self._unusable = "a commit did not come to its end. Open the store again; what was committed is intact"
             for path, values in rows.items():
                 self._arrays[path].write(start, values)
             for path, values in per_episode.items():
                 self._arrays[path].write(number, values[None])
             self._arrays[EPISODE_ENDS].write(number, np.array([stop]))
-            journal.append(self.store.path / FACTS, number, facts, self._disk, begin=True)
-            self._disk.together(self._arrays[path].sync for path in [*lengths, EPISODE_ENDS])
-            self._disk.together(partial(self._arrays[path].set_length, length) for path, length in lengths.items())
-            self._arrays[EPISODE_ENDS].set_length(number + 1)
+            self._disk.together([
+                partial(journal.append, self.store.path / FACTS, number, facts, self._disk, begin=True),
+                *(self._arrays[path].sync for path in lengths),
+                *(partial(self._arrays[path].prepare_length, length) for path, length in lengths.items()),
+            ])
+            self._disk.together(self._arrays[path].install_length for path in lengths if path != EPISODE_ENDS)
+            self._arrays[EPISODE_ENDS].install_length()
             self._unusable = ""
         self.store.refresh()
         return number

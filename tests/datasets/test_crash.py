@@ -125,6 +125,7 @@ class RecordingDisk(Disk):
         super().__init__()
         self.log: list[tuple[str, Path, Any]] = []
         self._log_lock = Lock()
+        self._prepared: dict[Path, bytes] = {}
 
     def _note(self, operation: str, path: Path, details: Any = None) -> None:
         with self._log_lock:
@@ -148,9 +149,13 @@ class RecordingDisk(Disk):
         super().truncate(path, size)
         self._note("sync", path)
 
-    def replace(self, path: Path, content: bytes) -> None:
-        self._note("replace", path, content)
-        super().replace(path, content)
+    def prepare(self, path: Path, content: bytes) -> None:
+        super().prepare(path, content)
+        self._prepared[path] = content
+
+    def install(self, path: Path) -> None:
+        self._note("replace", path, self._prepared.pop(path))
+        super().install(path)
 
     def sync(self, path: Path) -> None:
         super().sync(path)
@@ -297,9 +302,9 @@ class FullDisk(Disk):
         self._spend(path)
         super().append(path, data)
 
-    def replace(self, path: Path, content: bytes) -> None:
+    def prepare(self, path: Path, content: bytes) -> None:
         self._spend(path)
-        super().replace(path, content)
+        super().prepare(path, content)
 
     def sync(self, path: Path) -> None:
         self._spend(path)

@@ -43,9 +43,9 @@ class MortalDisk(Disk):
         self._count()
         super().append(path, data)
 
-    def replace(self, path: Path, content: bytes) -> None:
+    def install(self, path: Path) -> None:
         self._count()
-        super().replace(path, content)
+        super().install(path)
 
     def _sync(self, descriptor: int, path: Path) -> None:
         return  # what was written is there: processes die here, machines do not
