@@ -33,6 +33,7 @@ class Disk:
     """
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._replaced: dict[Path, set[Path]] = {}
         self._spare: set[Path] = set()
         self._files: OrderedDict[Path, int] = OrderedDict()
@@ -84,13 +85,11 @@ class Disk:
 
     def prepare(self, path: Path, content: bytes) -> None:
         """Write a small file's new content beside it, and sync that."""
-        beside, mode = _beside(path), os.O_WRONLY | os.O_CLOEXEC
-        if beside in self._spare:
-            self._spare.discard(beside)
-        else:
+        beside = _beside(path)
+        if beside not in self._spare:
             beside.unlink(missing_ok=True)  # of a writer that died: it may be what the drive still knows as `path`
-            mode |= os.O_CREAT | os.O_EXCL
-        fd = os.open(beside, mode, 0o644)
+        self._spare.discard(beside)
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             view = memoryview(content)
             while view:
@@ -143,10 +142,11 @@ class Disk:
             future.result()
 
     def close(self) -> None:
-        """Close all files, and remove what was replaced."""
-        for beside in self._spare.union(*self._replaced.values()):
-            beside.unlink(missing_ok=True)
+        """Close all files, and remove what was replaced, unless this is a copy in a forked process."""
+        replaced = self._spare.union(*self._replaced.values())
         self._spare, self._replaced = set(), {}
+        for beside in replaced if os.getpid() == self._process else ():
+            beside.unlink(missing_ok=True)
         if self._threads is not None:
             self._threads.shutdown()
             self._threads = None

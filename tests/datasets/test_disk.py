@@ -1,5 +1,6 @@
 """Small files get new content at once; what is replaced is written over only when no power cut can bring it back."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,25 @@ def test_what_a_dead_writer_left_is_not_written_over(file: Path) -> None:
         writing.replace(file, b"second")
         assert dead.read() == b"of a dead one"
     assert file.read_bytes() == b"second"
+    writing.close()
+
+
+def test_a_copy_in_a_forked_process_leaves_all_as_it_is(file: Path) -> None:
+    writing = Disk()
+    for content in (b"second", b"third"):
+        writing.replace(file, content)
+        writing.sync_folder(file.parent)
+    before = sorted(path.name for path in file.parent.iterdir())
+    child = os.fork()
+    if child == 0:
+        writing.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert sorted(path.name for path in file.parent.iterdir()) == before
+    for path in file.parent.glob("*.new"):
+        path.unlink()  # somebody tidies up
+    writing.replace(file, b"fourth")
+    assert file.read_bytes() == b"fourth"
     writing.close()
 
 
