@@ -274,7 +274,8 @@ def _rows(part: Part, frames: Mapping[str, _SharedFrames]) -> dict[str, np.ndarr
 
 def _statistics(part: Part, layout: Layout, name: str, rows: Mapping[str, np.ndarray]) -> np.ndarray:
     if part.is_whole:
-        return part.store.array(f"meta/statistics/{name}").slice(part.episode, part.episode + 1)[0]
+        row: np.ndarray = part.store.array(f"meta/statistics/{name}").slice(part.episode, part.episode + 1)[0]
+        return row
     values = rows[f"data/{name}"]
     return layout.pack_statistics(name, summarise(values[:-1] if name == "action" else values))
 

@@ -76,7 +76,8 @@ class Order:
         column, place = np.divmod(place, np.minimum(width, runs - block * width))
         windows[within] = permute(block * width + place, runs, key) * self._run + column
         # Runs begin elsewhere in each epoch.
-        return (windows + permute(np.zeros(1, np.int64), size, (*key, 1))) % size
+        turned: np.ndarray = (windows + permute(np.zeros(1, np.int64), size, (*key, 1))) % size
+        return turned
 
 
 def _rounded(numbers: np.ndarray, share: float) -> np.ndarray:

@@ -111,7 +111,8 @@ class Source:
         if self._weights is None:
             return np.ones(rows.shape, np.float32)
         if self._by_row:
-            return self._weights[rows]
+            weights: np.ndarray = self._weights[rows]
+            return weights
         return np.broadcast_to(self._weights[self.episodes[places]].reshape(-1, *[1] * (rows.ndim - 1)), rows.shape)
 
     def _actions(self, rows: _Neighbours) -> np.ndarray:
@@ -152,4 +153,5 @@ class _Neighbours:
 
     def of(self, array: ChunkedArray) -> np.ndarray:
         """[n, k, *row_shape]"""
-        return array.gather(self._unique)[self._places]
+        values: np.ndarray = array.gather(self._unique)[self._places]
+        return values

@@ -47,7 +47,8 @@ class Statistics:
         known = levels(len(self.quantiles))
         above = int(np.clip(np.searchsorted(known, q), 1, len(known) - 1))
         share = (q - known[above - 1]) / (known[above] - known[above - 1])
-        return self.quantiles[above - 1] * (1.0 - share) + self.quantiles[above] * share
+        value: np.ndarray = self.quantiles[above - 1] * (1.0 - share) + self.quantiles[above] * share
+        return value
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `Statistics.from_dict` restores it exactly."""
@@ -161,7 +162,7 @@ def _weighted_quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     order = np.argsort(values)
     ordered = weights[order]
     ranks = np.cumsum(ordered) - ordered / 2
-    wanted = np.interp(levels(MERGED_LEVELS), ranks, values[order])
+    wanted: np.ndarray = np.interp(levels(MERGED_LEVELS), ranks, values[order])
     wanted[0], wanted[-1] = values[order[0]], values[order[-1]]
     return wanted
 
@@ -170,4 +171,5 @@ def _interpolate(ordered: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     below = np.floor(ranks).astype(np.int64)
     above = np.minimum(below + 1, len(ordered) - 1)
     share = (ranks - below).reshape(-1, *(1 for _ in ordered.shape[1:]))
-    return ordered[below] * (1.0 - share) + ordered[above] * share
+    values: np.ndarray = ordered[below] * (1.0 - share) + ordered[above] * share
+    return values

@@ -154,7 +154,8 @@ class EpisodeStore(Sequence["Episode"]):
     @property
     def lengths(self) -> np.ndarray:
         """int64 [E], the number of actions T of each episode; it has T + 1 rows."""
-        return self.episode_ends - self.episode_starts - 1
+        lengths: np.ndarray = self.episode_ends - self.episode_starts - 1
+        return lengths
 
     def __len__(self) -> int:
         return len(self.episode_ends)

@@ -288,7 +288,7 @@ class Alignment:
 
 def interpolate(feature: Feature, before: np.ndarray, after: np.ndarray, part: float) -> np.ndarray:
     """Between two values, `part` of the way: rotations on the great circle (slerp), all else linearly."""
-    value = before + part * (after - before)
+    value: np.ndarray = before + part * (after - before)
     where = feature.rotation
     if where is not None:
         one, other = before[where], after[where]

@@ -303,7 +303,8 @@ def canonical(topic: str, quaternion: np.ndarray) -> np.ndarray:
     norm = float(np.sqrt(quaternion @ quaternion))
     if abs(norm - 1.0) > UNIT:
         raise BindingError(f"{topic}: expected a unit quaternion, got {quaternion.tolist()} (w x y z)")
-    return quaternion / (norm * np.sign(quaternion[np.argmax(np.abs(quaternion))]))
+    unit: np.ndarray = quaternion / (norm * np.sign(quaternion[np.argmax(np.abs(quaternion))]))
+    return unit
 
 
 def _decode_joints(stream: Stream, message: Any) -> np.ndarray:

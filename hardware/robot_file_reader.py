@@ -171,7 +171,7 @@ class _Reader:
         return found
 
     def _stream(self, where: str, plain: Any, feature: Feature) -> Stream | None:
-        stream = self._build(where, Stream, plain, feature=feature)
+        stream: Stream | None = self._build(where, Stream, plain, feature=feature)
         if stream is None:
             return None
         if stream.type not in OBSERVED:
@@ -256,7 +256,7 @@ class _Reader:
     def _box(self) -> Box | None:
         if self.plain.get("workspace") is None:
             return None
-        box = self._build("workspace", Box, self.plain["workspace"])
+        box: Box | None = self._build("workspace", Box, self.plain["workspace"])
         if box is None:
             return None
         lower, upper = (self._numbers(f"workspace.{key}", getattr(box, key), 3) for key in ("lower", "upper"))
@@ -269,7 +269,7 @@ class _Reader:
     def _model(self, dof: int) -> Model | None:
         if self.plain.get("model") is None:
             return None
-        model = self._build("model", Model, self.plain["model"])
+        model: Model | None = self._build("model", Model, self.plain["model"])
         if model is None:
             return None
         if bool(model.sim) == bool(model.file):

@@ -81,4 +81,5 @@ def _window(
 def _grey(images: Tensor) -> Tensor:
     """Luma of Rec. 601, one channel."""
     red, green, blue = images.split(1, dim=1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    grey: Tensor = 0.299 * red + 0.587 * green + 0.114 * blue
+    return grey

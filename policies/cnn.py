@@ -41,4 +41,5 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, input_channels, height, width] in [0, 1] to [N, features]."""
-        return self.output(self.keypoints(self.convolutions(images * 2 - 1)))
+        features: Tensor = self.output(self.keypoints(self.convolutions(images * 2 - 1)))
+        return features

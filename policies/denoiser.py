@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,8 @@ class Shapes:
 
 class Denoiser(nn.Module, ABC):
     """Base of MLP, U-Net and transformer. Keyword-only constructor arguments are its configuration."""
+
+    __call__: Callable[..., Tensor]
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()

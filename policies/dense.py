@@ -45,7 +45,8 @@ class Dense(nn.Sequential):
         """[B, first size] to [B, last size]."""
         traced = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
         if traced or not torch.is_grad_enabled():
-            return super().forward(x)  # type: ignore[no-untyped-call]
+            plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return plain
         parameters = (value for each in self.linear for value in each.parameters())
         y: Tensor = _Stack.apply(x, self.activation, *parameters)  # type: ignore[no-untyped-call]
         return y

@@ -93,7 +93,7 @@ class Encoder(nn.Module):
         images = self.augmentation.move(frames.flatten(0, 1).permute(0, 3, 1, 2), horizon, generator)
         scale = 1 / 255 if colour else 1e-3
         images = self.augmentation.colour(images.float() * scale, horizon, generator)
-        features = self.backbones[_key(name)](images).float().unflatten(0, (-1, horizon))
+        features: Tensor = self.backbones[_key(name)](images).float().unflatten(0, (-1, horizon))
         if horizon == self.horizon:
             return features
         earlier = features[:, :1].expand(-1, self.horizon - horizon, -1)

@@ -125,7 +125,8 @@ class _NamedInputs(nn.Module):
         self.names = names
 
     def forward(self, *values: Tensor) -> Tensor:
-        return self.encoder(dict(zip(self.names, values, strict=True)))
+        context: Tensor = self.encoder(dict(zip(self.names, values, strict=True)))
+        return context
 
 
 class _Deviation(nn.Module):

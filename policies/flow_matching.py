@@ -153,4 +153,5 @@ class _ChainNoise(nn.Module):
     def forward(self, time: Tensor, context: Tensor) -> Tensor:
         squashed = torch.tanh(self.layers(torch.cat([self.time(time), context.flatten(1)], dim=-1)).float())
         std = torch.exp(self.log_low + 0.5 * (squashed + 1) * (self.log_high - self.log_low))
-        return std.unflatten(-1, (self.shapes.horizon, self.shapes.action_dim))
+        deviation: Tensor = std.unflatten(-1, (self.shapes.horizon, self.shapes.action_dim))
+        return deviation

@@ -61,4 +61,5 @@ class GridCNN(nn.Module):
             )
         if (height, width) != (rows, columns):
             maps = nn.functional.avg_pool2d(maps, (height // rows, width // columns))
-        return self.output(maps.flatten(1))
+        features: Tensor = self.output(maps.flatten(1))
+        return features

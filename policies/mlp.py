@@ -82,12 +82,15 @@ class MLP(Denoiser):
     def _first_weights(self) -> tuple[Tensor, ...]:
         """Of chunk (none with FiLM), time and context in that layer."""
         time, context = self.time_features, self.shapes.obs_horizon * self.shapes.context_dim
-        return self._first.weight.split([self._first.in_features - time - context, time, context], dim=1)
+        sizes = [self._first.in_features - time - context, time, context]
+        weights: tuple[Tensor, ...] = self._first.weight.split(sizes, dim=1)
+        return weights
 
     def _blocks(self, h: Tensor, condition: Tensor) -> Tensor:
         for block in self.blocks:
             h = block(h, condition)
-        return self.output(h).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
+        chunk: Tensor = self.output(h).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
+        return chunk
 
 
 class _Block(nn.Module):
@@ -102,4 +105,5 @@ class _Block(nn.Module):
         if self.film is not None:
             scale, shift = self.film(condition).chunk(2, dim=-1)
             inner = inner * (1 + scale) + shift
-        return h + self.layers(inner)
+        y: Tensor = h + self.layers(inner)
+        return y

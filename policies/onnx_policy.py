@@ -88,7 +88,8 @@ class OnnxPolicy:
         check_observation(self.contract, self.obs_horizon, observation)
         features = self.contract.observation
         inputs = {name: np.asarray(value, features[name].dtype) for name, value in observation.items()}
-        return self._encoder.run(None, inputs)[0]
+        context: np.ndarray = self._encoder.run(None, inputs)[0]
+        return context
 
     def sample(
         self,
@@ -152,7 +153,8 @@ class OnnxPolicy:
             return np.asarray(noise, np.float32).reshape(-1, *self._chunk)
         steering = self._sessions.get(STEERING)
         if steering is not None and len(steering.get_inputs()) == 1:
-            return steering.run(None, {"context": context})[0]
+            chosen: np.ndarray = steering.run(None, {"context": context})[0]
+            return chosen
         normal = (generator or np.random.default_rng()).standard_normal(shape, np.float32).reshape(-1, *self._chunk)
         return normal if steering is None else steering.run(None, {"context": context, "normal": normal})[0]
 
@@ -164,7 +166,8 @@ class OnnxPolicy:
             name: part.reshape(-1, self._candidates, *part.shape[1:]) for name, part in (("chunks", x), ("free", free))
         }
         given = {"context": context, **grouped}
-        return session.run(None, {item.name: given[item.name] for item in session.get_inputs()})[0]
+        best: np.ndarray = session.run(None, {item.name: given[item.name] for item in session.get_inputs()})[0]
+        return best
 
     def _flow(self, context: np.ndarray, noise: np.ndarray, steps: int, held: _Held | None) -> np.ndarray:
         if levels := self._process.get("levels"):  # a shortcut model is told the size of its steps, 1 / 2^k
@@ -213,7 +216,7 @@ class OnnxPolicy:
 
     def _gaussian(self, context: np.ndarray, noise: np.ndarray, held: _Held | None) -> np.ndarray:
         x = np.ascontiguousarray(np.broadcast_to(self._query, noise.shape))
-        chunk = _Denoiser(self, [0.0], context, held).output(x if held is None else held.shown(x), 0)
+        chunk: np.ndarray = _Denoiser(self, [0.0], context, held).output(x if held is None else held.shown(x), 0)
         chunk = chunk + np.float32(self.config["process"]["temperature"]) * self._std * noise
         return chunk if held is None else chunk + held.correction(chunk)
 
@@ -222,7 +225,7 @@ class OnnxPolicy:
         if DEVIATION in self._sessions:
             std = self._sessions[DEVIATION].run(None, {"context": context})[0]
             u = u + np.float32(self.config["process"]["temperature"]) * std * noise
-        chunk = np.tanh(u)
+        chunk: np.ndarray = np.tanh(u)
         return chunk if held is None else chunk + held.correction(chunk)
 
 
@@ -242,13 +245,15 @@ class _Denoiser:
     def integrate(self, x: np.ndarray, rate: float) -> np.ndarray:
         """x [B, H, A] after all times, each adding the output times the rate."""
         inputs = {"x": x, "rate": np.array(rate, np.float32), **self._times, **self._given}
-        return self._session.run(["moved"], inputs)[0]
+        moved: np.ndarray = self._session.run(["moved"], inputs)[0]
+        return moved
 
     def output(self, x: np.ndarray, k: int) -> np.ndarray:
         """[B, H, A] of x at time k."""
         time = {name: part[k : k + 1] for name, part in self._times.items()}
         inputs = {"x": x, "rate": np.zeros((), np.float32), **time, **self._given}
-        return self._session.run(["output"], inputs)[0]
+        output: np.ndarray = self._session.run(["output"], inputs)[0]
+        return output
 
 
 class _Held:
@@ -278,7 +283,8 @@ class _Held:
         return np.where(self.committed, self.target, x) if self.clean else x
 
     def correction(self, clean: np.ndarray) -> np.ndarray:
-        return self.weight * (self.target - clean)
+        shift: np.ndarray = self.weight * (self.target - clean)
+        return shift
 
 
 def draws(config: Mapping[str, Any]) -> bool:
@@ -297,7 +303,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     lacking = [name for name in (EXPORT, CONTRACT) if not (folder / name).is_file()]
     if lacking:
         raise PolicyError(f"no exported policy at {folder}: it lacks {', '.join(lacking)}; `export_policy` writes them")
-    described = json.loads((folder / EXPORT).read_text())
+    described: dict[str, Any] = json.loads((folder / EXPORT).read_text())
     if described.get("format") != FORMAT or described.get("version") != VERSION:
         raise PolicyError(
             f"{folder / EXPORT}: expected format {FORMAT!r} version {VERSION}, got "

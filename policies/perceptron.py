@@ -24,4 +24,5 @@ class Perceptron(Denoiser):
         self.layers = Dense([inputs, *[width] * depth, outputs], activation)
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, known: Tensor | None = None) -> Tensor:
-        return self.layers(context.flatten(1)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
+        chunk: Tensor = self.layers(context.flatten(1)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
+        return chunk

@@ -215,7 +215,8 @@ class Policy(nn.Module):
             observation: {name: [B, To, *shape]}, exactly the features of `contract`; tensors or NumPy arrays.
             generator: of the image augmentation, which is active in training mode only.
         """
-        return self.encoder(self._observed(observation), generator)
+        context: Tensor = self.encoder(self._observed(observation), generator)
+        return context
 
     @torch.no_grad()
     def sample(
@@ -255,7 +256,7 @@ class Policy(nn.Module):
             free = torch.ones_like(x[..., :1]) if held is None else 1 - held.weight
             parts = (part.unflatten(0, (batch * n, self.edit.candidates)) for part in (x, free))
             x = self.edit(context if n == 1 else context.repeat_interleave(n, dim=0), *parts)
-        chunk = self.decode(x).unflatten(0, (batch, n))
+        chunk: Tensor = self.decode(x).unflatten(0, (batch, n))
         if prefix is None or held is None:
             return chunk
         actions = torch.as_tensor(prefix.actions, dtype=torch.float32, device=self.device).unsqueeze(1)
@@ -347,7 +348,8 @@ class Policy(nn.Module):
         if noise is not None:
             return self._given("noise", noise, shape).flatten(0, 1)
         if self.steering is not None and not self.steering.draws:
-            return self.steering(context)
+            chosen: Tensor = self.steering(context)
+            return chosen
         drawn = draw.normal(shape, self.device, generator).flatten(0, 1)
         return drawn if self.steering is None else self.steering(context, drawn)
 
@@ -492,7 +494,10 @@ def _check_sizes(policy: Policy, contract: Contract) -> None:
 
 
 def _augmentation(config: Mapping[str, Any]) -> Augmentation:
-    return construct("augmentation", {"name": "augmentation", **config}, {"augmentation": Augmentation})
+    augmentation: Augmentation = construct(
+        "augmentation", {"name": "augmentation", **config}, {"augmentation": Augmentation}
+    )
+    return augmentation
 
 
 def _estimator(described: Mapping[str, Any] | None) -> Estimator | None:

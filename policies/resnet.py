@@ -44,7 +44,8 @@ class ResNet18(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, input_channels, height, width] in [0, 1] to [N, features]."""
-        return self.output(self.keypoints(self.stages(self.stem(images * 2 - 1))))
+        features: Tensor = self.output(self.keypoints(self.stages(self.stem(images * 2 - 1))))
+        return features
 
 
 class _BasicBlock(nn.Module):

@@ -115,7 +115,7 @@ class TanhGaussian(Process):
         raise PolicyError("tanh_gaussian: squashed actions are no chain of Gaussians; see `distribution`")
 
     def _log_deviation(self, context: Tensor) -> Tensor:
-        inside = torch.tanh(self.spread(context.flatten(1))).unflatten(1, (self.shapes.horizon, -1))
+        inside: Tensor = torch.tanh(self.spread(context.flatten(1))).unflatten(1, (self.shapes.horizon, -1))
         return 0.5 * (self.high - self.low) * inside + 0.5 * (self.high + self.low)
 
     def _mean(self, denoiser: Denoiser, context: Tensor) -> Tensor:

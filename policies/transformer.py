@@ -69,7 +69,8 @@ class Transformer(Denoiser):
         h = (self.action(self.channels(x, known)) + self.action_position).reshape(-1, self.width)
         for layer in self.layers:
             h = layer(h, memory, self.self_mask, self.memory_mask)
-        return self.output(self.norm(h)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
+        chunk: Tensor = self.output(self.norm(h)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
+        return chunk
 
     def parts(self, time: Tensor, context: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """What all layers attend to, as `_Attention.absorb` gives it: [N, layers, heads, tokens, ...]."""
@@ -92,7 +93,8 @@ class Transformer(Denoiser):
         h = (self.action(self.channels(x, known)) + self.action_position).reshape(-1, self.width)
         for layer, *absorbed in zip(self.layers, *(part.unbind(1) for part in parts), strict=True):
             h = layer.step(h, absorbed, self.self_mask, self.memory_mask)
-        return self.output(self.norm(h)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
+        chunk: Tensor = self.output(self.norm(h)).reshape(-1, self.shapes.horizon, self.shapes.action_dim)
+        return chunk
 
 
 class _Layer(nn.Module):
@@ -111,14 +113,16 @@ class _Layer(nn.Module):
         inner = self.self_norm(h)
         h = h + self.dropout(self.self_attention(inner, inner, self_mask))
         h = h + self.dropout(self.cross_attention(self.cross_norm(h), memory, memory_mask))
-        return h + self.dropout(self.feed(self.feed_norm(h)))
+        fed: Tensor = h + self.dropout(self.feed(self.feed_norm(h)))
+        return fed
 
     def step(
         self, h: Tensor, absorbed: Sequence[Tensor], self_mask: Tensor | None, memory_mask: Tensor | None
     ) -> Tensor:
         h = h + self.self_attention.among(self.self_norm(h), self_mask)
         h = h + self.cross_attention.attend(self.cross_norm(h), absorbed, memory_mask)
-        return h + self.feed(self.feed_norm(h))
+        fed: Tensor = h + self.feed(self.feed_norm(h))
+        return fed
 
 
 class _Attention(nn.Module):
@@ -135,7 +139,8 @@ class _Attention(nn.Module):
         value = self.value(memory).reshape(-1, self.keys, self.heads, self.size).transpose(1, 2)
         logits = (query @ key) * self.size**-0.5
         weights = self.dropout((logits if mask is None else logits + mask).softmax(dim=-1))
-        return self.output((weights @ value).transpose(1, 2).reshape(-1, self.heads * self.size))
+        attended: Tensor = self.output((weights @ value).transpose(1, 2).reshape(-1, self.heads * self.size))
+        return attended
 
     def among(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """`forward` of tokens to each other, with one matrix product for query, key and value."""
@@ -146,7 +151,8 @@ class _Attention(nn.Module):
         query, key, value = joint.permute(2, 0, 3, 1, 4)
         logits = query @ key.transpose(2, 3)
         weights = (logits if mask is None else logits + mask).softmax(dim=-1)
-        return self.output((weights @ value).transpose(1, 2).reshape(-1, self.heads * self.size))
+        attended: Tensor = self.output((weights @ value).transpose(1, 2).reshape(-1, self.heads * self.size))
+        return attended
 
     def absorb(self, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The layers of query and output, taken into the keys and values of tokens [N, width].

@@ -87,7 +87,8 @@ class UNet1D(Denoiser):
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, condition)
             h = grow(h)
-        return self.output(h).transpose(1, 2)
+        chunk: Tensor = self.output(h).transpose(1, 2)
+        return chunk
 
 
 class _ConvBlock(nn.Sequential):
@@ -112,4 +113,5 @@ class _ResidualBlock(nn.Module):
             h = h * scale + shift
         else:
             h = h + film
-        return self.second(h) + self.skip(x)
+        y: Tensor = self.second(h) + self.skip(x)
+        return y

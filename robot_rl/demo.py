@@ -56,7 +56,7 @@ def main(config: DictConfig) -> int:
         print(f"\n[{number}/{len(stages)}] robot-rl {name} {shlex.join(overrides)}", flush=True)
         began = time.perf_counter()
         try:
-            status = stages[name].main(configs[name])
+            status: int = stages[name].main(configs[name])
         finally:
             _add_seconds(folder, name, time.perf_counter() - began)
         if status:

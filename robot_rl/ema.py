@@ -21,7 +21,8 @@ def decay(updates: int, power: float = POWER, max_decay: float = MAX_DECAY) -> f
     Args:
         updates: n, how many updates came before.
     """
-    return min(max_decay, 1.0 - (1.0 + updates) ** -power)
+    share: float = 1.0 - (1.0 + updates) ** -power
+    return min(max_decay, share)
 
 
 class Ema:

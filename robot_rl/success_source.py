@@ -67,7 +67,7 @@ class SuccessSource:
     @property
     def is_task(self) -> bool:
         """Whether everything stays as the task says."""
-        return self.plain["name"] == "task"
+        return bool(self.plain["name"] == "task")
 
     def stepped(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """The specification of the environments to train in.

@@ -60,7 +60,8 @@ class Gripper:
 
     def commands_of(self, opening: np.ndarray) -> np.ndarray:
         """Actuator commands [n, actuators] for openings [n] m."""
-        return np.interp(opening, self.opening, self.command)[:, None] * self.shares
+        commands: np.ndarray = np.interp(opening, self.opening, self.command)[:, None] * self.shares
+        return commands
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,9 @@ LLVM stays at 256 on most of those processors, for fear of a lower clock rate.
 
 
 def _compile(function: Callable[P, T], options: dict[str, Any]) -> Callable[P, T]:
+    made: Callable[P, T]
     try:
-        return numba.njit(cache=True, nogil=True, **options)(function)
+        made = numba.njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:
-        return numba.njit(nogil=True, **options)(function)
+        made = numba.njit(nogil=True, **options)(function)
+    return made

@@ -144,7 +144,8 @@ class GymEnv(gymnasium.Env):
 
     def rest_action(self) -> np.ndarray:
         """No control [A]."""
-        return np.clip(np.zeros_like(self._low), self._low, self._high)
+        action: np.ndarray = np.clip(np.zeros_like(self._low), self._low, self._high)
+        return action
 
     def image(self, camera: str, height: int, width: int) -> np.ndarray:
         """Picture of a camera of the model, uint8 [height, width, 3] RGB.

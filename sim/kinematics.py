@@ -136,7 +136,8 @@ class Kinematics:
             error = self._frame.compute_error(self._configuration)
             if error @ error < CONVERGED**2:
                 break
-        return np.clip(position, low, high)
+        found: np.ndarray = np.clip(position, low, high)
+        return found
 
     def _step(self, error: np.ndarray, posture: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """The displacement [dof] in [low, high] that reduces a pose error [6] and the distance from home [dof]."""

@@ -162,7 +162,8 @@ class Multiplier:
         return total
 
     def _joints(self) -> np.ndarray:
-        return self._env.data.qpos[self._env.model.jnt_qposadr[self._arm.joints]]
+        joints: np.ndarray = self._env.data.qpos[self._env.model.jnt_qposadr[self._arm.joints]]
+        return joints
 
     def _action(self, pose: np.ndarray) -> np.ndarray:
         quaternion = quaternion_from_matrix(pose[:3, :3])
@@ -286,7 +287,8 @@ def grasp(openings: np.ndarray, positions: np.ndarray, start: int = 0) -> tuple[
 
 def moved(poses: np.ndarray, source: np.ndarray, new: np.ndarray) -> np.ndarray:
     """End-effector poses [n, 4, 4] that are to an object at `new` [4, 4] what `poses` are to it at `source` [4, 4]."""
-    return new @ np.linalg.inv(source) @ poses
+    placed: np.ndarray = new @ np.linalg.inv(source) @ poses
+    return placed
 
 
 def nearest_symmetry(source: np.ndarray, new: np.ndarray, turns: int) -> np.ndarray:

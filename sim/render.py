@@ -183,7 +183,8 @@ class Renderer:
         half_height = -z * np.tan(np.radians(model.cam_fovy[camera]) / 2)
         half_width = half_height * aspect
         beyond = np.stack([x > half_width, x < -half_width, y > half_height, y < -half_height, z > 0])
-        return beyond.all(-1).any(0) & self._bounded
+        outside: np.ndarray = beyond.all(-1).any(0) & self._bounded
+        return outside
 
     def _camera_index(self, camera: str | int) -> int:
         model = self._model

@@ -35,7 +35,8 @@ def quaternion_from_matrix(matrix: np.ndarray) -> np.ndarray:
     """Canonical quaternion [4] of a rotation matrix [3, 3]."""
     quaternion = np.empty(4)
     mujoco.mju_mat2Quat(quaternion, np.asarray(matrix, float).ravel())
-    return quaternion * np.sign(quaternion[np.argmax(np.abs(quaternion))])
+    canonical: np.ndarray = quaternion * np.sign(quaternion[np.argmax(np.abs(quaternion))])
+    return canonical
 
 
 def quaternion_to_6d(quaternion: np.ndarray) -> np.ndarray:

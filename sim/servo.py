@@ -169,7 +169,8 @@ class Servo:
     @property
     def target(self) -> np.ndarray:
         """The joint target last given or found for a pose [dof], within the position limits."""
-        return self._targets[-1].copy()
+        target: np.ndarray = self._targets[-1].copy()
+        return target
 
     def set_target(self, position: np.ndarray) -> None:
         """Head for a joint position [dof] rad, to be reached in one target period where the limits allow.
@@ -683,7 +684,7 @@ class Gripper:
         """Advance by `n` periods; the openings at their ends [n] m."""
         reachable = self.speed * self.period * np.arange(1, n + 1)
         way = self.target - self.reference
-        openings = self.reference + (np.minimum(reachable, way) if way > 0 else np.maximum(-reachable, way))
+        openings: np.ndarray = self.reference + (np.minimum(reachable, way) if way > 0 else np.maximum(-reachable, way))
         self.reference = float(openings[-1])
         return openings
 

@@ -162,9 +162,13 @@ def check_cameras(cameras: Any) -> None:
             raise SpecError(f"camera {camera!r}: expected [height, width] in pixels, got {size!r}")
 
 
-def _plain(value: Any) -> Any:
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(key): _plain_item(item) for key, item in values.items()}
+
+
+def _plain_item(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return _plain(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain_item(item) for item in value]
     return value

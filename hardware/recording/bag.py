@@ -90,7 +90,8 @@ class Bag:
         for file in self._files[:1]:
             for opcode, _, content in islice(McapFile(file.path).records(), 2):
                 if opcode == METADATA and (about := Metadata.read(ReadDataStream(BytesIO(content)))).name == NOTES:
-                    return about.metadata
+                    facts: dict[str, str] = about.metadata
+                    return facts
         return self._custom_data()
 
     def read(self, stop: int | None = None) -> Iterator[Recorded]:
@@ -262,12 +263,12 @@ def _decompress(compression: str, data: bytes, size: int) -> bytes:
     if compression == "zstd":
         import zstandard
 
-        return zstandard.decompress(data, size)
-    if compression == "lz4":
+        data = zstandard.decompress(data, size)
+    elif compression == "lz4":
         import lz4.frame  # type: ignore[import-untyped]
 
-        return lz4.frame.decompress(data)
-    if compression:
+        data = lz4.frame.decompress(data)
+    elif compression:
         raise BagError(f"chunks are compressed by {compression!r}; expected lz4, zstd or none")
     return data
 

@@ -139,7 +139,8 @@ def encoded(record: Any) -> bytes:
 
     builder = RecordBuilder()
     record.write(builder)
-    return builder.end()
+    content: bytes = builder.end()
+    return content
 
 
 def offered_qos(profiles: Sequence[Qos]) -> str:

@@ -125,7 +125,8 @@ class DdsParticipant:
 
     @property
     def gid(self) -> bytes:
-        return self._participant.guid.bytes
+        gid: bytes = self._participant.guid.bytes
+        return gid
 
     def writer(self, topic: str, message_type: str, qos: Qos, user_data: str = "", lifespan: float = 0.0) -> Writer:
         """`topic` with its prefix (`rt`, `rq`, `rr`); `user_data` stands before the type's hash."""

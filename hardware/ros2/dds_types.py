@@ -39,7 +39,7 @@ def write(writer: Any, cdr: bytes) -> bool:
 
     Raises MessageError for bytes that are not of the topic's type, DDSException for whatever else DDS says.
     """
-    status = ddspy_write(writer._ref, cdr.ljust((len(cdr) + 3) & ~3, b"\0"))
+    status: int = ddspy_write(writer._ref, cdr.ljust((len(cdr) + 3) & ~3, b"\0"))
     if status == DDSException.DDS_RETCODE_BAD_PARAMETER:
         raise messages.MessageError(f"{len(cdr)} bytes for {writer.topic.name} are no {writer.topic.typename}")
     if status < 0 and status != DDSException.DDS_RETCODE_TIMEOUT:
@@ -49,7 +49,7 @@ def write(writer: Any, cdr: bytes) -> bool:
 
 def take(reader: Any, count: int) -> list[tuple[bytes, Any]]:
     """Up to `count` (CDR, sample info) that wait; a writer that leaves yields one whose `valid_data` is not set."""
-    samples = ddspy_take(reader._ref, ANY, count)
+    samples: list[tuple[bytes, Any]] | int = ddspy_take(reader._ref, ANY, count)
     if isinstance(samples, int):
         raise DDSException(samples, f"Occurred while taking from {reader.topic.name}")
     return samples

@@ -123,7 +123,8 @@ def duration(seconds: float) -> Any:
 
 def seconds(time: Any) -> float:
     """Seconds of a Time or Duration: the float next to it, so that whole nanoseconds come back from `stamp` equal."""
-    return (time.sec * 10**9 + time.nanosec) / 10**9
+    value: float = (time.sec * 10**9 + time.nanosec) / 10**9
+    return value
 
 
 @cache

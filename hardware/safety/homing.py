@@ -27,7 +27,8 @@ class Approach:
         if not way.any():
             return None
         self._stride = min(self._cruise, self._stride + self._cruise / _RAMP)
-        return self._servo.target + way * min(1.0, self._stride / float(np.abs(way).max()))
+        target: np.ndarray = self._servo.target + way * min(1.0, self._stride / float(np.abs(way).max()))
+        return target
 
 
 class Route:

@@ -56,11 +56,13 @@ class DeltaMapping:
     def action(self, reading: Reading) -> np.ndarray:
         """The action [A] for the control period that begins now, float32."""
         parts = self._parts(reading) * (SLOW if "slow" in reading.buttons else 1.0)
-        return np.where(parts < 0, -parts * self._low, parts * self._high).astype(np.float32)
+        action: np.ndarray = np.where(parts < 0, -parts * self._low, parts * self._high).astype(np.float32)
+        return action
 
     def _parts(self, reading: Reading) -> np.ndarray:
         """Deflection along the axes of the action, as a part of full deflection, [A]."""
-        return np.clip(deflection(reading, DEAD_BAND)[self._axes], -1.0, 1.0)
+        parts: np.ndarray = np.clip(deflection(reading, DEAD_BAND)[self._axes], -1.0, 1.0)
+        return parts
 
 
 def _axes(feature: Feature) -> list[int]:

@@ -302,7 +302,8 @@ def deflection(reading: Reading, dead_band: float) -> np.ndarray:
     if reading.twist is None:
         return np.zeros(6)
     part = reading.twist / np.repeat([LINEAR_SPEED, ANGULAR_SPEED], 3)
-    return np.sign(part) * np.maximum(np.abs(part) - dead_band, 0.0) / (1.0 - dead_band)
+    share: np.ndarray = np.sign(part) * np.maximum(np.abs(part) - dead_band, 0.0) / (1.0 - dead_band)
+    return share
 
 
 def _view(settings: Settings) -> np.ndarray:

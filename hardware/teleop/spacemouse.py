@@ -83,7 +83,8 @@ class Reports:
         """Twist [6] in m/s and rad/s, FLU."""
         part = np.clip(self.deflection / FULL, -1.0, 1.0)
         order = [1, 0, 2, 4, 3, 5]
-        return -part[order] * np.repeat([LINEAR_SPEED, ANGULAR_SPEED], 3)
+        twist: np.ndarray = -part[order] * np.repeat([LINEAR_SPEED, ANGULAR_SPEED], 3)
+        return twist
 
 
 class SpaceMouse(Opened):

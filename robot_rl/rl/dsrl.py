@@ -95,7 +95,8 @@ class DSRL(OffPolicyMethod):
             half = draw.uniform((len(context), 1, 1), context.device, generator) < 0.5
             noise = torch.where(half, drawn, chosen)
             target = critics(context, self._made(context, noise)).amin(dim=0)
-        return (self.noise_critics(context, noise.flatten(1)) - target).square().mean(dim=1).sum()
+        loss: Tensor = (self.noise_critics(context, noise.flatten(1)) - target).square().mean(dim=1).sum()
+        return loss
 
     def _denoise(self, context: Tensor, noise: Tensor) -> Tensor:
         """Chunks [B, H, A], normalised, of contexts [B, To, C]."""

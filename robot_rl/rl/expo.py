@@ -122,7 +122,8 @@ class EXPO(OffPolicyMethod):
             (len(each), policy.action_horizon, policy.contract.action_dim), policy.device, generator
         )  # fmt: skip
         chunks = policy.process.sample(policy.denoiser, each, noise, policy.process.steps, None, generator)
-        return chunks.clamp(-1.0, 1.0).unflatten(0, (-1, number))
+        bounded: Tensor = chunks.clamp(-1.0, 1.0).unflatten(0, (-1, number))
+        return bounded
 
     def _edited(self, context: Tensor, base: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Base chunks with an edit drawn for each, [B, N, H, A], and the edits' log-densities by element."""

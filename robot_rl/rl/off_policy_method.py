@@ -96,7 +96,8 @@ class OffPolicyMethod(nn.Module, ABC):
 
     def history(self, flat: Tensor) -> Tensor:
         """[B, F] to the context [B, To, C]."""
-        return flat.unflatten(1, (self.policy.denoiser.shapes.obs_horizon, -1))
+        context: Tensor = flat.unflatten(1, (self.policy.denoiser.shapes.obs_horizon, -1))
+        return context
 
     def executed(self, chunk: Tensor) -> Tensor:
         """[B, H, A] to what the critics see of it, [B, k · A]."""

@@ -88,7 +88,8 @@ def act(world: DroneWorld) -> np.ndarray:
     feed = cross(direction, change / size)
     turn += rotate_back(quaternion, feed)
     low, high = world.contract.action_bounds
-    return np.clip(np.concatenate([throttle[:, None], turn], axis=1), low, high).astype(np.float32)
+    actions: np.ndarray = np.clip(np.concatenate([throttle[:, None], turn], axis=1), low, high).astype(np.float32)
+    return actions
 
 
 def _throttle(world: DroneWorld, thrust: np.ndarray) -> np.ndarray:
@@ -101,4 +102,5 @@ def _throttle(world: DroneWorld, thrust: np.ndarray) -> np.ndarray:
     else:
         speed = (np.sqrt(linear**2 + 4 * quadratic * each) - linear) / (2 * quadratic)
     command = speed / np.maximum(world.batch.read("volt")[:, 0], 0.3)
-    return np.clip((linear * command + quadratic * command**2) / world.vehicle.thrust_max, 0.0, 1.0)
+    throttles: np.ndarray = np.clip((linear * command + quadratic * command**2) / world.vehicle.thrust_max, 0.0, 1.0)
+    return throttles

@@ -84,7 +84,8 @@ class Mpc:
         """Throttle and rates of an input, as float32 within the bounds."""
         linear, quadratic = self._world.vehicle.thrust_of_speed
         throttle = (linear * command[0] + quadratic * command[0] ** 2) / self._world.vehicle.thrust_max
-        return np.clip([throttle, *command[1:]], self._low, self._high).astype(np.float32)
+        action: np.ndarray = np.clip([throttle, *command[1:]], self._low, self._high).astype(np.float32)
+        return action
 
     def _input(self, action: np.ndarray) -> np.ndarray:
         return np.append(self._speed(action[:1] * self._world.vehicle.thrust_max), action[1:]).astype(float)

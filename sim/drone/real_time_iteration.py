@@ -215,7 +215,7 @@ def solve_box(
 ) -> np.ndarray:
     """The z within bounds that makes z Q z / 2 + c z least, Q positive definite. `start` may lie outside."""
     size = len(linear)
-    z = np.minimum(np.maximum(start, lower), upper)
+    z: np.ndarray = np.minimum(np.maximum(start, lower), upper)
     gradient = quadratic @ z + linear
     for _ in range(_NEWTON_STEPS):
         free = np.empty(size, np.bool_)

@@ -113,7 +113,8 @@ def draw(config: Mapping[str, Any], gates: int, seeds: Sequence[int] | np.ndarra
 def _records(drawn: Any, num: int) -> list[Any]:
     """Of arrays [num, ...] in mappings and lists: such a mapping of plain numbers for each."""
     if isinstance(drawn, np.ndarray):
-        return drawn.tolist()
+        records: list[Any] = drawn.tolist()
+        return records
     if isinstance(drawn, list):
         return [list(each) for each in zip(*(_records(part, num) for part in drawn), strict=True)]
     if not drawn:

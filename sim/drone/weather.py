@@ -74,4 +74,5 @@ def _second_order_deviation(b: np.ndarray) -> np.ndarray:
     first = (1 - b) / (1 + b)
     both = first / (1 + b)
     second = ((1 - b) * first + 2 * b * b * both) / (1 + b)
-    return np.sqrt(3 * first + (1 - _ROOT3) ** 2 * second + 2 * _ROOT3 * (1 - _ROOT3) * both)
+    deviation: np.ndarray = np.sqrt(3 * first + (1 - _ROOT3) ** 2 * second + 2 * _ROOT3 * (1 - _ROOT3) * both)
+    return deviation

@@ -272,7 +272,8 @@ class DroneWorld:
 
     def rest_action(self, row: int) -> np.ndarray:
         """The action [A] that keeps a drone where it is."""
-        return self._rest_actions(np.array([row]))[0]
+        action: np.ndarray = self._rest_actions(np.array([row]))[0]
+        return action
 
     def _rest_actions(self, rows: np.ndarray) -> np.ndarray:
         """Those of some drones, float32 [n, A]."""

@@ -72,7 +72,8 @@ class Goal:
 
 def raised(position: np.ndarray, height: float) -> np.ndarray:
     """The point [3] above a position [m]."""
-    return position + np.array([0.0, 0.0, height])
+    point: np.ndarray = position + np.array([0.0, 0.0, height])
+    return point
 
 
 def rotation_of(pose: np.ndarray) -> np.ndarray:

@@ -140,7 +140,8 @@ class ScriptedExpert:
         return velocities
 
     def _joint_position(self) -> np.ndarray:
-        return self._env.data.qpos[self._env.model.jnt_qposadr[self._arm.joints]]
+        position: np.ndarray = self._env.data.qpos[self._env.model.jnt_qposadr[self._arm.joints]]
+        return position
 
     def _joint_action(self, scene: Scene, goal: Goal, shift: np.ndarray, turn: np.ndarray) -> np.ndarray:
         pose = np.concatenate([scene.position + shift, quaternion_from_matrix(_turned(scene.rotation, turn))])
@@ -170,7 +171,8 @@ def advance(error: np.ndarray, velocity: np.ndarray, speed: float, acceleration:
     wanted = error * (min(speed, stopping) / max(distance, 1e-9))
     change = wanted - velocity
     change *= min(1.0, acceleration * period / max(float(np.linalg.norm(change)), 1e-9))
-    return period * (velocity + 0.5 * change)
+    displacement: np.ndarray = period * (velocity + 0.5 * change)
+    return displacement
 
 
 def _turned(rotation: np.ndarray, turn: np.ndarray) -> np.ndarray:
@@ -178,7 +180,8 @@ def _turned(rotation: np.ndarray, turn: np.ndarray) -> np.ndarray:
     angle = float(np.linalg.norm(turn))
     mujoco.mju_axisAngle2Quat(quaternion, turn / max(angle, 1e-12), angle)
     mujoco.mju_quat2Mat(matrix, quaternion)
-    return matrix.reshape(3, 3) @ rotation
+    turned: np.ndarray = matrix.reshape(3, 3) @ rotation
+    return turned
 
 
 def _rotation_vector(rotation: np.ndarray) -> np.ndarray:

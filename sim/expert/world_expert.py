@@ -58,7 +58,8 @@ class Deviations:
         self._offsets *= self._keep
         for offset, generator in zip(self._offsets, self._generators, strict=False):
             offset += generator.normal(0, self._fresh, offset.shape)
-        return actions + self._offsets
+        noisy: np.ndarray = actions + self._offsets
+        return noisy
 
 
 class WorldExpert:
@@ -88,4 +89,5 @@ class WorldExpert:
         """The action to execute now [A]."""
         intended = self._act()
         self.intended = intended[0]
-        return self._deviations.add(intended)[0]
+        action: np.ndarray = self._deviations.add(intended)[0]
+        return action

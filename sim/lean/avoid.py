@@ -54,7 +54,8 @@ class Avoid(LeanWorld):
         """Targets of the finger's servos, not further than a step."""
         away = actions - self.physics.qpos
         length = np.linalg.norm(away, axis=1, keepdims=True)
-        return self.physics.qpos + away * np.minimum(1.0, STEP / np.maximum(length, 1e-9))
+        targets: np.ndarray = self.physics.qpos + away * np.minimum(1.0, STEP / np.maximum(length, 1e-9))
+        return targets
 
     def judge(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reward 1 on the far side; the end there or at a post."""
@@ -85,11 +86,13 @@ class Avoid(LeanWorld):
             ahead = np.where(abs(x - gap) < ALIGNED, line + CLEAR, line - CLEAR)
             target[here] = np.column_stack([gap, ahead])[here]
             waiting &= ~here
-        return np.clip(target, [-REACH_X, -REACH_Y], [REACH_X, REACH_Y]).astype(np.float32)
+        actions: np.ndarray = np.clip(target, [-REACH_X, -REACH_Y], [REACH_X, REACH_Y]).astype(np.float32)
+        return actions
 
     def rest_action(self, row: int) -> np.ndarray:
         """Where the finger is."""
-        return self.physics.qpos[row].astype(np.float32)
+        action: np.ndarray = self.physics.qpos[row].astype(np.float32)
+        return action
 
     def see_finger_position(self) -> np.ndarray:
         """[N, 2]."""

@@ -111,13 +111,14 @@ class Drawer(LeanWorld):
 
     def see_handle_position(self) -> np.ndarray:
         """[N, 3]: the middle of its bar."""
-        handle = self.physics.mocap[:, 0, :3] + HANDLE
+        handle: np.ndarray = self.physics.mocap[:, 0, :3] + HANDLE
         handle[:, 1] -= self.physics.qpos[:, 0]
         return handle
 
     def see_finger_from_handle(self) -> np.ndarray:
         """[N, 3]: the tip against the middle of the bar."""
-        return self.physics.qpos[:, 1:] - self.see_handle_position()
+        away: np.ndarray = self.physics.qpos[:, 1:] - self.see_handle_position()
+        return away
 
     def see_extension(self) -> np.ndarray:
         """[N, 1]."""

@@ -63,7 +63,8 @@ class Peg(LeanWorld):
 
     def command(self, actions: np.ndarray) -> np.ndarray:
         """Targets of the servos: so far from where the peg is."""
-        return np.clip(self.physics.qpos + SCALE * actions, LOW, HIGH)
+        targets: np.ndarray = np.clip(self.physics.qpos + SCALE * actions, LOW, HIGH)
+        return targets
 
     def judge(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reward 1 and the end when the peg is in the hole."""
@@ -82,7 +83,8 @@ class Peg(LeanWorld):
         above = (np.linalg.norm(away[:, :2], axis=1) < NEAR) & (abs(away[:, 3]) < NEARLY)
         down = np.where(inside | above, -SCALE[2], HOVER - away[:, 2])
         wanted = np.column_stack([self._hole_xy - self.physics.qpos[:, :2], down, -away[:, 3]])
-        return np.clip(wanted / SCALE, -1.0, 1.0).astype(np.float32)
+        actions: np.ndarray = np.clip(wanted / SCALE, -1.0, 1.0).astype(np.float32)
+        return actions
 
     def see_peg_position(self) -> np.ndarray:
         """[N, 3]."""
@@ -106,7 +108,8 @@ class Peg(LeanWorld):
 
     def see_hole_yaw(self) -> np.ndarray:
         """[N, 1]."""
-        return 2 * np.arctan2(self.physics.mocap[:, 0, 6:], self.physics.mocap[:, 0, 3:4])
+        yaw: np.ndarray = 2 * np.arctan2(self.physics.mocap[:, 0, 6:], self.physics.mocap[:, 0, 3:4])
+        return yaw
 
     def see_peg_in_hole(self) -> np.ndarray:
         """[N, 4]: position in the frame of the hole, and yaw against it."""

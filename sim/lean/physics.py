@@ -57,7 +57,8 @@ class Physics:
     @property
     def state_size(self) -> int:
         """S of `get_states`."""
-        return self.model.nq + 2 * self.model.nv + 7 * self.model.nmocap
+        size: int = self.model.nq + 2 * self.model.nv + 7 * self.model.nmocap
+        return size
 
     def get_states(self) -> np.ndarray:
         """All that decides the future but the controls, float64 [N, S]."""

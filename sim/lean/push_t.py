@@ -55,7 +55,8 @@ class PushT(LeanWorld):
         """Targets of the finger's servos, not further than a step."""
         away = actions - self.physics.qpos[:, 3:]
         length = np.linalg.norm(away, axis=1, keepdims=True)
-        return self.physics.qpos[:, 3:] + away * np.minimum(1.0, STEP / np.maximum(length, 1e-9))
+        targets: np.ndarray = self.physics.qpos[:, 3:] + away * np.minimum(1.0, STEP / np.maximum(length, 1e-9))
+        return targets
 
     def judge(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reward is the coverage, 1 from success on."""
@@ -71,7 +72,8 @@ class PushT(LeanWorld):
     def expert(self) -> np.ndarray:
         """See `push_t_expert.push`."""
         targets = push(self.physics.qpos[:, :3], self.physics.qpos[:, 3:], GOAL, CENTRES, HALVES, REACH)
-        return np.clip(targets, -REACH, REACH).astype(np.float32)
+        actions: np.ndarray = np.clip(targets, -REACH, REACH).astype(np.float32)
+        return actions
 
     def rest_action(self, row: int) -> np.ndarray:
         """Where the finger is."""

@@ -129,4 +129,5 @@ def _into(poses: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _out_of(poses: np.ndarray, points: np.ndarray) -> np.ndarray:
     x, y = np.moveaxis(points, -1, 0)
     cosine, sine = np.cos(poses[..., 2]), np.sin(poses[..., 2])
-    return poses[..., :2] + np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=-1)
+    moved: np.ndarray = poses[..., :2] + np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=-1)
+    return moved
