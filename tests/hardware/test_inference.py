@@ -98,6 +98,7 @@ def test_the_chunks_are_those_of_the_policy_in_this_process(start: Callable[...,
             np.testing.assert_array_equal(answer.chunk, predict(policy, OBSERVATION, [generator]))
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_reported_and_started_again(start: Callable[..., Inference]) -> None:
     inference = start()
     before = inference.pid
@@ -114,6 +115,7 @@ def test_a_killed_process_is_reported_and_started_again(start: Callable[..., Inf
     assert inference.pid != before
 
 
+@pytest.mark.slow
 def test_a_hanging_process_is_killed_and_nobody_waits_for_it(start: Callable[..., Inference]) -> None:
     inference = start(timeout=0.3)
     hanging = inference.pid

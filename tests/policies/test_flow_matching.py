@@ -105,6 +105,7 @@ def test_noise_and_fewer_steps_are_what_the_caller_says() -> None:
     torch.testing.assert_close(once, noise + denoiser(noise, torch.zeros(3), context(3)))
 
 
+@pytest.mark.slow
 def test_short_training_reproduces_a_gaussian_that_depends_on_the_context() -> None:
     torch.manual_seed(0)
     shapes = Shapes(horizon=1, action_dim=2, obs_horizon=1, context_dim=1)

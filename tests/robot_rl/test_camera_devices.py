@@ -66,6 +66,7 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path, overrides, error
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_process_publishes_what_the_session_reads(ros_domain, tmp_path):
     pytest.importorskip("cyclonedds")
     from robot_rl.hardware.ros2.graph import open_graph

@@ -83,6 +83,7 @@ def test_wrong_usage_says_what_exists(
     assert expected in err
 
 
+@pytest.mark.slow
 def test_of_every_key_it_is_known_what_it_takes() -> None:
     def nulls(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
         for key, value in values.items():

@@ -279,6 +279,7 @@ def test_a_recording_that_is_stopped_begins_anew_from_what_was_evaluated(walker,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.zarr", "run"]
 
 
+@pytest.mark.slow
 def test_recorded_episodes_of_a_randomised_task_go_again_as_they_went(tmp_path, capsys):
     from robot_rl.collect import main as collect
 

@@ -64,6 +64,7 @@ def test_states_that_are_missed_are_named(tmp_path: Path, recorded: Path, capsys
     assert 0.002 < deviation < 0.03
 
 
+@pytest.mark.slow
 def test_replay_in_scenes_drawn_anew(tmp_path: Path, recorded: Path) -> None:
     varied = tmp_path / "varied.zarr"
     keys = [
@@ -85,6 +86,7 @@ def test_replay_in_scenes_drawn_anew(tmp_path: Path, recorded: Path) -> None:
         _collect(varied, keys[0], f"demonstrations={same}", keys[2], "episodes=3")
 
 
+@pytest.mark.slow
 def test_render_shows_the_recorded_states_to_other_cameras(tmp_path: Path, recorded: Path) -> None:
     pictures = tmp_path / "pictures.zarr"
     cameras = {"agentview": [24, 32], "robot0_eye_in_hand": [16, 16]}

@@ -106,6 +106,7 @@ def test_normaliser_ignores_failed_and_held_out_episodes(reach_store: MakeStore,
     torch.testing.assert_close(policy.encoder.normalizer.center[:2], (low + high) / 2)
 
 
+@pytest.mark.slow
 def test_a_warm_start_begins_with_the_weights_and_normalisers_of_another_run(
     reach_store: MakeStore, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_warm_start_begins_with_the_weights_and_normalisers_of_another_run(
 
 
 @pytest.mark.parametrize(("accumulate", "precision"), [(4, "fp32"), (2, "bf16")])
+@pytest.mark.slow
 def test_accumulation_gives_the_losses_of_the_whole_batch(
     reach_store: MakeStore, tmp_path: Path, accumulate: int, precision: str
 ) -> None:
@@ -156,6 +158,7 @@ def test_mixture_of_stores_samples_by_weight(reach_store: MakeStore, tmp_path: P
     assert len(json.loads((run / "checkpoints/last/provenance.json").read_text())["recordings"]) == 2
 
 
+@pytest.mark.slow
 def test_intended_labels_are_trained_on(reach_store: MakeStore, tmp_path: Path) -> None:
     """Where what was proposed was done they are the same; a word that is neither is refused."""
     stores = {"done": reach_store(), "missed": reach_store("missed", off=0.1)}

@@ -149,6 +149,7 @@ def digest(seed):
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
+@pytest.mark.slow
 def test_resets_are_the_same_in_every_process():
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_arm; print(test_arm.digest(7))"

@@ -114,6 +114,7 @@ def test_a_camera_that_the_robot_does_not_have(local_graph, robot):
         CameraNode(local_graph(), robot, {"wrist_image": {"kind": "synthetc"}})
 
 
+@pytest.mark.slow
 def test_as_a_process_it_feeds_whoever_reads_the_robots_file(ros_domain, tmp_path):
     panda = RobotFile.load("panda")
     stream = stream_of(panda, Feature("wrist", (84, 84, 3), "uint8", kind="image"))

@@ -137,6 +137,7 @@ def test_the_distilled_critics_learn_what_the_actions_of_a_noise_are_worth() -> 
     assert (learned - worth).abs().mean() < 0.1
 
 
+@pytest.mark.slow
 def test_a_training_leaves_the_frozen_policy_as_it_is_and_goes_on_bit_by_bit(tmp_path: Path) -> None:
     policy = line_policy(FLOW, horizon=4)
     before = {name: value.clone() for name, value in policy.state_dict().items()}

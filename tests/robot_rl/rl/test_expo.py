@@ -209,6 +209,7 @@ def test_the_policy_carries_the_critics_by_which_it_chooses() -> None:
         pytest.param(SHORTCUT, {}, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_training_moves_base_and_edits_and_goes_on_bit_by_bit(
     process: dict[str, Any], options: dict[str, Any], tmp_path: Path
 ) -> None:

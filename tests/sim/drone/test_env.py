@@ -61,6 +61,7 @@ def test_passes_the_gates():
     assert all(4 < final["metrics"]["lap_time"] < 8 for final in finals.values())
 
 
+@pytest.mark.slow
 def test_passes_most_gates_that_were_moved():
     moved = {"task": "drone/gates", "randomization": {"gates": {"position": 0.15, "yaw": 0.2}}}
     finals = fly_all(moved, 50, range(100))
