@@ -86,7 +86,7 @@ class Disk:
     def prepare(self, path: Path, content: bytes) -> None:
         """Write a small file's new content beside it, and sync that."""
         beside = _beside(path)
-        if beside not in self._spare:
+        if beside not in self._spare or _has_other_names(beside):
             beside.unlink(missing_ok=True)  # of a writer that died: it may be what the drive still knows as `path`
         self._spare.discard(beside)
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -173,6 +173,14 @@ class Disk:
 
 def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".new")
+
+
+def _has_other_names(path: Path) -> bool:
+    """Whether a file belongs to a copy by hard links, too, such as a backup."""
+    try:
+        return path.stat().st_nlink > 1
+    except FileNotFoundError:
+        return False
 
 
 def _in_turn(jobs: Iterable[Callable[[], object]]) -> None:

@@ -67,6 +67,19 @@ def test_what_a_dead_writer_left_is_not_written_over(file: Path) -> None:
     writing.close()
 
 
+def test_a_backup_by_hard_links_keeps_what_it_holds(file: Path) -> None:
+    writing, backup = Disk(), file.with_name("backup")
+    writing.replace(file, b"second")
+    writing.sync_folder(file.parent)
+    os.link(file, backup)
+    for content in (b"third", b"fourth", b"fifth"):
+        writing.replace(file, content)
+        writing.sync_folder(file.parent)
+        assert backup.read_bytes() == b"second"
+        assert file.read_bytes() == content
+    writing.close()
+
+
 def test_a_copy_in_a_forked_process_leaves_all_as_it_is(file: Path) -> None:
     writing = Disk()
     for content in (b"second", b"third"):
