@@ -83,5 +83,5 @@ def _read(file: Path) -> tuple[Outcome, float]:
     for name in ("terminated", "truncated"):
         plain[name] = bool(plain[name])
     plain["success_step"] = None if plain["success_step"] < 0 else plain["success_step"]
-    seconds = float(plain.pop("seconds"))
+    seconds = float(plain.pop("seconds", 0.0))  # not kept by those who evaluated before it was
     return Outcome(**plain), seconds

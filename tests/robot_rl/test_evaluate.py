@@ -193,6 +193,17 @@ def test_an_evaluation_that_is_stopped_while_it_films_films_again(walker, tmp_pa
     assert again["steps_per_second"] > 0
 
 
+def test_outcomes_that_were_kept_without_their_seconds_still_count(walker, tmp_path, monkeypatch, capsys):
+    with stopped_after_one(monkeypatch):
+        simulate(tmp_path, walker, {}, SEEDS, videos=0, processes=0)
+    for file in unfinished_folder(tmp_path).glob("*.npz"):
+        with np.load(file) as stored:
+            kept = {name: value for name, value in stored.items() if name != "seconds"}
+        np.savez(file, **kept)
+    simulate(tmp_path, walker, {}, SEEDS, videos=0, processes=0)
+    assert "Going on after 1 episodes" in capsys.readouterr().out
+
+
 def test_what_was_left_of_other_settings_does_not_count(walker, tmp_path, monkeypatch, capsys):
     with stopped_after_one(monkeypatch):
         simulate(tmp_path, walker, {}, SEEDS, videos=0, processes=0)
