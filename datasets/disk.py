@@ -136,7 +136,8 @@ class Disk:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_SYNC_THREADS, "sync")
         every = list(jobs)
-        futures = [self._threads.submit(_in_turn, every[start::_SYNC_THREADS]) for start in range(_SYNC_THREADS)]
+        parts = [every[start::_SYNC_THREADS] for start in range(min(_SYNC_THREADS, len(every)))]
+        futures = [self._threads.submit(_in_turn, part) for part in parts]
         wait(futures)
         for future in futures:
             future.result()

@@ -127,8 +127,8 @@ def test_deploy_starts_what_the_program_of_the_same_name_starts(real_time: bool)
         assert declared(name) | nodes[name]["parameters"] == declared(name) | parameters
 
 
-@pytest.mark.parametrize("real_time", [True, False])
 @pytest.mark.slow
+@pytest.mark.parametrize("real_time", [True, False])
 def test_drone_starts_what_deploy_starts_for_a_vehicle(real_time: bool) -> None:
     plain = {
         "policy": "runs/figure8", "twin": True, "real_time": real_time, "first_seed": 0, "impairments": None,

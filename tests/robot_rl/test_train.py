@@ -120,8 +120,8 @@ def test_a_warm_start_begins_with_the_weights_and_normalisers_of_another_run(
     assert not (tmp_path / "third" / "config.yaml").exists()
 
 
-@pytest.mark.parametrize(("accumulate", "precision"), [(4, "fp32"), (2, "bf16")])
 @pytest.mark.slow
+@pytest.mark.parametrize(("accumulate", "precision"), [(4, "fp32"), (2, "bf16")])
 def test_accumulation_gives_the_losses_of_the_whole_batch(
     reach_store: MakeStore, tmp_path: Path, accumulate: int, precision: str
 ) -> None:

@@ -116,8 +116,8 @@ def test_cut_gives_each_object_its_rows_and_its_pose() -> None:
     np.testing.assert_array_equal(second.openings, openings[15:])
 
 
-@pytest.mark.parametrize("controller", ["joint_position", "ee_pose"])
 @pytest.mark.slow
+@pytest.mark.parametrize("controller", ["joint_position", "ee_pose"])
 def test_lifts_are_multiplied(tmp_path: Path, lifts: Path, controller: str) -> None:
     source = lifts
     if controller != "joint_position":

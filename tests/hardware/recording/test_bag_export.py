@@ -152,8 +152,8 @@ def test_a_torn_bag_names_what_is_missing(tmp_path: Path) -> None:
     assert_equal(store[0], made.store[0])
 
 
-@pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.slow
+@pytest.mark.parametrize("cut", [False, True])
 def test_a_damaged_database_gives_the_episodes_on_its_whole_pages(tmp_path: Path, cut: bool) -> None:
     store = made_store(tmp_path / "a.zarr", [0.0] * 200)
     export_bag(store, "panda", tmp_path / "bag", "sqlite3")

@@ -202,14 +202,10 @@ def test_the_policy_carries_the_critics_by_which_it_chooses() -> None:
         method.follow(CriticEnsemble(2, 2, width=8, depth=1))
 
 
-@pytest.mark.parametrize(
-    ("process", "options"),
-    [
-        (FLOW, {}), pytest.param(FLOW, {"bound": 0.0, "backup": "sarsa"}, marks=pytest.mark.slow),
-        pytest.param(SHORTCUT, {}, marks=pytest.mark.slow),
-    ],
-)  # fmt: skip
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("process", "options"), [(FLOW, {}), (FLOW, {"bound": 0.0, "backup": "sarsa"}), (SHORTCUT, {})]
+)
 def test_a_training_moves_base_and_edits_and_goes_on_bit_by_bit(
     process: dict[str, Any], options: dict[str, Any], tmp_path: Path
 ) -> None:
