@@ -47,7 +47,7 @@ Batch: TypeAlias = "dict[str, Any]"
 
 RUN, APART = 32, 4
 REMEMBERED = 128 * 2**20
-AHEAD, AHEAD_BYTES = 4096, 8 * 2**20
+AHEAD, AHEAD_BYTES = 12288, 8 * 2**20
 _KEPT = 2  # blocks
 
 _COPIED = ("action", "observation_valid", "action_valid", "weight", "episode", "step", "source")
