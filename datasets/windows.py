@@ -13,7 +13,8 @@ two observations 33 frames are decoded for 32 windows instead of 64. There are a
 windows from different ones. With frames too large to be remembered in `REMEMBERED` bytes, every window is drawn, and
 its frames decoded, on its own.
 
-Everything else is found for `AHEAD` samples at once, or as many as fit into `AHEAD_BYTES`: batches are cut from that.
+Everything else is found for `AHEAD` samples at once, or as many as fit into `AHEAD_BYTES` or one epoch, each of which
+is shuffled anew: batches are cut from that.
 """
 
 from __future__ import annotations
@@ -148,8 +149,9 @@ class Windows:
         }
         frame_bytes = sum(math.prod(frame.shape) * np.dtype(frame.dtype).itemsize for frame in packed.values())
         shared = held * SPREAD * frame_bytes
-        longest = min(size / (share * batch_size * APART) for size, share in zip(sizes, self._shares, strict=True))
-        self._draw_in_runs(max(1, min(RUN, int(longest))) if shuffle and 0 < shared <= REMEMBERED else 1)
+        epoch = min(size / share for size, share in zip(sizes, self._shares, strict=True))
+        longest = int(epoch / (batch_size * APART))
+        self._draw_in_runs(max(1, min(RUN, longest)) if shuffle and 0 < shared <= REMEMBERED else 1)
         if self._run > 1:
             for source, spread in zip(self._sources, self._order.spread, strict=True):
                 source.recent = {name: RecentFrames(held * spread) for name in packed}
@@ -157,7 +159,8 @@ class Windows:
         self._acted = np.arange(action_offset, action_offset + action_horizon)
         states = sum(math.prod(f.shape) for f in self.contract.observation.values() if not f.is_frame)
         numbers = obs_horizon * states + action_horizon * self.contract.action_dim
-        self._batches = max(1, min(AHEAD, AHEAD_BYTES // (4 * numbers)) // (batch_size // count))
+        ahead = min(AHEAD, AHEAD_BYTES // (4 * numbers), int(epoch))
+        self._batches = max(1, ahead // (batch_size // count))
         self._workers = workers
         self._pin_memory = pin_memory
         self._memory = RecycledMemory(len(self.contract.cameras) * (BATCHES_AHEAD * workers + 2))
