@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 export PYTHONUNBUFFERED := 1
+# Many processes of the tests import the same modules: their bytecode is kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all lint install doctor clean
 

@@ -15,6 +15,7 @@ import re
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,11 +125,7 @@ def compose(command: str, overrides: list[str]) -> DictConfig:
     _parse(overrides)
     GlobalHydra.instance().clear()
     with initialize_config_module("robot_rl.configs", version_base="1.3"):
-        chosen = [item for item in overrides if _key(item) in _groups(command)]
-        try:
-            defaults = hydra_compose(command, chosen)
-        except HydraException as error:
-            raise UsageError(_explain_choice(command, chosen, error)) from error
+        defaults = _defaults(command, tuple(item for item in overrides if _key(item) in _groups(command)))
         try:
             config = hydra_compose(command, overrides)
             OmegaConf.resolve(config)
@@ -136,6 +133,18 @@ def compose(command: str, overrides: list[str]) -> DictConfig:
             raise UsageError(_explain(command, defaults, overrides, error)) from error
     _check_types(command, defaults, config, overrides)
     return config
+
+
+@functools.cache
+def _defaults(command: str, chosen: tuple[str, ...]) -> DictConfig:
+    """The configuration of a command with these of its groups, to be read only; within Hydra's initialisation."""
+    from hydra import compose as hydra_compose
+    from hydra.errors import HydraException
+
+    try:
+        return hydra_compose(command, list(chosen))
+    except HydraException as error:
+        raise UsageError(_explain_choice(command, chosen, error)) from error
 
 
 def _run_configured(command: str, rest: list[str]) -> int:
@@ -233,7 +242,7 @@ def _say(error: Exception) -> str:
     return str(error) if isinstance(error, expected) else f"{type(error).__name__}: {error}"
 
 
-def _explain_choice(command: str, chosen: list[str], error: Exception) -> str:
+def _explain_choice(command: str, chosen: Sequence[str], error: Exception) -> str:
     for item in chosen:
         group, value = _key(item), item.partition("=")[2]
         choices = _groups(command)[group]
