@@ -109,7 +109,7 @@ def test_the_driver_of_a_feetech_arm_is_started_where_it_is_wanted(file: str) ->
     assert driver == {"robot": "so101", "port": "/dev/ttyACM1", "calibration": ""}
 
 
-@pytest.mark.parametrize("real_time", [True, False])
+@pytest.mark.parametrize("real_time", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_deploy_starts_what_the_program_of_the_same_name_starts(real_time: bool) -> None:
     spec = {"task": "lift", "cameras": {"agentview": [84, 84]}}
     plain = {

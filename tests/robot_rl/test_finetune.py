@@ -272,6 +272,7 @@ def test_a_new_policy_learns_its_normaliser(tmp_path: Path) -> None:
     assert all(0.1 < value < 0.5 for value in policy.encoder.normalizer.spread[2:].tolist())
 
 
+@pytest.mark.slow
 def test_the_scale_of_the_reward_goes_on_with_the_policy(base: Path, tmp_path: Path) -> None:
     """The policy that did best has seen so many returns; a further training of it adds its own, one for each step."""
 

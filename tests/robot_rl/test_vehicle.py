@@ -48,6 +48,7 @@ def test_each_word_asks_the_service_of_its_name(tower):
     assert asked == ["home", "disengage", "emergency_stop", "clear"]
 
 
+@pytest.mark.slow
 def test_faults_of_the_twin_are_set_and_taken_back(tower):
     faults = tower.parameter("faults", "", "what is wrong")
     assert run(tower, "fault", "no_odometry", "failsafe", "--wait", "30")[0] == 0
@@ -68,6 +69,7 @@ def test_nobody_there_says_where_was_looked(ros_domain):
         main(["fault", "--wait", "0.5"])
 
 
+@pytest.mark.slow
 def test_a_supervisor_of_another_middleware_is_told_apart(tower):
     tower.publisher("supervisor/status", "diagnostic_msgs/msg/DiagnosticArray")
     status, said = run(tower, "land", "--wait", "3")

@@ -99,7 +99,11 @@ def test_the_time_of_a_tick_is_the_nearest_one():
 
 
 @pytest.mark.parametrize(
-    ("latency", "stamped", "exposure"), [(0.12, 0.03, 0.008), (0.045, 0.0, 0.03), (0.4, 0.4, 0.016)]
+    ("latency", "stamped", "exposure"),
+    [
+        (0.12, 0.03, 0.008),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [(0.045, 0.0, 0.03), (0.4, 0.4, 0.016)]),
+    ],
 )
 def test_the_latency_of_a_filmed_clock_is_measured_within_a_frame(latency, stamped, exposure):
     """From the middle of the exposure, of a camera whose pictures come and are stamped that much later."""

@@ -141,7 +141,10 @@ def test_a_command_elsewhere_is_refused_and_told(bench):
     assert not any(servo.goals or servo.torque for servo in bench.simulator.servos)
 
 
-@pytest.mark.parametrize(("bits", "word"), [(4, "overheated"), (32, "overload"), (1, "voltage")])
+@pytest.mark.parametrize(
+    ("bits", "word"),
+    [(4, "overheated"), *(pytest.param(*each, marks=pytest.mark.slow) for each in [(32, "overload"), (1, "voltage")])],
+)
 def test_an_error_of_a_servo_stops_the_arm_and_asks_for_an_emergency_stop(bench, bits, word):
     bench.take()
     bench.simulator[3].errors = bits

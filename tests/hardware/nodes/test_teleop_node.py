@@ -108,7 +108,7 @@ def test_moving_the_device_takes_the_robot_and_letting_go_keeps_it_still(rig):
     assert rig.state == "ready"
 
 
-@pytest.mark.parametrize("offset", [0.012, 0.027, 0.043])
+@pytest.mark.parametrize("offset", [0.012, *(pytest.param(value, marks=pytest.mark.slow) for value in (0.027, 0.043))])
 def test_a_motion_that_begins_or_ends_does_not_wait_for_the_control_period(rig, offset):
     graph = rig.graph
 

@@ -369,7 +369,10 @@ def test_a_topic_that_falls_silent_lands(flight, topic):
     f.finish()
 
 
-@pytest.mark.parametrize("controller", [None, "px4_attitude", "px4_velocity", "px4_position"])
+@pytest.mark.parametrize(
+    "controller",
+    [None, *(pytest.param(f"px4_{name}", marks=pytest.mark.slow) for name in ("attitude", "velocity", "position"))],
+)
 def test_px4s_own_setpoints_are_left_alone_while_it_controls_the_position(flight, controller):
     f = flight(controller).take_off()
     f.acquire()

@@ -50,7 +50,14 @@ def felt(env, time):
     return decode_inertial(message, time)
 
 
-@pytest.mark.parametrize(("task", "horizon"), [("drone/figure8", 60), ("drone/gates", 500), ("drone/corridor", 300)])
+@pytest.mark.parametrize(
+    ("task", "horizon"),
+    [
+        ("drone/figure8", 60),
+        pytest.param("drone/gates", 500, marks=pytest.mark.slow),
+        pytest.param("drone/corridor", 300, marks=pytest.mark.slow),
+    ],
+)
 def test_a_flight_is_observed_and_judged_as_in_the_simulator(task, horizon):
     robot = vehicle(task)
     sizes = {"onboard": (24, 32)} if "onboard" in SEEN[task] else {}

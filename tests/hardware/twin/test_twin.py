@@ -85,7 +85,14 @@ def supervised(env, rate, tick_rate):
 
 @pytest.mark.parametrize(
     ("rate", "tick_rate", "trajectory"),
-    [(1000, 200, True), (500, 100, True), (100, 100, True), (1000, 1000, False), (500, 500, False), (100, 100, False)],
+    [
+        (500, 100, True),
+        (100, 100, False),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in [(1000, 200, True), (100, 100, True), (1000, 1000, False), (500, 500, False)]
+        ),
+    ],
 )
 def test_tracks_like_the_simulation_through_the_supervisor(env, twin, rate, tick_rate, trajectory):
     env.reset(seed=7)

@@ -70,6 +70,7 @@ def test_demo_reset_refuses_states_of_another_task(tmp_path: Path) -> None:
         method.surround(environments, 1)
 
 
+@pytest.mark.slow
 def test_an_opened_drawer_is_not_a_closed_one(tmp_path: Path) -> None:
     """By the commands; also what was merged with other episodes of the same task."""
     stores = [tmp_path / f"{name}.zarr" for name in ("first", "second")]

@@ -115,7 +115,14 @@ def test_one_and_many_give_the_same_episodes():
                 np.testing.assert_array_equal(observations[name][3], value, err_msg=name)
 
 
-@pytest.mark.parametrize("task", ["hover", "takeoff_land", "figure8", "lissajous", "gates", "corridor"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "hover",
+        "gates",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("takeoff_land", "figure8", "lissajous", "corridor")),
+    ],
+)
 def test_an_episode_is_the_same_among_many_and_alone(task):
     spec = {"task": f"drone/{task}", "randomization": "kicked", "controller": "velocity"}
     seeds = [*range(68), 2**31, 2**40]

@@ -7,6 +7,7 @@ from robot_rl.sim.drone.mpc_aiming import AimingMpc
 from robot_rl.sim.spec import SpecError
 
 
+@pytest.mark.slow
 def test_flies_through_a_corridor_while_it_is_kicked():
     env = sim.make({"task": "drone/corridor", "randomization": "kicked"})
     _, info = env.reset(seed=0)
