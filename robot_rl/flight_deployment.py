@@ -86,7 +86,7 @@ def file_for_task(robot: str, spec: Mapping[str, Any], seed: int, twin: bool, ep
     vehicle = VehicleFile.load(robot)
     if twin:
         vehicle = vehicle.with_room(way.min(0) - ROOM, way.max(0) + ROOM)
-    return vehicle.for_task(world.table[0, 0, :3].tolist(), str(spec["robot"]) if twin else "")
+    return vehicle.for_task(world.table[0, 0, :3].tolist(), spec["robot"] if twin else "")
 
 
 def flight_parameters(

@@ -110,7 +110,9 @@ class _Run:
         environment = self._environment
         made = self.evaluation or self.offline or self.deployment or self.trained
         created = made.get("provenance", self.trained).get("created", "")
-        parts = [environment.get("robot"), environment.get("controller"), created[:10]]
+        robot = environment.get("robot")
+        name = robot.get("name") if isinstance(robot, dict) else robot  # a vehicle of one's own
+        parts = [name, environment.get("controller"), created[:10]]
         return " · ".join(str(part) for part in parts if part)
 
     @property

@@ -51,7 +51,7 @@ class VehicleFile:
         contract: of what is observed and proposed.
         plan: limits, places and times.
         namespace: before `/fmu/...`.
-        vehicle: that the twin simulates, see `robot_rl.sim.drone.vehicle_model`.
+        vehicle: that the twin simulates, as `robot_rl.sim.drone.vehicle_model.load_vehicle` takes it.
         px4_msgs: folder of a px4_msgs checkout, for a release of PX4 that is not known here; empty: none.
         cameras: on board, by the feature that a policy or a recording sees.
     """
@@ -60,7 +60,7 @@ class VehicleFile:
     contract: Contract
     plan: FlightPlan
     namespace: str = ""
-    vehicle: str = "px4_sih"
+    vehicle: str | Mapping[str, Any] = "px4_sih"
     px4_msgs: str = ""
     cameras: Mapping[str, Stream] = field(default_factory=dict)
 
@@ -139,12 +139,12 @@ class VehicleFile:
         altitude = max(limits.altitude, top)
         return replace(self, plan=replace(self.plan, limits=replace(limits, fence=fence, altitude=altitude)))
 
-    def for_task(self, home: Sequence[float], vehicle: str = "") -> VehicleFile:
+    def for_task(self, home: Sequence[float], vehicle: str | Mapping[str, Any] = "") -> VehicleFile:
         """The same vehicle, which waits where a task begins.
 
         Args:
             home: there [3] m, in the world.
-            vehicle: to simulate instead, by its name; what it hovers with and turns at comes with it.
+            vehicle: to simulate instead; what it hovers with and turns at comes with it.
 
         Raises:
             RobotFileError: that place is not within the fence.

@@ -20,7 +20,7 @@ from robot_rl.hardware.safety.supervisor_state import Watchdog
 
 NEEDED = ("name", "contract", "flight")
 OPTIONAL = ("kind", "description", "namespace", "vehicle", "px4_msgs", "cameras")
-TEXTS = ("namespace", "vehicle", "px4_msgs")
+TEXTS = ("namespace", "px4_msgs")
 _SHAPES: Mapping[str, tuple[int, ...]] = {
     "home": (3,), "limits.fence": (2, 3), "limits.rates": (3,), "limits.throttle": (2,),
 }  # fmt: skip
@@ -48,9 +48,12 @@ def read(path: Path) -> VehicleFile:
     cameras = _cameras(plain.get("cameras") or {}, problems)
     contract = _contract(plain["contract"], cameras, problems) if "contract" in plain else None
     plan = _plan(plain["flight"], problems) if "flight" in plain else None
+    vehicle = plain.get("vehicle") or VehicleFile.vehicle
+    if not isinstance(vehicle, str | Mapping):
+        problems.append(f"vehicle: expected a name, or path or content of a vehicle's file; got {vehicle!r}")
     if problems or contract is None or plan is None:
         raise RobotFileError(str(path), problems)
-    return VehicleFile(str(plain["name"]), contract, plan, cameras=cameras, **texts)
+    return VehicleFile(str(plain["name"]), contract, plan, vehicle=vehicle, cameras=cameras, **texts)
 
 
 def _texts(plain: Mapping[str, Any], problems: list[str]) -> dict[str, str]:

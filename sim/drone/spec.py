@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_rl.sim import spec
+from robot_rl.sim.drone.vehicle_model import is_path, read_vehicle
 from robot_rl.sim.spec import SpecError
 
 FOLDER = Path(__file__).parent
@@ -42,8 +43,11 @@ def load(group: str, entry: str | Mapping[str, Any]) -> dict[str, Any]:
 def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in the defaults and check every key, as `robot_rl.sim.spec.resolve` does for arms.
 
+    A vehicle that is given by the path of its file becomes the content of that file: what is recorded with it, and
+    trained on that, can be flown where there is no such file.
+
     Raises:
-        SpecError: a key or a value is unknown.
+        SpecError: a key or a value is unknown, or there is no such vehicle.
     """
     if unknown := sorted(set(given) - {"task", *DEFAULTS}):
         raise SpecError(f"no key {', '.join(unknown)} in a drone's environment; known: task, {', '.join(DEFAULTS)}")
@@ -51,6 +55,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     task = load("task", resolved["task"])
     for key in ("robot", "horizon"):
         resolved[key] = task[key] if resolved[key] is None else resolved[key]
+    if isinstance(resolved["robot"], str) and is_path(resolved["robot"]):
+        resolved["robot"] = read_vehicle(resolved["robot"])
     resolved["rate_hz"] = task.get("rate_hz", RATE_HZ) if resolved["rate_hz"] is None else resolved["rate_hz"]
     if resolved["controller"] not in CONTROLLERS:
         raise SpecError(f"controller: expected one of {', '.join(CONTROLLERS)}; got {resolved['controller']!r}")

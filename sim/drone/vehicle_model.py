@@ -210,16 +210,7 @@ def load_vehicle(entry: str | Mapping[str, Any]) -> Vehicle:
     Raises:
         SpecError: there is no such vehicle, or a key is unknown or missing.
     """
-    if isinstance(entry, Mapping):
-        content = dict(entry)
-    else:
-        own = Path(entry).suffix in (".yaml", ".yml")
-        path = Path(entry) if own else FOLDER / "vehicle" / f"{entry}.yaml"
-        if not path.is_file():
-            raise SpecError(f"no vehicle {entry!r}; there are: {', '.join(available())}, and paths of files (.yaml)")
-        content = yaml.safe_load(path.read_text())
-        if not isinstance(content, dict):
-            raise SpecError(f"{path}: expected a vehicle's file, as those of sim/drone/vehicle")
+    content = dict(entry) if isinstance(entry, Mapping) else read_vehicle(entry)
     known = {item.name for item in fields(Vehicle)}
     needed = ("name", "mass", "inertia", "arm", "thrust", "torque_per_thrust", "drag", "max_rates")
     if unknown := sorted(set(content) - known):
@@ -236,6 +227,26 @@ def load_vehicle(entry: str | Mapping[str, Any]) -> Vehicle:
     if (np.linalg.eigvalsh(vehicle.inertia_matrix) <= 0).any():
         raise SpecError(f"vehicle {vehicle.name}: expected a positive definite inertia, got {list(vehicle.inertia)}")
     return vehicle
+
+
+def read_vehicle(entry: str) -> dict[str, Any]:
+    """Content of the file of a vehicle, by its name or by the path of a file (.yaml).
+
+    Raises:
+        SpecError: there is no such file, or it holds no mapping.
+    """
+    path = Path(entry) if is_path(entry) else FOLDER / "vehicle" / f"{entry}.yaml"
+    if not path.is_file():
+        raise SpecError(f"no vehicle {entry!r}; there are: {', '.join(available())}, and paths of files (.yaml)")
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict):
+        raise SpecError(f"{path}: expected a vehicle's file, as those of sim/drone/vehicle")
+    return content
+
+
+def is_path(entry: str) -> bool:
+    """Whether a vehicle is meant by its path, not by its name."""
+    return Path(entry).suffix in (".yaml", ".yml")
 
 
 def _butterworth(cutoff: float) -> tuple[float, float, float]:

@@ -214,10 +214,10 @@ class DroneWorld:
 
     def metrics(self, row: int) -> dict[str, Any]:
         """Of an episode so far: position RMSE [m] from the time on that the task counts, gates passed, lap time [s] and
-        least gate margin [m]; of drones that touch things, how long they did [s]."""
+        least gate margin [m]; of drones that touch things, how long they did [s]. None is what did not come to be."""
         own = self._memory[row]
-        error = math.sqrt(own[episode.SQUARE] / max(own[episode.COUNTED], 1.0))
-        found: dict[str, Any] = {"position_rmse": error}
+        counted = float(own[episode.COUNTED])
+        found: dict[str, Any] = {"position_rmse": math.sqrt(own[episode.SQUARE] / counted) if counted else None}
         if self._contacts:
             found["contact_time"] = float(own[episode.TOUCHED])
         if self.course is not None:

@@ -11,7 +11,7 @@ from robot_rl.datasets.contract import Feature
 from robot_rl.hardware.nodes.recorder_node import recorded_topics
 from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
 from robot_rl.hardware.robot_file import FOLDER, RobotFile, RobotFileError
-from robot_rl.sim.drone.vehicle_model import load_vehicle
+from robot_rl.sim.drone.vehicle_model import load_vehicle, read_vehicle
 
 
 def test_arms_and_vehicles_are_told_apart():
@@ -33,6 +33,13 @@ def test_a_file_for_a_task_comes_back_as_it_was_written(tmp_path):
     assert read.plan.hover_throttle == pytest.approx(model.hover_throttle)
     assert list(read.plan.limits.rates) == list(model.max_rates)
     assert VehicleFile.load("px4").for_task([0, 0, 1]).vehicle == "px4_sih"
+
+
+def test_a_vehicle_of_ones_own_needs_no_file_of_its_own(tmp_path):
+    content = read_vehicle("cf21B_500") | {"name": "mine"}
+    VehicleFile.load("px4").for_task([0.0, 0.0, 1.0], content).save(tmp_path / "robot.yaml")
+    read = VehicleFile.load(tmp_path / "robot.yaml")
+    assert load_vehicle(read.vehicle) == replace(load_vehicle("cf21B_500"), name="mine")
 
 
 def test_a_task_that_begins_outside_the_fence_is_refused():
@@ -116,6 +123,7 @@ def changed(tmp_path, **changes):
         ({"namespace": "px4_1"}, "namespace: expected none, or a name with a leading slash such as /px4_1"),
         ({"namespace": 1}, "namespace: expected a text, got 1"),
         ({"vehicles": "x500"}, "no key 'vehicles'"),
+        ({"vehicle": 500}, "vehicle: expected a name, or path or content of a vehicle's file; got 500"),
     ],
 )
 def test_what_is_no_vehicle_is_refused_in_words(tmp_path, change, message):

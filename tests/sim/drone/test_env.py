@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from robot_rl import sim
 from robot_rl.datasets.contract import Contract, equal
 from robot_rl.sim import message
 from robot_rl.sim.drone import episode, expert
-from robot_rl.sim.drone.spec import CONTROLLERS, available
+from robot_rl.sim.drone.spec import CONTROLLERS, FOLDER, available
+from robot_rl.sim.drone.vehicle_model import load_vehicle
 from robot_rl.sim.spaces import ActionError
 from robot_rl.sim.spec import SpecError, resolve
 
@@ -173,7 +175,7 @@ def test_resets_in_the_same_step_and_hands_over_the_final_observation():
         assert info["seed"].tolist() == [10, 11]
         assert info["active"].tolist() == [True, False]
         assert info["reset_info"][0]["seed"] == 12
-        assert info["final_info"][0]["metrics"]["position_rmse"] >= 0
+        assert info["final_info"][0]["metrics"]["position_rmse"] is None  # hovering counts from 3 s on
         assert not np.array_equal(info["final_obs"][0]["position"], observations["position"][0])
         np.testing.assert_array_equal(info["final_obs"][1]["position"], observations["position"][1])
         held = observations["position"][1]
@@ -338,3 +340,16 @@ def test_the_specification_is_plain_and_resolves_to_itself():
     spec = resolve({"task": "drone/gates", "randomization": "test"})
     assert spec["robot"] == "cf21B_500"
     assert resolve(json.loads(json.dumps(spec))) == spec
+
+
+def test_a_vehicle_of_ones_own_goes_with_what_was_recorded_with_it(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text((FOLDER / "vehicle" / "x500.yaml").read_text().replace("name: x500", "name: mine"))
+    kept = json.loads(json.dumps(sim.make({"task": "drone/hover", "robot": str(path)}).specification))
+    path.unlink()
+    env = sim.make(kept)
+    assert env.world.vehicle == replace(load_vehicle("x500"), name="mine")
+    assert env.contract.name == "drone_hover_mine_ctbr"
+    assert sim.make({**kept, "robot": None}).world.vehicle != env.world.vehicle
+    with pytest.raises(SpecError, match=r"no vehicle '.*mine\.yaml'"):
+        resolve({"task": "drone/hover", "robot": str(path)})
