@@ -13,8 +13,8 @@ two observations 33 frames are decoded for 32 windows instead of 64. There are a
 windows from different ones. With frames too large to be remembered in `REMEMBERED` bytes, every window is drawn, and
 its frames decoded, on its own.
 
-Everything else is found for `AHEAD` samples at once, or as many as fit into `AHEAD_BYTES` or one epoch, each of which
-is shuffled anew: batches are cut from that.
+Everything else is found for `AHEAD` samples at once, or as many as fit into `AHEAD_BYTES`, or into `EPOCHS` of the
+smallest store, as each epoch is shuffled by itself: batches are cut from that.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Batch: TypeAlias = "dict[str, Any]"
 
 RUN, APART = 32, 4
 REMEMBERED = 128 * 2**20
-AHEAD, AHEAD_BYTES = 12288, 8 * 2**20
+AHEAD, AHEAD_BYTES, EPOCHS = 12288, 8 * 2**20, 4
 _KEPT = 2  # blocks
 
 _COPIED = ("action", "observation_valid", "action_valid", "weight", "episode", "step", "source")
@@ -159,7 +159,7 @@ class Windows:
         self._acted = np.arange(action_offset, action_offset + action_horizon)
         states = sum(math.prod(f.shape) for f in self.contract.observation.values() if not f.is_frame)
         numbers = obs_horizon * states + action_horizon * self.contract.action_dim
-        ahead = min(AHEAD, AHEAD_BYTES // (4 * numbers), int(epoch))
+        ahead = min(AHEAD, AHEAD_BYTES // (4 * numbers), int(EPOCHS * epoch))
         self._batches = max(1, ahead // (batch_size // count))
         self._workers = workers
         self._pin_memory = pin_memory
