@@ -58,6 +58,7 @@ def test_passes_the_gates():
     assert all(final["metrics"]["gate_margin"] > 0.1 for final in finals)
 
 
+@pytest.mark.slow
 def test_flies_with_commands_as_late_as_an_eighth_of_a_second():
     """The geometric expert does not: what arrives is meant for where the drone was."""
     spec = {"task": "drone/figure8", "randomization": {"command": {"delay": 0.125}}, "horizon": 300}
@@ -66,6 +67,7 @@ def test_flies_with_commands_as_late_as_an_eighth_of_a_second():
     assert final["metrics"]["position_rmse"] < 0.05
 
 
+@pytest.mark.slow
 def test_keeps_an_action_while_nothing_moves_and_begins_anew_with_an_episode():
     env = sim.make("drone/hover")
     mpc = Mpc(env.world)
@@ -78,6 +80,7 @@ def test_keeps_an_action_while_nothing_moves_and_begins_anew_with_an_episode():
     np.testing.assert_array_equal(mpc.act(), first)
 
 
+@pytest.mark.slow
 def test_keeps_within_the_bounds():
     env = sim.make({"task": "drone/hover", "robot": "x500"})
     env.reset(seed=0)

@@ -5,6 +5,8 @@ import pytest
 from robot_rl.sim.drone import real_time_iteration as rti
 from robot_rl.sim.drone.real_time_iteration import INPUTS, INTERVAL, STATES
 
+pytestmark = pytest.mark.slow  # to compile what they try takes half a minute
+
 MODEL = np.array([0.9, 3.0, 20.0, 0.3, 0.5, 1.0, -2.0, 0.4, 0.95, 12.0, 2.0, 6.0, 1.0, 25.0, 22.0, 6.0])
 LOW, HIGH = np.array([0.0, -3.0, -3.0, -2.0]), np.array([1.0, 3.0, 3.0, 2.0])
 
