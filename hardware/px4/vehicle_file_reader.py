@@ -48,7 +48,9 @@ def read(path: Path) -> VehicleFile:
     cameras = _cameras(plain.get("cameras") or {}, problems)
     contract = _contract(plain["contract"], cameras, problems) if "contract" in plain else None
     plan = _plan(plain["flight"], problems) if "flight" in plain else None
-    vehicle = plain.get("vehicle") or VehicleFile.vehicle
+    vehicle = plain.get("vehicle")
+    if vehicle in (None, ""):
+        vehicle = VehicleFile.vehicle
     if not isinstance(vehicle, str | Mapping):
         problems.append(f"vehicle: expected a name, or path or content of a vehicle's file; got {vehicle!r}")
     if problems or contract is None or plan is None:

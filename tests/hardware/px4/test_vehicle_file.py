@@ -124,6 +124,7 @@ def changed(tmp_path, **changes):
         ({"namespace": 1}, "namespace: expected a text, got 1"),
         ({"vehicles": "x500"}, "no key 'vehicles'"),
         ({"vehicle": 500}, "vehicle: expected a name, or path or content of a vehicle's file; got 500"),
+        ({"vehicle": 0}, "vehicle: expected a name, .*; got 0"),
     ],
 )
 def test_what_is_no_vehicle_is_refused_in_words(tmp_path, change, message):
