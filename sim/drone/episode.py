@@ -187,7 +187,8 @@ def finish(
             lost |= success
         else:
             reward = math.exp(-((error / REWARD_WIDTH) ** 2))
-            success = over and not lost and math.sqrt(own[SQUARE] / max(own[COUNTED], 1.0)) < rules[RMSE]
+            counted = own[COUNTED]  # none: the episode was too short for any
+            success = over and not lost and counted > 0 and math.sqrt(own[SQUARE] / counted) < rules[RMSE]
             if rules[LANDED] > 0:
                 impact = sensors[drone // LANES, 6, drone % LANES]
                 success &= flown[2] <= rules[FLOOR] + LANDED_HEIGHT and impact < rules[LANDED]

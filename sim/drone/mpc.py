@@ -88,7 +88,9 @@ class Mpc:
         return action
 
     def _input(self, action: np.ndarray) -> np.ndarray:
-        return np.append(self._speed(action[:1] * self._world.vehicle.thrust_max), action[1:]).astype(float)
+        """What an action makes of the rotors; noise may have put its throttle below 0."""
+        thrust = np.maximum(action[:1], 0.0) * self._world.vehicle.thrust_max
+        return np.append(self._speed(thrust), action[1:]).astype(float)
 
     def _speed(self, thrust: np.ndarray) -> np.ndarray:
         """Of a nominal rotor that gives a thrust [N]."""

@@ -172,10 +172,11 @@ def test_resets_in_the_same_step_and_hands_over_the_final_observation():
             venv.step(rest)
         observations, _, _, truncated, info = venv.step(rest)
         assert truncated.tolist() == [True, True]
+        assert info["success"].tolist() == [False, False]  # hovering counts from 3 s on
         assert info["seed"].tolist() == [10, 11]
         assert info["active"].tolist() == [True, False]
         assert info["reset_info"][0]["seed"] == 12
-        assert info["final_info"][0]["metrics"]["position_rmse"] is None  # hovering counts from 3 s on
+        assert info["final_info"][0]["metrics"]["position_rmse"] is None
         assert not np.array_equal(info["final_obs"][0]["position"], observations["position"][0])
         np.testing.assert_array_equal(info["final_obs"][1]["position"], observations["position"][1])
         held = observations["position"][1]

@@ -94,6 +94,20 @@ def test_keeps_within_the_bounds():
     assert action[1] == low[1], "a drone tilted by 74° should turn back as fast as it may"
 
 
+@pytest.mark.slow
+def test_a_throttle_that_noise_put_below_zero_is_none():
+    actions = []
+    for throttle in (-0.05, 0.0):
+        env = sim.make({"task": "drone/hover", "randomization": {"command": {"delay": 0.05}}})
+        env.reset(seed=0)
+        mpc = Mpc(env.world)
+        mpc.act()
+        env.step(np.array([throttle, 0.0, 0.0, 0.0], np.float32))
+        actions.append(mpc.act()[0])
+    assert np.isfinite(actions[0]).all()
+    np.testing.assert_array_equal(*actions)
+
+
 def test_says_which_experts_there_are():
     env = sim.make("drone/hover")
     with pytest.raises(SpecError, match="geometric, mpc"):
