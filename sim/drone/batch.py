@@ -172,8 +172,7 @@ def _put_commands(x: np.ndarray, commands: np.ndarray, switch: np.ndarray) -> No
 def _hovering(vehicle: Vehicle) -> np.ndarray:
     """All rows, float32 [ROWS], of a vehicle that hovers at the origin with every filter and integral at zero."""
     hover = vehicle.hover_throttle
-    thrust, (linear, quadratic) = hover * vehicle.thrust_max, vehicle.thrust_of_speed
-    speed = (np.sqrt(linear**2 + 4 * quadratic * thrust) - linear) / (2 * quadratic) if quadratic else thrust / linear
+    speed = vehicle.speed_of_thrust(hover * vehicle.thrust_max)
     values = {"qw": 1.0, "hc": 1.0, "charge": 1.0, "volt": 1.0, "u0": hover, "n0": hover, **vehicle.rows()}
     values |= {f"m{rotor}": speed for rotor in range(4)}
     rows = np.zeros(ROWS, np.float32)

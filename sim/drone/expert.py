@@ -96,11 +96,6 @@ def _throttle(world: DroneWorld, thrust: np.ndarray) -> np.ndarray:
     """Throttles that give thrusts [N] in newtons, with what the vehicle and its battery really are."""
     linear, quadratic = world.vehicle.thrust_of_speed
     factor = np.array([record.get("thrust", 1.0) for record in world.records])
-    each = thrust / 4 / factor
-    if quadratic == 0:
-        speed = each / linear
-    else:
-        speed = (np.sqrt(linear**2 + 4 * quadratic * each) - linear) / (2 * quadratic)
-    command = speed / np.maximum(world.batch.read("volt")[:, 0], 0.3)
+    command = world.vehicle.speed_of_thrust(thrust / 4 / factor) / np.maximum(world.batch.read("volt")[:, 0], 0.3)
     throttles: np.ndarray = np.clip((linear * command + quadratic * command**2) / world.vehicle.thrust_max, 0.0, 1.0)
     return throttles

@@ -89,15 +89,8 @@ class Mpc:
 
     def _input(self, action: np.ndarray) -> np.ndarray:
         """What an action makes of the rotors; noise may have put its throttle below 0."""
-        thrust = np.maximum(action[:1], 0.0) * self._world.vehicle.thrust_max
-        return np.append(self._speed(thrust), action[1:]).astype(float)
-
-    def _speed(self, thrust: np.ndarray) -> np.ndarray:
-        """Of a nominal rotor that gives a thrust [N]."""
-        linear, quadratic = self._world.vehicle.thrust_of_speed
-        if quadratic == 0:
-            return np.asarray(thrust / linear)
-        return np.asarray((np.sqrt(linear**2 + 4 * quadratic * thrust) - linear) / (2 * quadratic))
+        vehicle = self._world.vehicle
+        return np.append(vehicle.speed_of_thrust(action[:1] * vehicle.thrust_max), action[1:]).astype(float)
 
     def _note(self, row: int, follows: bool) -> None:
         """Remember the action that was executed, whoever chose it, as long as it may still be under way."""
@@ -161,7 +154,8 @@ class Mpc:
         rates = rotate_back(quaternion, cross(up, change))
         factor = models[:, rti.LINEAR, None] + models[:, rti.QUADRATIC, None]
         nominal = 4 * sum(vehicle.thrust_of_speed)
-        speed = np.clip(self._speed(np.minimum(mass * size / 4 * nominal / factor, vehicle.thrust_max)), 0.0, 1.0)
+        thrust = np.minimum(mass * size / 4 * nominal / factor, vehicle.thrust_max)
+        speed = np.minimum(vehicle.speed_of_thrust(thrust), 1.0)
         states = np.concatenate([position, velocity, quaternion, speed, rates], axis=1).reshape(*shape, STATES)
         inputs = np.concatenate([speed / models[:, rti.VOLT, None], rates], axis=1).reshape(*shape, INPUTS)
         return states, np.clip(inputs[:, :-1], self._low, self._high)

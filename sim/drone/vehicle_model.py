@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import ArrayLike
 
 from robot_rl.sim.drone.flight import GRAVITY, SUBSTEP
 from robot_rl.sim.spec import SpecError
@@ -96,6 +97,13 @@ class Vehicle:
         speed = self.greatest_speed
         return float(self.thrust["linear"]) * speed, float(self.thrust["quadratic"]) * speed**2
 
+    def speed_of_thrust(self, thrust: ArrayLike) -> np.ndarray:
+        """Of a rotor, 1 = the greatest, that gives a thrust [N] of any shape; below 0 it stands still."""
+        (linear, quadratic), thrust = self.thrust_of_speed, np.maximum(thrust, 0.0)
+        if quadratic == 0:
+            return np.asarray(thrust / linear)
+        return np.asarray((np.sqrt(linear**2 + 4 * quadratic * thrust) - linear) / (2 * quadratic))
+
     @property
     def rotor_momentum(self) -> float:
         """Of one rotor at its greatest speed [N m s]."""
@@ -162,7 +170,7 @@ class Vehicle:
             values[key], values[f"{key}z"] = velocity[gain]
         values["speed_xy"], values["speed_up"], values["speed_down"] = velocity["speed_limit"]
         values["speed_a"], values["speed_b"], values["speed_c"], values["speed_d"] = self._inverse_thrust()
-        values["idle"] = self._speed_of_thrust(self.idle / self.thrust_max)
+        values["idle"] = float(self.speed_of_thrust(self.idle))
         return values
 
     @cached_property
@@ -184,10 +192,6 @@ class Vehicle:
             return 0.0, 0.0, 0.0, self.thrust_max / linear
         half = linear / (2 * quadratic)
         return half**2, self.thrust_max / quadratic, -half, 0.0
-
-    def _speed_of_thrust(self, part: float) -> float:
-        a, b, c, d = self._inverse_thrust()
-        return math.sqrt(a + b * part) + c + d * part
 
 
 _TRIANGLE = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
