@@ -85,6 +85,12 @@ def _environments(
     if not _on_robot(plain):
         given = {key: plain[key] for key in ("task", "robot", "controller", "randomization") if plain[key]}
         spec = source.stepped(resolve({**welcome.environment, **given, **(plain["environment"] or {})}))
+        for key in ("task", "ends_at_success"):
+            if key in welcome.environment and spec.get(key) != welcome.environment[key]:
+                raise FinetuneError(
+                    f"{key}: expected {welcome.environment[key]}, which the learner trains on, got {spec.get(key)}: "
+                    "rewards of another task are not to be mixed with its own. Leave it out"
+                )
         with (
             sim.make_vector(spec, plain["num_envs"], plain["processes"]) as made,
             source.surround(made, spec) as environments,

@@ -190,13 +190,16 @@ class _Run:
 
     def go(self, resume: bool) -> int:
         """Train to the end or to an interrupt."""
+        learner, behind = self.learner, False
         if resume:
-            self.results |= self.learner.load(self.folder / "checkpoints" / "last")["results"]
+            saved = learner.load(self.folder / "checkpoints" / "last")
+            self.results |= saved["results"]
+            behind = isinstance(learner, OffPolicyLearner) and learner.finished and saved["steps"] < learner.steps
         self._introduce(resume)
         with Interrupt("Stopping after this iteration; press Ctrl-C again to stop at once.") as interrupt:
             if isinstance(self.learner, ApartLearner):
                 self.learner.stopping = lambda: interrupt.requested is not None
-            self._train(interrupt)
+            self._train(interrupt, behind)
         if not self.learner.finished:
             print(
                 f"Stopped after {self.learner.steps} of {self.settings.steps} steps; saved in "
@@ -206,7 +209,10 @@ class _Run:
         self._conclude()
         return 0
 
-    def _train(self, interrupt: Interrupt) -> None:
+    def _train(self, interrupt: Interrupt, behind: bool) -> None:
+        """Args:
+        behind: whether all steps are in the store, and not all updates in the checkpoint: it was killed in between.
+        """
         from tqdm import tqdm
 
         learner, settings = self.learner, self.settings
@@ -219,6 +225,10 @@ class _Run:
                 evaluated = self._evaluate()
                 log.add(0, evaluated)
                 self._save_last()
+            if behind:
+                assert isinstance(learner, OffPolicyLearner)
+                log.add(learner.steps, {**learner.make_up(), **self._evaluate()})
+                self._save_last()
             while not learner.finished and not stop:
                 started, before = time.perf_counter(), learner.steps
                 row = learner.iterate()
@@ -229,6 +239,7 @@ class _Run:
                 row["steps_per_second"] = (learner.steps - before) / (time.perf_counter() - started)
                 if self.source.is_task and not knows_success(self.spec):
                     row.pop("train_success_rate", None)
+                best = self.results["best"]
                 if learner.iterations % settings.evaluate_every == 0 or learner.finished:
                     evaluated = self._evaluate()
                     row |= evaluated
@@ -236,7 +247,9 @@ class _Run:
                 bar.update(min(learner.steps, settings.steps) - bar.n)
                 bar.set_postfix(_shown(row, evaluated), refresh=False)
                 stop = interrupt.requested is not None
-                if learner.iterations % settings.save_every == 0 or learner.finished or stop:
+                # What is said of `checkpoints/best` lies in `checkpoints/last`.
+                replaced = self.results["best"] is not best
+                if learner.iterations % settings.save_every == 0 or learner.finished or replaced or stop:
                     now = time.perf_counter()
                     self.results["seconds"], began = self.results["seconds"] + now - began, now
                     self._save_last()

@@ -122,6 +122,17 @@ class OffPolicyLearner:
             row["train_success_rate"] = float(np.mean([each.success for each in self.episodes]))
         return {name: number for name, number in row.items() if math.isfinite(number)}
 
+    def make_up(self) -> dict[str, float]:
+        """Make the updates that a killed training still owed to all steps in the store; returns what is worth logging.
+
+        Raises:
+            FinetuneError: a loss is not finite.
+        """
+        began = self.updates
+        self._update(self._generator())
+        self.iterations += 1
+        return self.updater.take_log() | {"updates": float(self.updates - began)}
+
     def save(self, folder: Path, plain: Mapping[str, Any]) -> None:
         """Write all that `load` needs, beside the store, into a checkpoint folder.
 

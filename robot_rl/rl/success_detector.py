@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from robot_rl.datasets import Contract, Episode
 from robot_rl.rl.environments import Environments, Observation
 
+PAUSE, RELEASE = 3.0, 0.5
+"""Keys pressed while nobody acted for so long, or so soon after one that counted, say nothing of this episode [s]."""
 OWN = 2
 """Numbers that `DetectedSuccess` adds to the state of each environment."""
 
@@ -135,6 +137,9 @@ def fared(ended: Sequence[tuple[bool, bool]]) -> dict[str, float]:
 class KeyPress:
     """A person who presses a key when the task is achieved, in one environment, which runs at its true pace.
 
+    A key that is pressed while nothing is acted on, as during an evaluation, does not count, nor one that is still held
+    when the next episode has begun.
+
     Args:
         pressed: the keys since the last call, as `robot_rl.keyboard.Keyboard.pressed`.
         key: that counts.
@@ -147,14 +152,21 @@ class KeyPress:
     ) -> None:  # fmt: skip
         self._pressed, self._key, self._period, self._clock, self._sleep = pressed, key, 1 / rate_hz, clock, sleep
         self._due = clock()
+        self._released = self._due
 
     def __call__(self, observation: Observation) -> NDArray[np.bool_]:
         """Wait until the control period is over; whether the key was pressed since the last one, [1]."""
         now = self._clock()
+        paused = now - self._due > max(PAUSE, 2 * self._period)
         if now < self._due:
             self._sleep(self._due - now)
-        self._due = max(self._due, now) + self._period
-        return np.array([self._key in self._pressed()])
+        now = max(self._due, now)
+        self._due = now + self._period
+        pressed = self._key in self._pressed()
+        counts = pressed and not paused and now >= self._released
+        if pressed:
+            self._released = now + RELEASE
+        return np.array([counts])
 
 
 class Rewarded(Episode):

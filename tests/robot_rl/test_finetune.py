@@ -216,6 +216,41 @@ def test_an_off_policy_training_stopped_and_resumed_is_bit_equal(
         assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
+def test_a_training_killed_after_its_last_step_makes_up_its_updates_and_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All its steps are in the store, of which the last checkpoint knows fewer."""
+    import robot_rl.finetune as command
+
+    run, options = tmp_path / "run", ["training.save_every=2", "training.evaluate_every=4"]
+    with monkeypatch.context() as patch:
+        episodes, evaluations = command.run_episodes, iter([False, True])
+
+        def killed(*given: Any, **options: Any) -> Any:
+            if next(evaluations):
+                raise SystemError("killed")
+            return episodes(*given, **options)
+
+        patch.setattr(command, "run_episodes", killed)
+        with pytest.raises(SystemError):
+            _off_policy(run, "sac", *options)
+    steps = EpisodeStore.open(run / "replay.zarr").num_steps
+    assert load_provenance(run / "checkpoints" / "last")["training"]["step"] == 64 < steps
+    # As if the last episodes had ended with the last step.
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["training"]["steps"] = steps
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    options.append(f"training.steps={steps}")
+    assert _off_policy(run, "sac", *options) == 0
+    last = json.loads((run / "checkpoints" / "last" / "training.json").read_text())
+    assert (last["steps"], last["updates"]) == (steps, steps - 40)
+    assert _rows(run)[-1]["step"] == steps
+    assert "success_rate" in _rows(run)[-1]
+    capsys.readouterr()
+    assert _off_policy(run, "sac", *options) == 0
+    assert "finished" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "added"), [("dsrl", "steering."), ("expo", "edit.")])
 def test_a_policy_with_an_addition_is_stopped_resumed_evaluated_and_exported(

@@ -25,10 +25,11 @@ EDGE: dict[str, Any] = {"environment": {"task": "edge"}}
 SILENT: list[dict[str, Any]] = [{}, {"environment": None}, {"environment": {"robot": "cart"}}, {"made_of": [{}]}]
 
 
-def recorded(path: Path, provenance: dict[str, Any]) -> EpisodeStore:
+def recorded(path: Path, provenance: dict[str, Any], rewards: tuple[float, ...] = (0.0,)) -> EpisodeStore:
     EpisodeStore.create(path, CONTRACT, provenance, sim_state_size=2)
     with EpisodeStore.append(path) as writer, writer.episode(task="line", source="expert") as episode:
-        episode.add({"place": np.zeros(1)}, np.zeros(1), reward=0.0, sim_state=np.zeros(2))
+        for reward in rewards:
+            episode.add({"place": np.zeros(1)}, np.zeros(1), reward=reward, sim_state=np.zeros(2))
         episode.finish({"place": np.zeros(1)}, success=True, sim_state=np.zeros(2))
     return EpisodeStore.open(path)
 
@@ -44,6 +45,18 @@ def test_what_is_of_the_task_or_says_nothing_is_taken(provenance: dict[str, Any]
     store = recorded(tmp_path / "demo.zarr", provenance)
     check_task(store, {"task": "edge"})
     check_task(store, {})
+
+
+@pytest.mark.parametrize("made_of", [False, True])
+def test_what_goes_on_after_success_is_refused_where_episodes_end_with_it(made_of: bool, tmp_path: Path) -> None:
+    endless: dict[str, Any] = {"environment": {"task": "edge", "ends_at_success": False}}
+    provenance = {"made_of": [EDGE, endless]} if made_of else endless
+    store = recorded(tmp_path / "on.zarr", provenance, (0.0, 1.0, 1.0))
+    with pytest.raises(FinetuneError, match=r"on\.zarr holds demonstrations that go on after success"):
+        check_task(store, {"task": "edge", "ends_at_success": True})
+    check_task(store, {"task": "edge", "ends_at_success": False})
+    detected = recorded(tmp_path / "detected.zarr", provenance, (0.0, 0.0, 1.0))
+    check_task(detected, {"task": "edge", "ends_at_success": True})
 
 
 def test_off_policy_learning_refuses_demonstrations_of_another_task(tmp_path: Path) -> None:

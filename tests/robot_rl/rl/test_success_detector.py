@@ -192,12 +192,25 @@ def test_a_key_counts_once_and_steps_are_paced() -> None:
 
     press = KeyPress(lambda: keys.pop(0), "s", 10.0, lambda: now[0], sleep)
     seen = []
-    for late in (0.0, 0.0, 0.25, 0.0, 0.0):
+    for late in (0.0, 0.0, 0.45, 0.0, 0.0):
         now[0] += late
         seen.append(bool(press({})[0]))
     assert seen == [False, True, False, True, False]
     # Not before the first step; after one that came late the next is a period later again.
     assert slept == pytest.approx([0.1, 0.1, 0.1])
+
+
+def test_a_key_that_is_held_or_pressed_while_nothing_is_acted_on_does_not_count() -> None:
+    keys, now = ["s", "", "s", *"ssssssss", "", "s"], [0.0]
+    press = KeyPress(
+        lambda: keys.pop(0), "s", 10.0, lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds)
+    )
+    now[0] = 20.0  # of an evaluation
+    seen = [bool(press({})[0]) for _ in range(11)]
+    assert seen == [False] * 2 + [False] * 9  # so soon after the one in the pause
+    press({})
+    now[0] += 1.0
+    assert press({})[0]
 
 
 def test_lean_episodes_go_on_after_success_until_the_detector_ends_them() -> None:
