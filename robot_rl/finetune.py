@@ -379,14 +379,15 @@ def _load_base(plain: Mapping[str, Any]) -> Candidate | None:
 
 
 def _load_demonstrations(plain: Mapping[str, Any]) -> Recordings | None:
-    """The successful episodes of `dataset=`, or all.
+    """The successful episodes of `dataset=`, or all; of `demo_reset` those in whose states it begins.
 
     Raises:
         FinetuneError: the algorithm would not look at them.
     """
     paths = plain["dataset"]
     if paths is None:
-        return None
+        states = plain["algorithm"].get("demonstrations")
+        return None if states is None else Recordings([states], held_out=0.0)
     if plain["name"] not in OFF_POLICY:
         raise FinetuneError(f"dataset= is of no use to {plain['name']}, which learns from its own experience alone")
     return Recordings(

@@ -21,8 +21,8 @@ Stage = Literal["begin", "resume", "finished"]
 
 FREE = (
     "output", "resume", "overwrite", "device", "threads", "dataset", "include_failures", "episodes", "processes",
-    "success.path", "actors", "algorithm.device", "algorithm.speed", "algorithm.handback", "algorithm.settings",
-    "training.workers", "training.log_every", "training.save_every",
+    "success.path", "actors", "algorithm.demonstrations", "algorithm.device", "algorithm.speed", "algorithm.handback",
+    "algorithm.settings", "training.workers", "training.log_every", "training.save_every",
 )  # fmt: skip
 """Configuration keys that may change on a resume: they say where and how a training runs, not what it computes, or its
 recordings say it (which data there are, and which episodes of them)."""

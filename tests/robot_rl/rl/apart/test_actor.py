@@ -4,11 +4,17 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from robot_rl.act import _environments
+from robot_rl.cli import compose
 from robot_rl.policies import Policy
 from robot_rl.rl.apart.actor import build
 from robot_rl.rl.apart.messages import Reply, Welcome, decode, encode
 from robot_rl.rl.methods import OFF_POLICY, build_off_policy
+from robot_rl.rl.on_policy import FinetuneError
+from robot_rl.sim.spec import resolve
+from robot_rl.success_source import SuccessSource
 from tests.robot_rl.rl.line import CONTRACT, line_policy
 from tests.robot_rl.rl.stored import squashed_policy
 
@@ -20,6 +26,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def policy_for(name: str) -> Policy:
     return squashed_policy() if name in ("sac", "rlpd", "hil") else line_policy({"name": "flow_matching"}, horizon=2)
+
+
+@pytest.mark.parametrize("change", [{"task": "drawer_close"}, {"environment": {"ends_at_success": False}}])
+def test_what_is_rewarded_otherwise_than_at_the_learner_is_not_acted_on(change: dict[str, Any]) -> None:
+    """Both tasks of the drawer have the same contract."""
+    learned = resolve({"task": "drawer_open"})
+    plain = {**OmegaConf.to_container(compose("act", ["learner=localhost:1"]), resolve=True), "processes": 1}
+    welcome = Welcome("run", learned, "sac", {}, {}, {}, {}, {"name": "task"}, 1, 0)
+    source = SuccessSource.load(welcome.success, 1, torch.device("cpu"))
+    with _environments(plain, welcome, source) as (environments, spec, _):
+        assert spec == learned
+        contract = environments.contract
+    refused = pytest.raises(FinetuneError, match=f"^{next(iter(change.get('environment', change)))}: expected ")
+    with refused, _environments({**plain, **change}, welcome, source) as (environments, _, _):
+        assert environments.contract == contract, "the contract tells them apart"
 
 
 @pytest.mark.parametrize("name", OFF_POLICY)
