@@ -307,6 +307,8 @@ def _teleoperate(plain: dict[str, Any]) -> int:
 
 def _actor(plain: dict[str, Any]) -> Actor:
     if plain["source"] == "expert":
+        if not 0 <= plain["noise"] < float("inf"):
+            raise CollectError(f"noise: expected a number >= 0, got {plain['noise']}")
         return Actor("expert", noise=plain["noise"], expert=plain["expert"])
     if not plain["policy"]:
         raise CollectError(f"source={plain['source']} needs policy=<run or checkpoint folder>")

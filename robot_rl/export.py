@@ -16,6 +16,7 @@ FILES = (
     "denoiser.onnx",
     "steering.onnx",
     "edit.onnx",
+    "deviation.onnx",
     "export.json",
     "contract.json",
     "provenance.json",

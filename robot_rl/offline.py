@@ -11,6 +11,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,7 +168,7 @@ def unseen_episodes(store: EpisodeStore, provenance: Mapping[str, Any]) -> tuple
         OfflineError: the policy was trained on this store, which has changed since or of which nothing was held out.
     """
     for part in provenance.get("recordings", ()):
-        for every in (store.select(success=True), np.arange(len(store))):
+        for every in (store.select(success=True), store.select()):
             split = _split_again(store, every, part, int(provenance.get("seed", 0)))
             if split is not None and not len(split):
                 raise OfflineError(
@@ -176,7 +177,7 @@ def unseen_episodes(store: EpisodeStore, provenance: Mapping[str, Any]) -> tuple
                 )
             if split is not None:
                 return split, f"{len(split)} episodes held out from training"
-        if str(part.get("path")) == str(store.path):
+        if "path" in part and Path(part["path"]).resolve() == Path(store.path).resolve():
             raise OfflineError(
                 f"{store.path} has changed since the policy was trained on it, so that nobody knows which episodes "
                 "were held out; give another data set, or choose dataset_episodes= yourself"
@@ -184,7 +185,8 @@ def unseen_episodes(store: EpisodeStore, provenance: Mapping[str, Any]) -> tuple
     successful = store.select(success=True)
     if len(successful):
         return successful, f"all {len(successful)} successful episodes"
-    return np.arange(len(store)), f"all {len(store)} episodes"
+    every = store.select()
+    return every, f"all {len(every)} episodes"
 
 
 def _split_again(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from robot_rl.attempt import Attempt, attempt
+from robot_rl.rollout import with_cameras
 
 if TYPE_CHECKING:
     from robot_rl.rollout import Outcome
@@ -35,7 +36,7 @@ def replay(spec: Mapping[str, Any], outcome: Outcome, camera: str, size: Sequenc
     from robot_rl import sim
 
     quality = {"render_quality": "fast"} if "render_quality" in spec else {}
-    env: Any = sim.make({**spec, "cameras": {}, "observation": None, **quality})
+    env: Any = sim.make({**with_cameras(spec, ()), "observation": None, **quality})
     try:
         env.reset(seed=outcome.seed)
         yield _smooth_image(env, camera, size)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -227,8 +227,22 @@ def success_rate(policy: AnyPolicy, environment: Mapping[str, Any] | None, setti
 
 def without_unseen_cameras(spec: Mapping[str, Any], policy: AnyPolicy) -> dict[str, Any]:
     """The specification with only those cameras that the policy observes: the others would be rendered for nobody."""
-    cameras = {name: size for name, size in (spec.get("cameras") or {}).items() if name in policy.contract.observation}
-    return {**spec, "cameras": cameras}
+    return with_cameras(spec, policy.contract.observation)
+
+
+def with_cameras(spec: Mapping[str, Any], kept: Container[str]) -> dict[str, Any]:
+    """The specification with only these cameras, and without noise and delay of the others."""
+    given = spec.get("cameras") or {}
+    changed: dict[str, Any] = {**spec, "cameras": {name: size for name, size in given.items() if name in kept}}
+    if isinstance(spec.get("randomization"), Mapping):
+        gone = set(given) - set(changed["cameras"])
+        changed["randomization"] = {
+            key: {name: each for name, each in value.items() if name not in gone}
+            if key in ("observation_noise", "observation_delay") and isinstance(value, Mapping)
+            else value
+            for key, value in spec["randomization"].items()
+        }
+    return changed
 
 
 class _Log:

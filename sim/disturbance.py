@@ -155,6 +155,8 @@ class Disturbance:
 
     def _matching(self, key: str, given: Mapping[str, Any]) -> list[tuple[str, Any]]:
         found: dict[str, Any] = {}
+        if not isinstance(given, Mapping):
+            raise SpecError(f"randomization {key}: expected {{observation: value}}, got {given!r}")
         for pattern, value in given.items():
             names = [name for name in self._features if fnmatchcase(name, pattern)]
             if not names and "*" not in pattern:
@@ -182,7 +184,8 @@ def _deviation(key: str, value: Any, feature: Feature) -> dict[str, Interval]:
     parts = {}
     for part, numbers in value.items():
         pair = numbers if isinstance(numbers, list | tuple) else [numbers, numbers]
-        if len(pair) != 2 or not 0 <= pair[0] <= pair[1]:
+        numeric = all(isinstance(number, int | float) for number in pair)
+        if len(pair) != 2 or not numeric or not 0 <= pair[0] <= pair[1] < np.inf:
             raise SpecError(f"randomization {key}: expected a deviation or [low, high], got {numbers!r}")
         parts[part] = float(pair[0]), float(pair[1])
     return parts

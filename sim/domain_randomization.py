@@ -190,8 +190,9 @@ def _geom_colour(parts: SceneParts, options: Options) -> ModelRecipe:
 
 
 def _texture(parts: SceneParts, options: Options) -> ModelRecipe:
-    if unknown := sorted(set(options["kinds"]) - set(TEXTURES)) or not options["kinds"]:
-        raise SpecError(f"randomization texture.kinds: expected some of {', '.join(TEXTURES)}; got {unknown}")
+    kinds = options["kinds"]
+    if isinstance(kinds, str) or not kinds or not all(kind in TEXTURES for kind in kinds):
+        raise SpecError(f"randomization texture.kinds: expected a list of {', '.join(TEXTURES)}; got {kinds!r}")
     return Texture(parts.model, parts.textures(options["textures"], "texture"), options["kinds"])
 
 

@@ -96,6 +96,8 @@ class SceneParts:
     ) -> dict[str, int]:
         named = {view(int(index)).name or f"#{int(index)}": int(index) for index in ids}
         patterns = [wanted] if isinstance(wanted, str) else list(wanted)
+        if wrong := [pattern for pattern in patterns if not isinstance(pattern, str)]:
+            raise SpecError(f"{where}: expected names, got {wrong}")
         chosen: dict[str, int] = {}
         for pattern in patterns:
             if pattern in GROUPS:

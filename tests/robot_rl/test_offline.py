@@ -150,5 +150,7 @@ def test_training_data_without_held_out_episodes_are_refused(tmp_path):
         unseen_episodes(store, described(store, 0.0, seed=0)[0])
     provenance, _ = described(store, 0.5, seed=0)
     store = record(store.path, [9])
-    with pytest.raises(OfflineError, match="has changed"):
-        unseen_episodes(store, provenance)
+    by_another_name = EpisodeStore.open(tmp_path / ".." / tmp_path.name / "a.zarr")
+    for same in (store, by_another_name):
+        with pytest.raises(OfflineError, match="has changed"):
+            unseen_episodes(same, provenance)

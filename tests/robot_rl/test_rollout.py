@@ -138,6 +138,9 @@ def test_success_rate_uses_seeds_of_its_own(chaser):
 def test_cameras_that_the_policy_does_not_see_are_not_rendered(chaser):
     spec = {"task": "lift", "cameras": {"goal": [8, 8], "agentview": [8, 8]}}
     assert without_unseen_cameras(spec, chaser) == {"task": "lift", "cameras": {"goal": [8, 8]}}
+    noise = {"observation_noise": {"goal": 1, "side": 2}, "observation_delay": 1, "light": {}}
+    changed = without_unseen_cameras({"cameras": {"goal": [8, 8], "side": [8, 8]}, "randomization": noise}, chaser)
+    assert changed["randomization"] == noise | {"observation_noise": {"goal": 1}}
 
 
 def late_by_hand(env, seed: int, mode: str, late: int) -> tuple[list[np.ndarray], list[bool], list[bool]]:

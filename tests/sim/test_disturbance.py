@@ -154,6 +154,8 @@ def test_delayed_images_begin_anew_after_a_state_is_set():
         ({"observation_noise": {"cube_pose": {"angle": 1}}}, "no part angle; there are: position, rotation"),
         ({"observation_noise": {"joint_position": {"rotation": 1}}}, "no part rotation; there are: value"),
         ({"observation_noise": {"joint_position": -1}}, "expected a deviation"),
+        ({"observation_noise": {"joint_position": "much"}}, "expected a deviation"),
+        ({"observation_noise": 0.1}, "observation_noise: expected {observation: value}, got 0.1"),
     ],
 )
 def test_misuse(config, message):

@@ -305,7 +305,9 @@ class TestMisuse:
             ({"mass": {"scale": 2}}, r"mass.scale: expected"),
             ({"mass": 2}, "expected a mapping with bodies, scale"),
             ({"colour": {"shift": -1}}, "colour.shift: expected a number of at least 0"),
-            ({"texture": {"kinds": ["marble"]}}, "expected some of flat, gradient"),
+            ({"texture": {"kinds": ["marble"]}}, "expected a list of flat, gradient"),
+            ({"texture": {"kinds": "flat"}}, "expected a list of flat, gradient"),
+            ({"light": {"lights": [1]}}, r"expected names, got \[1\]"),
         ],
     )
     def test_configuration(self, config, message):
