@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from robot_rl.hardware.ros2 import messages
@@ -24,11 +25,10 @@ class GraphLog(logging.Handler):
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         if self._stdout:
-            print(
-                f"[{severity(record.levelno)}] [{record.created:.9f}] [{self._name}]: {text}",
-                file=sys.stderr,
-                flush=True,
-            )
+            # A full disk or a reader that is gone must not end a node that holds a robot.
+            with suppress(OSError):
+                line = f"[{severity(record.levelno)}] [{record.created:.9f}] [{self._name}]: {text}"
+                print(line, file=sys.stderr, flush=True)
         if self._publish is not None:
             self._publish(
                 messages.make(
