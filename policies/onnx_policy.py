@@ -18,7 +18,7 @@ from robot_rl.policies.prefix import Prefix, check_prefix_length
 
 FORMAT = "robot_rl onnx policy"
 VERSION = 2
-ENCODER, PARTS, DENOISER, STEERING, EDIT, DEVIATION, EXPORT, CONTRACT = (
+ENCODER, PARTS, DENOISER, STEERING, EDIT, DEVIATION, EXPORT, CONTRACT = FILES = (
     "encoder.onnx",
     "parts.onnx",
     "denoiser.onnx",

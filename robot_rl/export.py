@@ -10,19 +10,6 @@ import argparse
 import shutil
 from pathlib import Path
 
-FILES = (
-    "encoder.onnx",
-    "parts.onnx",
-    "denoiser.onnx",
-    "steering.onnx",
-    "edit.onnx",
-    "deviation.onnx",
-    "export.json",
-    "contract.json",
-    "provenance.json",
-    "observations.json",
-)
-
 
 def main(arguments: list[str]) -> int:
     """Export one policy. Returns the exit status."""
@@ -35,15 +22,17 @@ def main(arguments: list[str]) -> int:
     from robot_rl.policies import load_policy
     from robot_rl.policies.checkpoint import PROVENANCE, checkpoint_folder
     from robot_rl.policies.export import export_policy
+    from robot_rl.policies.onnx_policy import FILES
 
     policy, source = load_policy(options.policy), checkpoint_folder(options.policy)
     output = options.output or options.policy / "onnx"
-    if output.exists() and (other := {path.name for path in output.iterdir()} - set(FILES)):
+    beside = (PROVENANCE, "observations.json")
+    if output.exists() and (other := {path.name for path in output.iterdir()} - {*FILES, *beside}):
         raise ValueError(f"{output} holds {', '.join(sorted(other))}, no exported policy; choose another folder")
 
     def write(folder: Path) -> None:
         export_policy(policy, folder)
-        for name in (PROVENANCE, "observations.json"):
+        for name in beside:
             if (source / name).is_file():
                 shutil.copy(source / name, folder)
 
