@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_rl.arm_driver import driver_parameters
+from robot_rl.attended import Keys
 from robot_rl.camera_devices import camera_parameters
 from robot_rl.datasets import Contract
 from robot_rl.deploy import DISCOVERY, RESTARTS, ROBOT_HORIZON, check_alone, node_parameters, show_log
@@ -22,16 +23,13 @@ from robot_rl.deployment import DeployError, Deployment, NodeDied
 from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import open_graph
-from robot_rl.keyboard import Keyboard
+from robot_rl.hardware.terminal import Terminal
 from robot_rl.node_process import NodeProcess
 from robot_rl.rl.environments import AbandonedError
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.robot_environment import RobotEnvironment
 
 _SIMULATED = ("controller", "randomization", "environment", "processes")
-
-LISTEN = 0.02
-"""Between two looks at the keys [wall s]."""
 
 
 @dataclass(frozen=True)
@@ -47,26 +45,6 @@ class ActedOn:
     environment: RobotEnvironment
     keys: Callable[[], str] | None
     stopping: Callable[[], bool]
-
-
-class Keys:
-    """Keys of a terminal, of which the space bar is an emergency stop and the others wait to be asked for."""
-
-    def __init__(self, pressed: Callable[[], str], stop: Callable[[], None]) -> None:
-        self._pressed, self._stop, self._kept = pressed, stop, ""
-
-    def listen(self) -> None:
-        """Look what was pressed."""
-        pressed = self._pressed()
-        if " " in pressed:
-            self._stop()
-        self._kept += pressed.replace(" ", "")
-
-    def take(self) -> str:
-        """The others since the last call."""
-        self.listen()
-        kept, self._kept = self._kept, ""
-        return kept
 
 
 def check(plain: Mapping[str, Any], success: str, method: str) -> None:
@@ -131,14 +109,14 @@ def open_robot(
     del nodes["policy"]  # this process
     attended = not twin and bool(plain["attended"])
     with ExitStack() as stack:
-        keyboard = stack.enter_context(Keyboard()) if attended or success == "key" else None
+        terminal = stack.enter_context(Terminal()) if attended or success == "key" else None
         graph = stack.enter_context(open_graph("actor", parameters={"use_sim_time": lockstep}))
         processes = [
             NodeProcess(name, parameters, folder / "logs" / f"{name}.log", show_log(name, plain["verbose"]))
             for name, parameters in nodes.items()
         ]
         deployment = Deployment(graph, processes, contract.rate_hz, twin, lockstep, records=False)
-        keys = None if keyboard is None else Keys(keyboard.pressed, deployment.emergency_stop)
+        keys = None if terminal is None else Keys(graph, terminal.keys, deployment.emergency_stop)
         prepare = _Prepare(deployment, bool(plain["home"]), twin, attended, keys, say)
         environment = RobotEnvironment(
             graph,
@@ -151,8 +129,6 @@ def open_robot(
             judged=success == "task",
             shadow=bool(plain["shadow"]),
         )
-        if keys is not None:
-            graph.timer(LISTEN, keys.listen, "wall")
         stack.callback(deployment.wind_down)
         stack.callback(environment.end)
         graph.spin(timeout=DISCOVERY)

@@ -20,11 +20,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from tqdm import tqdm
 
+    from robot_rl.attended import Keys
     from robot_rl.deployment import Attempt, Deployment
     from robot_rl.evaluate import Candidate
     from robot_rl.hardware.px4.vehicle_file import VehicleFile
@@ -207,26 +210,29 @@ def _deploy(
     """The episodes that count, and whether a person has ended them early."""
     from tqdm import tqdm
 
+    from robot_rl.attended import Keys
     from robot_rl.deployment import Deployment, Stopped
-    from robot_rl.flight_deployment import HAND_OVER, FlightDeployment, file_for_task, flight_parameters
+    from robot_rl.flight_deployment import HAND_OVER, FlightDeployment, file_for_task, flight_parameters, start_of
     from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
     from robot_rl.hardware.ros2.graph import open_graph
-    from robot_rl.keyboard import Keyboard
+    from robot_rl.hardware.terminal import Terminal
     from robot_rl.node_process import NodeProcess
 
     attempts: list[Attempt] = []
     twin, robot = bool(plain["twin"]), load_robot(str(plain["robot"]))
-    kind, nodes, sets_scene = Deployment, {}, twin
+    kind: Callable[..., Deployment] = Deployment
+    nodes, sets_scene = {}, twin
     if isinstance(robot, VehicleFile):
         assert spec is not None
         file = folder / "deployment" / "robot.yaml"
         file_for_task(str(plain["robot"]), spec, plain["first_seed"], twin, plain["episodes"]).save(file)
         nodes = flight_parameters(plain, folder, spec, file, horizon)
-        kind, sets_scene, horizon = FlightDeployment, False, horizon + HAND_OVER
+        kind = partial(FlightDeployment, simulated=twin, start_of=start_of(spec))
+        sets_scene, horizon = False, horizon + HAND_OVER
     else:
         nodes = node_parameters(plain, folder, spec)
     with ExitStack() as stack:
-        keyboard = None if twin else stack.enter_context(Keyboard())
+        terminal = None if twin else stack.enter_context(Terminal())
         graph = stack.enter_context(open_graph("deploy"))
         processes = [
             NodeProcess(name, parameters, folder / "logs" / f"{name}.log", show_log(name, plain["verbose"]))
@@ -235,13 +241,14 @@ def _deploy(
         lockstep = twin and not plain["real_time"]
         deployment = kind(graph, processes, candidate.policy.contract.rate_hz, sets_scene, lockstep, plain["record"])
         stack.callback(deployment.wind_down)
+        keys = None if terminal is None else Keys(graph, terminal.keys, deployment.emergency_stop)
         try:
             graph.spin(timeout=DISCOVERY)
             check_alone(graph.endpoints(), robot, twin or bool(plain.get("port")))
             print(f"Starting {', '.join(process.name for process in processes)}; their logs are in {folder / 'logs'}")
             deployment.start()
             with tqdm(total=plain["episodes"], desc="deploy", unit="episode", disable=None) as bar:
-                _run_episodes(deployment, attempts, bar, plain, horizon, spec, keyboard)
+                _run_episodes(deployment, attempts, bar, plain, horizon, spec, keys)
         except Stopped:
             return attempts, True
     return attempts, False
@@ -249,7 +256,7 @@ def _deploy(
 
 def _run_episodes(
     deployment: Deployment, attempts: list[Attempt], bar: tqdm[Any], plain: Mapping[str, Any], horizon: int,
-    spec: Mapping[str, Any] | None, keyboard: Any,
+    spec: Mapping[str, Any] | None, keys: Keys | None,
 ) -> None:  # fmt: skip
     from robot_rl.deployment import Attempt, DeployError, NodeDied
 
@@ -257,16 +264,16 @@ def _run_episodes(
     seed, failed = plain["first_seed"], 0
     while len(attempts) < plain["episodes"]:
         try:
-            if keyboard is not None:
-                _ask_for_scene(deployment, keyboard, len(attempts))
+            if keys is not None:
+                _ask_for_scene(deployment, keys, len(attempts))
             deployment.prepare(seed, plain["home"])
-            attempt = deployment.run(seed, horizon, facts, _verdict(deployment, keyboard))
+            attempt = deployment.run(seed, horizon, facts, _verdict(keys))
             failed = 0
         except DeployError as error:
             failed += 1
-            if failed > RETRIES:
+            if keys is None and failed > RETRIES:
                 raise
-            _say_line(f"{error}; tried again")
+            _say_line(str(error) if keys is not None else f"{error}; tried again")
             continue
         except NodeDied as died:
             _say_line(f"{died}\n  it is started again; the episode of seed {seed} has failed")
@@ -282,27 +289,18 @@ def _run_episodes(
             bar.update()
 
 
-def _verdict(deployment: Deployment, keyboard: Any) -> Callable[[], str | None]:
-    def said() -> str | None:
-        keys = keyboard.pressed() if keyboard is not None else ""
-        if " " in keys:
-            deployment.emergency_stop()
-        return next((KEYS[key] for key in keys if key in KEYS), None)
-
-    return said
+def _verdict(keys: Keys | None) -> Callable[[], str | None]:
+    """What the person says of the episode that begins; keys that were pressed before say nothing about it."""
+    if keys is None:
+        return lambda: None
+    keys.take()
+    return lambda: next((KEYS[key] for key in keys.take() if key in KEYS), None)
 
 
-def _ask_for_scene(deployment: Deployment, keyboard: Any, number: int) -> None:
-    _say_line(f"Episode {number + 1}: set the scene and press Enter; the robot then moves home.  {HELP}")
-    keyboard.pressed()
-
-    def go() -> bool:
-        keys = keyboard.pressed()
-        if " " in keys:
-            deployment.emergency_stop()
-        return "\n" in keys or "\r" in keys
-
-    deployment.wait(go, 1e9, "Enter")
+def _ask_for_scene(deployment: Deployment, keys: Keys, number: int) -> None:
+    _say_line(f"Episode {number + 1}: set the scene and press Enter; {deployment.begins}.  {HELP}")
+    keys.take()
+    deployment.wait(lambda: not {"\n", "\r"}.isdisjoint(keys.take()), math.inf, "Enter")
 
 
 def _results(

@@ -92,7 +92,14 @@ class Deployment:
         twin: whether the robot is simulated, by a twin that sets scenes and knows success.
         lockstep: whether its time is.
         records: whether there is a recorder.
+
+    Attributes:
+        begins: what the robot does when an episode is asked for, for people.
+        stop_is_latched: says so, and how a person ends that.
     """
+
+    begins = "the robot then moves home"
+    stop_is_latched = "the emergency stop is latched; clear it with `ros2 service call /supervisor/clear …`"
 
     def __init__(
         self, graph: Graph, processes: Sequence[NodeProcess], rate_hz: float, twin: bool, lockstep: bool, records: bool
@@ -163,8 +170,7 @@ class Deployment:
         Raises:
             DeployError: the emergency stop is latched, or they do not get there.
         """
-        if self.state == "stopped" and not self._twin:
-            raise DeployError("the emergency stop is latched; clear it with `ros2 service call /supervisor/clear …`")
+        self._check_stop()
         if self._twin or home or self.state == "held":
             self.wait(self._let_go, 15.0, "the Supervisor to let go of the robot")
         if self._twin:
@@ -241,10 +247,15 @@ class Deployment:
         return self._ask(name, _TRIGGER, messages.make(f"{_TRIGGER}_Request"), timeout, _triggered)
 
     def insist(self, name: str, timeout: float = 15.0) -> None:
-        """Call a Trigger service until it does it; the arm may have to come to rest first."""
+        """Call a Trigger service until it does it; the arm may have to come to rest first.
+
+        Raises:
+            DeployError: it does not in time, or the robot is stopped meanwhile: what was asked before counts no more.
+        """
         answer: list[tuple[bool, str]] = []
 
         def done() -> bool:
+            self._check_stop()
             answer.append(self.call(name))
             if not answer[-1][0]:
                 self._graph.spin(timeout=0.05)
@@ -253,6 +264,7 @@ class Deployment:
         try:
             self.wait(done, timeout, name)
         except DeployError as error:
+            self._check_stop()
             raise DeployError(f"{name}: {answer[-1][1] if answer else error}") from error
 
     def set_parameter(self, node: str, name: str, value: Any) -> None:
@@ -280,8 +292,14 @@ class Deployment:
             raise Stopped
         raise DeployError(f"waited {timeout:g} s for {what}; the logs of the nodes say more")
 
+    def _check_stop(self) -> None:
+        """No program undoes the stop of a robot. Raises DeployError."""
+        if self.state == "stopped" and not self._twin:
+            raise DeployError(self.stop_is_latched)
+
     def _let_go(self) -> bool:
         """Ask the Supervisor to stop commanding, which the arm has to be at rest for; whether it has."""
+        self._check_stop()
         if self.state != "idle":
             self.call("supervisor/clear" if self.state == "stopped" else "supervisor/disengage")
             self._graph.spin(timeout=0.05)

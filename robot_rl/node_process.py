@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -99,16 +100,22 @@ class NodeProcess:
                 try:
                     self._process.wait(grace)
                 except subprocess.TimeoutExpired:
-                    self._show(f"does not end within {grace:g} s and is killed")
+                    self._say(f"does not end within {grace:g} s and is killed")
         if self._reader is not None:
             self._reader.join(1.0)
 
     def _read(self, output: IO[str]) -> None:
         with self._log.open("a", buffering=1) as file:
             for line in output:
-                file.write(line)
+                with suppress(OSError):
+                    file.write(line)
                 self._last.append(line.rstrip())
-                self._show(line.rstrip())
+                self._say(line.rstrip())
+
+    def _say(self, line: str) -> None:
+        """Show it. Where that fails, reading goes on: the node would wait for somebody who reads."""
+        with suppress(OSError):
+            self._show(line)
 
 
 def _ros(value: Any) -> str:

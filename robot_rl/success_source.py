@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robot_rl.keyboard import Keyboard
+from robot_rl.hardware.terminal import Terminal
 from robot_rl.policies.checkpoint import MODEL, checkpoint_folder
 from robot_rl.rl.environments import Environments, Observation
 from robot_rl.rl.on_policy import FinetuneError
@@ -108,7 +108,7 @@ class SuccessSource:
                 sleep: Callable[[float], None] = _no_pace
                 pressed = keys
                 if pressed is None:
-                    pressed, sleep = stack.enter_context(Keyboard()).pressed, time.sleep
+                    pressed, sleep = stack.enter_context(Terminal()).keys, time.sleep
                 key = str(self.plain["key"])
                 print(f"Press {key} when the task is achieved.")
                 press = KeyPress(pressed, key, environments.contract.rate_hz, sleep=sleep)

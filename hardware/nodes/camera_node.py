@@ -175,7 +175,7 @@ def declared(graph: Graph, robot: RobotFile, names: Sequence[str]) -> dict[str, 
 
 @node_main
 def main(argv: Sequence[str]) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    """Run the node until a signal ends it. Returns the exit status."""
     with open_graph("camera", argv) as graph, ExitStack() as stack:
         name = graph.parameter("robot", "panda", "name of a robot, or path of its file", read_only=True).value
         text = "names of the features that the cameras fill"

@@ -224,7 +224,7 @@ def connect(robot: RobotFile, port: str, name: str) -> Arm:
 
 @node_main
 def main(argv: Sequence[str]) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    """Run the node until a signal ends it. Returns the exit status."""
     with open_graph("feetech", argv) as graph:
         name = _setting(graph, "robot", "so101", "name of a robot, or path of its file")
         port = _setting(graph, "port", "", "serial port, such as /dev/ttyACM0")

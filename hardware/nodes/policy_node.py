@@ -255,7 +255,7 @@ class PolicyNode:
 
 @node_main
 def main(argv: Sequence[str]) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    """Run the node until a signal ends it. Returns the exit status."""
     with open_graph("policy", argv) as graph:
         node: list[PolicyNode] = []
         path = _setting(graph, "policy", "", "run folder, checkpoint or exported policy")

@@ -10,14 +10,14 @@ proposals, `supervisor/status` (here with `phase`, `mode`, `armed` and `battery`
 - `external_pose` (nav_msgs/Odometry, ENU and FLU), heard: motion capture or visual-inertial odometry, given to PX4 as
   `/fmu/in/vehicle_visual_odometry` for flight indoors.
 
-In a terminal any key lands. SIGINT and SIGTERM land, too, and the node goes when the vehicle is disarmed, or after a
-while; a second one ends it at once, and PX4's own fallback is what remains.
+In a terminal any key lands. SIGINT, SIGTERM and SIGHUP land, too, and the node goes when the vehicle is disarmed, or
+after a while; a second one ends it at once, and PX4's own fallback is what remains.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,7 +27,6 @@ from robot_rl.datasets import ContractError
 from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.nodes.policy_contract import policy_contract
-from robot_rl.hardware.nodes.terminal import keys_pressed
 from robot_rl.hardware.nodes.ticks import Ticks
 from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.flight_state import Odometry, Phase, mode_name
@@ -63,6 +62,7 @@ from robot_rl.hardware.safety.supervisor_messages import (
     diagnostic,
     diagnostics,
 )
+from robot_rl.hardware.terminal import Terminal, own_terminal
 from robot_rl.sim.rotation import matrix_from_quaternion
 
 EXTERNAL_POSE = "external_pose"
@@ -96,6 +96,7 @@ class FlightNode(Reception):
         super().__init__(self.supervisor, robot.contract, robot.name, device_steps)
         self.decoder = TelemetryDecoder(shared_clock)
         self._accepted = ""
+        self.place: Sequence[float] | None = None  # where `home` goes, other than the vehicle's file says [3] m
 
     def hear_vehicle(self, base: str, message: Any, received: float) -> None:
         """A message of a topic of `px4_messages.OUTPUTS`."""
@@ -142,6 +143,9 @@ class FlightNode(Reception):
         self._sent += len(sent)
         self._forget(now)
         return FlightOutput(sent, self._status(stamp), self.transitions(now))
+
+    def _home(self, now: float) -> None:
+        self.supervisor.home(now, self.place)
 
     def _further(self) -> dict[str, object]:
         """For people who look: what is done with the vehicle, what PX4 says that it does, and the battery."""
@@ -200,6 +204,7 @@ class FlightBinding:
         self._odometry = graph.publisher(ODOMETRY, _ODOMETRY, SENSOR)
         inertial = INERTIAL.keys() & node.robot.contract.observation.keys()
         self._imu = graph.publisher(IMU, "sensor_msgs/msg/Imu", SENSOR) if inertial else None
+        self._home = graph.parameter("home", [*node.robot.plan.home], "where `home` goes, in the world [m]")
         self._missing = ["the vehicle has not been looked for yet"]
         self._nobody = f"no vehicle {where_others_are_found()}: "
         self._unheard = {base: name for base, name in px4_messages.OUTPUTS.items() if inertial or base != _INERTIAL}
@@ -284,6 +289,7 @@ class FlightBinding:
         elif name == "home" and (others := self._others()):
             success, message = False, "; ".join(others)
         else:
+            self._node.place = self._home.value
             success, message = self._node.request(name, self._graph.now())
         return messages.make(f"{TRIGGER}_Response", success=success, message=message)
 
@@ -320,7 +326,7 @@ class FlightBinding:
 
 @node_main
 def main(argv: Sequence[str]) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    """Run the node until a signal ends it. Returns the exit status."""
     with open_graph("supervisor", argv) as graph:
         name = _setting(graph, "robot", "px4", "name of a vehicle, or path of its file")
         policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
@@ -349,18 +355,18 @@ def main(argv: Sequence[str]) -> int:
             return 1
         FlightBinding(graph, node, wait)
         graph.log.info("supervises %s: %s", robot.name, describe_actions(node.robot.contract))
-        with keys_pressed() as pressed:
-            if pressed is not None:
+        with own_terminal() as terminal:
+            if terminal is not None:
                 graph.log.info("any key in this terminal lands")
-                graph.timer(0.02, partial(_land_by_key, node, pressed), "wall")
+                graph.timer(0.02, partial(_land_by_key, node, terminal), "wall")
             with startup_spared():
                 graph.spin()
-        _land(graph, node)
+            _land(graph, node)
     return 0
 
 
-def _land_by_key(node: FlightNode, pressed: Callable[[], bool]) -> None:
-    if pressed():
+def _land_by_key(node: FlightNode, terminal: Terminal) -> None:
+    if terminal.keys():
         node.supervisor.emergency_stop("keyboard")
 
 

@@ -173,7 +173,7 @@ class Px4TwinNode:
 
 @node_main
 def main(argv: Sequence[str]) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    """Run the node until a signal ends it. Returns the exit status."""
     with open_graph("px4_twin", argv) as graph:
         name = _setting(graph, "robot", "px4", "name of a vehicle, or path of its file")
         seed = graph.parameter("seed", 0, "of the vehicle's noise, and of the scene that its cameras see")

@@ -280,7 +280,7 @@ _TOPICS: dict[tuple[str, str], Topic] = {}
 
 @node_main
 def main(argv: Sequence[str]) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    """Run the node until a signal ends it. Returns the exit status."""
     with open_graph("recorder", argv) as graph:
         name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
         policy = _setting(

@@ -10,7 +10,7 @@ even if this process dies; a forward controller takes single points, and stops w
 With `homing` = `action` the way home is planned by the Supervisor, but gone by the controller, as one goal of the
 robot's FollowJointTrajectory action; what ends the homing cancels the goal.
 
-In a terminal any key is an emergency stop. SIGINT and SIGTERM brake the arm, too.
+In a terminal any key is an emergency stop. SIGINT, SIGTERM and SIGHUP brake the arm, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from robot_rl.hardware import bindings
 from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.nodes.policy_contract import policy_contract
-from robot_rl.hardware.nodes.terminal import keys_pressed
 from robot_rl.hardware.nodes.ticks import Ticks
 from robot_rl.hardware.robot_file import TRAJECTORY, RobotFile, RobotFileError, Stream
 from robot_rl.hardware.ros2 import messages
@@ -53,6 +52,7 @@ from robot_rl.hardware.safety.supervisor_messages import (
     diagnostics,
 )
 from robot_rl.hardware.safety.supervisor_state import Observation
+from robot_rl.hardware.terminal import own_terminal
 
 HOMINGS = ("servo", "action")
 FOLLOW = "control_msgs/action/FollowJointTrajectory"
@@ -336,7 +336,7 @@ def _ending(ending: str, result: Any | None) -> str:
 
 @node_main
 def main(argv: Sequence[str]) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    """Run the node until a signal ends it. Returns the exit status."""
     with open_graph("supervisor", argv) as graph:
         name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
         policy = _setting(graph, "policy", "", "whose contract is followed: a run, checkpoint, export or contract file")
@@ -355,10 +355,10 @@ def main(argv: Sequence[str]) -> int:
             return 1
         binding = SupervisorBinding(graph, node, wait)
         graph.log.info("supervises %s: %s", robot.name, describe_actions(node.robot.contract))
-        with keys_pressed() as pressed:
-            if pressed is not None:
+        with own_terminal() as terminal:
+            if terminal is not None:
                 graph.log.info("any key in this terminal is an emergency stop")
-                graph.timer(0.02, lambda: binding.emergency_stop("keyboard") if pressed() else None, "wall")
+                graph.timer(0.02, lambda: binding.emergency_stop("keyboard") if terminal.keys() else None, "wall")
             with startup_spared():
                 graph.spin()
         binding.close()

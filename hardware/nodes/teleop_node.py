@@ -335,12 +335,16 @@ class TeleopNode:
         if seed is not None:
             if self.state == "stopped":
                 yield from self._request("supervisor/clear")
+                yield lambda: self.state != "stopped"
             if self.state != "idle":
                 yield from self._request("supervisor/disengage")
             yield from self._set_seed(int(seed or 0))
             yield from self._request("twin/reset")
             yield self._after(_SETTLED)
-        yield from self._request("supervisor/home")
+        # An arm that is stopped meanwhile does not move when the stop is cleared.
+        if not (yield from self._request("supervisor/home", lambda: self.state != "stopped")):
+            self._give_way(f"it does not go home: it is {self.state} ({self._source.reason})")
+            return
         self._gripper_target = None
         yield self._after(_SETTLED)
         yield lambda: self.state == "ready"
@@ -350,10 +354,12 @@ class TeleopNode:
         if not takes_off and self.state not in _FLIES:
             self._give_way(f"it is {self.state}: `home` takes off, and flies to the start")
             return
-        begun = self.state
-        # A vehicle that lands meanwhile does not take off again.
-        if not (yield from self._request("supervisor/home", lambda: (self.state == "idle") == (begun == "idle"))):
-            self._give_way(f"it does not fly home: it is {self.state} ({self._source.reason})")
+        stands = self.state == "idle"
+        # From the ground it is asked once: what is refused now may be allowed when nobody looks any more. A vehicle
+        # that lands meanwhile does not take off again.
+        if not (yield from self._request("supervisor/home", lambda: (self.state == "idle") == stands, once=stands)):
+            fails = "take off" if stands else "fly home"
+            self._give_way(f"it does not {fails}: it is {self.state} ({self._source.reason}); ask again by `home`")
             return
         self._give_up = time.monotonic() + FLIGHT_PATIENCE
         yield self._after(_SETTLED)
@@ -376,8 +382,10 @@ class TeleopNode:
     def _give_way(self, why: str) -> None:
         self._obey(self.session.lost(self._graph.now(), why))
 
-    def _request(self, name: str, may: Callable[[], bool] = lambda: True) -> Generator[Callable[[], bool], None, bool]:
-        """Call a Trigger service until it does what it is asked; the arm may have to come to rest first.
+    def _request(
+        self, name: str, may: Callable[[], bool] = lambda: True, once: bool = False
+    ) -> Generator[Callable[[], bool], None, bool]:
+        """Call a Trigger service until it does what it is asked, or once; the arm may have to come to rest first.
 
         Returns whether it did: a call that no longer makes sense (`may`) is not made.
         """
@@ -391,6 +399,8 @@ class TeleopNode:
             if self._flies and problem != self._problem:
                 self._cue(problem)  # what speaks against a take-off the pilot has to know at once
             self._problem = problem
+            if once:
+                return False
             yield self._after(0.1)
         return False
 
@@ -496,7 +506,7 @@ def make_node(graph: Graph, cue: Callable[[str], None] | None = None) -> TeleopN
 
 @node_main
 def main(argv: Sequence[str]) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    """Run the node until a signal ends it. Returns the exit status."""
     with open_graph("teleop", argv) as graph:
         try:
             node = make_node(graph)

@@ -218,7 +218,7 @@ class _Lockstep:
 
 @node_main
 def main(argv: Sequence[str]) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status."""
+    """Run the node until a signal ends it. Returns the exit status."""
     with open_graph("twin", argv) as graph:
         name = _setting(graph, "robot", "panda", "name of a robot, or path of its file")
         task = _setting(graph, "task", "lift", "of the simulation")

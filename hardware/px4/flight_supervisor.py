@@ -37,6 +37,8 @@ asked for on the ground. The same holds where PX4's own failsafe changes it; tha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -196,15 +198,27 @@ class FlightSupervisor(Supervision):
                 found.append(f"home is higher above the start than the altitude {limits.altitude} m")
         return found
 
-    def home(self, now: float) -> None:
+    def home(self, now: float, place: Sequence[float] | None = None) -> None:
         """Take off and go to the home place; or go there.
+
+        Args:
+            place: is the home place from now on [3] m; default: the last one.
 
         Raises:
             SupervisorError: something speaks against it; the message lists all of it.
         """
         if State.HOMING not in TRANSITIONS[self._state]:
             raise SupervisorError(f"cannot home while {self._state} ({self._reason}); release or clear the stop")
-        if self.phase in (Phase.GROUNDED, Phase.YIELDED):
+        if self.phase not in (Phase.GROUNDED, Phase.YIELDED, Phase.HOLDING):
+            raise SupervisorError(f"cannot home while the vehicle is {self.phase}; wait")
+        if place is not None:
+            try:
+                self.plan = replace(self.plan, home=tuple(place))
+            except ValueError as error:
+                raise SupervisorError(str(error)) from error
+        if self.phase is Phase.HOLDING:
+            self._go(Phase.CLIMBING, now)
+        else:
             if found := self.problems(now):
                 raise SupervisorError("cannot take off:\n" + "\n".join(f"  - {problem}" for problem in found))
             odometry = self._odometry
@@ -213,10 +227,6 @@ class FlightSupervisor(Supervision):
             self._anchor, self._yaw = self._start.copy(), odometry.yaw
             self._restarts, self._jump = self._telemetry.restarts, None
             self._go(Phase.STREAMING, now)
-        elif self.phase is Phase.HOLDING:
-            self._go(Phase.CLIMBING, now)
-        else:
-            raise SupervisorError(f"cannot home while the vehicle is {self.phase}; wait")
         self._desk.revoke()
         self._enter(State.HOMING, "asked to home")
 
@@ -445,10 +455,14 @@ class FlightSupervisor(Supervision):
                 else:
                     self._stay_here()
             case Phase.LANDING:
-                lands = status is not None and status.nav_state == LAND
-                if not lands and now - self._given >= patience.answer:
+                if not self._lands() and now - self._given >= patience.answer:
                     self._given = now
                     self._orders.append(Order(Command.LAND))
+
+    def _lands(self) -> bool:
+        """Whether PX4 lands by itself, or somebody else flies: the control mode tells that before the status."""
+        status = self._telemetry.status
+        return self._has_left_since(self._since) or (status is not None and status.nav_state == LAND)
 
     def _approach_home(self) -> None:
         """First straight up, then sideways, at a pace."""
@@ -478,8 +492,7 @@ class FlightSupervisor(Supervision):
             case Phase.FOLLOWING:
                 return self._follow(orders)
             case Phase.LANDING:
-                status = self._telemetry.status
-                if self._has_left_since(self._since) or (status is not None and status.nav_state == LAND):
+                if self._lands():
                     return FlightCommand(orders=orders)
                 down = TrajectorySetpoint(_NAN3, np.array([0.0, 0.0, -self.plan.landing_speed]), self._yaw, math.nan)
                 return self._hovering(Level.POSITION, down, orders)

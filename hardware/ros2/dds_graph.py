@@ -149,6 +149,8 @@ class DdsGraph:
 
     def close(self) -> None:
         self._loop.release_signals()
+        for handler in self.log.handlers:
+            handler.close()
         self.log.handlers.clear()
         self.participant.close()
 

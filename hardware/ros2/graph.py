@@ -159,7 +159,7 @@ class Graph(Protocol):
         ...
 
     def spin(self, until: Callable[[], bool] | None = None, timeout: float | None = None) -> bool:
-        """Run callbacks until `until` holds (then True), `timeout` [wall s] is over, `stop`, SIGINT or SIGTERM."""
+        """Run callbacks until `until` holds (then True), `timeout` [wall s] is over, `stop` or a signal."""
         ...
 
     @property

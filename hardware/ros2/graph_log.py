@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import queue
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -12,23 +15,67 @@ from robot_rl.hardware.ros2 import messages
 
 SEVERITIES = ((logging.CRITICAL, "FATAL"), (logging.ERROR, "ERROR"), (logging.WARNING, "WARN"), (logging.INFO, "INFO"))
 
+WAITING = 1000
+"""Lines that may wait for the terminal; further ones are left out there."""
+
+PATIENCE = 1.0
+"""At the end, for lines that wait [s]."""
+
+
+class Printer:
+    """Writes lines to the standard error from a thread of its own.
+
+    Who holds a robot does not wait for a terminal that is held up, a pipe that nobody reads or a disk that is full.
+    """
+
+    def __init__(self) -> None:
+        self._lines: queue.Queue[str | None] = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def say(self, line: str) -> None:
+        """Write it as soon as that is possible."""
+        with suppress(queue.Full):
+            self._lines.put_nowait(line)
+
+    def close(self) -> None:
+        """Wait a little for what is not written yet."""
+        with suppress(queue.Full):
+            self._lines.put_nowait(None)
+            self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            with suppress(OSError, ValueError):
+                _write(f"{line}\n")
+
+
+def _write(text: str) -> None:
+    try:
+        descriptor = sys.stderr.fileno()
+    except (OSError, ValueError):  # replaced by something without one
+        print(text, end="", file=sys.stderr, flush=True)
+        return
+    # Not through its buffer, whose lock would be held while this is held up, also at the end of the process.
+    rest = text.encode(errors="replace")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
 
 class GraphLog(logging.Handler):
     """Writes `[INFO] [1763900000.123456789] [name]: text`, and publishes rcl_interfaces/msg/Log."""
 
     def __init__(self, name: str, stdout: bool, publish: Callable[[Any], None] | None) -> None:
         super().__init__()
-        self._name, self._stdout, self._publish = name, stdout, publish
+        self._name, self._publish = name, publish
+        self._printer = Printer() if stdout else None
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
-        if self._stdout:
-            # A full disk or a reader that is gone must not end a node that holds a robot.
-            with suppress(OSError):
-                line = f"[{severity(record.levelno)}] [{record.created:.9f}] [{self._name}]: {text}"
-                print(line, file=sys.stderr, flush=True)
+        if self._printer is not None:
+            self._printer.say(f"[{severity(record.levelno)}] [{record.created:.9f}] [{self._name}]: {text}")
         if self._publish is not None:
             self._publish(
                 messages.make(
@@ -42,6 +89,12 @@ class GraphLog(logging.Handler):
                     line=record.lineno,
                 )
             )
+
+    def close(self) -> None:
+        """Wait a little for lines that are not written yet."""
+        if self._printer is not None:
+            self._printer.close()
+        super().close()
 
 
 def severity(level: int) -> str:

@@ -118,13 +118,17 @@ class SpinLoop:
             wait(0.0 if self._calls else max(0.0, min(left, self._idle(), SLICE)))
 
     def catch_signals(self) -> None:
-        """From now on SIGINT and SIGTERM stop the loop; the same one raises KeyboardInterrupt when it comes again.
+        """From now on SIGINT, SIGTERM and SIGHUP stop the loop; one that comes again raises KeyboardInterrupt.
 
         Launchers send SIGINT to a process that the terminal has sent it already: right after the first it counts once.
+        Ctrl-Z does nothing, as nobody who holds a robot may be stopped in place; nor does SIGHUP under nohup.
         """
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers[number] = signal.signal(number, self._on_signal)
+        self._handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
 
     def release_signals(self) -> None:
         for number, handler in self._handlers.items():

@@ -15,17 +15,13 @@ page knows when keys are let go, and has neither limit.
 
 from __future__ import annotations
 
-import os
-import select
-import sys
-from typing import Any
-
 import numpy as np
 
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph
 from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, DeviceError, Opened, Reading
+from robot_rl.hardware.terminal import Terminal
 
 AXES = {
     "w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "q": (2, 1), "e": (2, -1),
@@ -73,42 +69,29 @@ class Keyboard(Opened):
         descriptor: int | None = None,
     ) -> None:
         self._speed, self._tap, self._repeat, self._gap = speed, tap, repeat, gap
-        self._descriptor = descriptor
-        self._before: list[Any] | None = None
+        self._terminal = Terminal(descriptor)
         self._until: dict[str, float] = {}
         self._pressed: dict[str, float] = {}
         self._slow = False
         self._words: list[str] = []
-        self._rest = ""
 
     def open(self) -> None:
         """Take the terminal's keys one by one, unseen. Raises `DeviceError` without a terminal."""
-        import termios
-        import tty
-
         try:
-            descriptor = sys.stdin.fileno() if self._descriptor is None else self._descriptor
-            is_terminal = os.isatty(descriptor)
-        except (OSError, ValueError):
-            is_terminal = False
-        if not is_terminal:
-            raise DeviceError("keyboard: the standard input is no terminal; run it in one, or use device=web")
-        self._descriptor, self._before = descriptor, termios.tcgetattr(descriptor)
-        tty.setcbreak(descriptor)
+            self._terminal.open()
+        except OSError as error:
+            raise DeviceError(
+                "keyboard: the standard input is no terminal; run it in one, or use device=web"
+            ) from error
 
     def close(self) -> None:
         """Give the terminal back as it was."""
-        import termios
-
-        if self._before is not None and self._descriptor is not None:
-            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
-            self._before = None
+        self._terminal.close()
 
     def read(self, now: float) -> Reading:
         """What is held now."""
-        for key in _split(self._rest + self._typed()):
+        for key in _split(self._terminal.keys()):
             self._press(key, now)
-        self._rest = ""
         held = [key for key, until in self._until.items() if now < until]
         twist = np.zeros(6)
         for key in held:
@@ -132,18 +115,6 @@ class Keyboard(Opened):
             self._until[small] = now + (self._gap if again else self._tap)
         elif small in KEYS:
             self._words.append(KEYS[small])
-
-    def _typed(self) -> str:
-        typed = b""
-        while self._descriptor is not None and select.select([self._descriptor], [], [], 0)[0]:
-            try:
-                part = os.read(self._descriptor, 256)
-            except OSError:
-                break
-            if not part:
-                break
-            typed += part
-        return typed.decode(errors="replace")
 
 
 def _split(text: str) -> list[str]:

@@ -141,7 +141,7 @@ class KeyPress:
     when the next episode has begun.
 
     Args:
-        pressed: the keys since the last call, as `robot_rl.keyboard.Keyboard.pressed`.
+        pressed: the keys since the last call, as `robot_rl.hardware.terminal.Terminal.keys`.
         key: that counts.
         rate_hz: of the control steps.
     """

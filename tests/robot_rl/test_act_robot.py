@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robot_rl.act_robot import RESTARTS, Keys, _Prepare, check
+from robot_rl.act_robot import RESTARTS, _Prepare, check
+from robot_rl.attended import Keys
 from robot_rl.cli import compose
 from robot_rl.datasets import EpisodeStore
 from robot_rl.deployment import DeployError, NodeDied
@@ -52,14 +53,6 @@ def test_what_fits_is_not() -> None:
     check(dict(compose("act", ["ros=true", "robot=panda"])), "classifier", "rlpd")
 
 
-def test_the_space_bar_stops_the_robot_whoever_asks_for_keys() -> None:
-    typed, stops = ["s", " x", ""], []
-    keys = Keys(lambda: typed.pop(0), lambda: stops.append(True))
-    keys.listen()
-    assert (keys.take(), stops) == ("sx", [True])
-    assert keys.take() == ""
-
-
 class Robot:
     """Plays the `Deployment`; what is waited for is what was said last."""
 
@@ -87,7 +80,8 @@ class Robot:
 
 def prepared(robot: Robot, twin: bool = False, attended: bool = True) -> tuple[_Prepare, list[str]]:
     said: list[str] = []
-    keys = Keys(robot.pressed, lambda: robot.log.append("stop"))
+    graph: Any = SimpleNamespace(timer=lambda *_: None)
+    keys = Keys(graph, robot.pressed, lambda: robot.log.append("stop"))
     return _Prepare(robot, True, twin, attended, keys, said.append), said  # type: ignore[arg-type]
 
 

@@ -307,4 +307,7 @@ def test_what_speaks_against_a_take_off_is_told(rig):
     rig.say("home")
     rig.graph.step(0.5)
     assert any("no fresh vehicle_odometry" in cue for cue in rig.cues)
-    assert rig.state == "idle"
+    assert rig.cues[-1].startswith("it does not take off")
+    rig.graph.parameters["faults"].value = ""
+    rig.graph.step(5.0)  # nobody asks again
+    assert (rig.state, rig.twin.armed) == ("idle", False)

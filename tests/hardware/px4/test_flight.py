@@ -412,6 +412,46 @@ def test_a_landing_that_px4_does_not_hear_of_is_flown_down_and_asked_for_again(f
     assert [order for order, _ in f.orders].count(21) >= 3
 
 
+def test_a_pilot_who_takes_over_a_landing_that_px4_has_not_heard_of_is_not_ordered_to_land(flight):
+    f = flight().take_off()
+    f.twin.faults.add("ignore_commands")
+    while (f.twin._steps + 85) % 20:
+        f.tick()
+    f.supervisor.emergency_stop("test")
+    f.run(0.86)  # the order is given again after 1 s, and a status was just told
+    f.twin.faults.clear()
+    f.twin.switch(POSITION)
+    orders = len(f.orders)
+    assert not f.run(0.18, until=lambda: f.supervisor.phase is Phase.YIELDED)  # the control mode alone says so
+    assert f.run(0.1, until=lambda: f.supervisor.phase is Phase.YIELDED)
+    f.run(3.0)
+    assert len(f.orders) == orders
+    assert f.twin.nav_state == POSITION
+    f.twin.switch(LAND)
+    f.finish()
+
+
+def test_the_home_place_may_be_another_one_for_each_flight(flight):
+    f = flight().take_off()
+    f.supervisor.home(f.now, [1.0, -0.5, 2.0])
+    assert f.run(20.0, until=lambda: f.state is State.READY)
+    f.run(3.0)
+    np.testing.assert_allclose(f.twin.true.position, [1.0, -0.5, 2.0], atol=0.1)
+    for place, why in (
+        ([1.0, 9.0, 2.0], "within the fence"),
+        ([1.0, 0.0, 3.8], "below the altitude"),
+        ([1.0], "place"),
+    ):
+        with pytest.raises(SupervisorError, match=why):
+            f.supervisor.home(f.now, place)
+    assert f.state is State.READY
+    f.supervisor.home(f.now)
+    assert f.run(20.0, until=lambda: f.state is State.READY)
+    np.testing.assert_allclose(f.twin.true.position, [1.0, -0.5, 2.0], atol=0.1)
+    f.supervisor.disengage()
+    f.finish()
+
+
 def test_what_speaks_against_a_take_off_is_listed(flight):
     f = flight()
     with pytest.raises(SupervisorError, match="no fresh vehicle_odometry") as error:
