@@ -67,6 +67,7 @@ def main(config: DictConfig) -> int:
     """Deploy as configured. Returns the exit status."""
     from omegaconf import OmegaConf
 
+    from robot_rl.deployment import DeployError, NodeDied
     from robot_rl.evaluate import Candidate, EvaluateError
     from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
     from robot_rl.report import write_report
@@ -80,12 +81,19 @@ def main(config: DictConfig) -> int:
     camera_parameters(plain)  # mistakes are told before anything is written
     driver_parameters(plain)
     candidate = Candidate.load(str(plain["policy"]), "cpu", plain["threads"])
-    folder = _begin(Path(plain["output"]), plain)
+    folder = Path(plain["output"])
     flies = isinstance(load_robot(str(plain["robot"])), VehicleFile)
     spec = _environment(candidate, plain) if plain["twin"] or flies else None
     horizon = plain["horizon"] or (ROBOT_HORIZON if spec is None else int(spec["horizon"]))
     began = time.perf_counter()
-    attempts, interrupted = _deploy(folder, candidate, plain, spec, horizon)
+    attempts: list[Attempt] = []
+    problem: Exception | None = None
+    try:
+        interrupted = _deploy(folder, candidate, plain, spec, horizon, attempts)
+    except (DeployError, NodeDied) as error:
+        if not attempts:
+            raise
+        interrupted, problem = True, error  # what was finished before counts
     seconds = time.perf_counter() - began
     outcomes = None
     if attempts and spec is not None and plain["twin"] and plain["compare"] and not interrupted:
@@ -101,6 +109,8 @@ def main(config: DictConfig) -> int:
     _write(folder, attempts, outcomes, results)
     print(_say(folder, results))
     print(f"Report: {write_report(folder)}")
+    if problem is not None:
+        raise problem
     return 130 if interrupted else 0
 
 
@@ -205,9 +215,14 @@ def _environment(candidate: Candidate, plain: Mapping[str, Any]) -> dict[str, An
 
 
 def _deploy(
-    folder: Path, candidate: Candidate, plain: Mapping[str, Any], spec: Mapping[str, Any] | None, horizon: int
-) -> tuple[list[Attempt], bool]:
-    """The episodes that count, and whether a person has ended them early."""
+    folder: Path,
+    candidate: Candidate,
+    plain: Mapping[str, Any],
+    spec: Mapping[str, Any] | None,
+    horizon: int,
+    attempts: list[Attempt],
+) -> bool:
+    """Add the episodes that count; whether a person has ended them early."""
     from tqdm import tqdm
 
     from robot_rl.attended import Keys
@@ -218,14 +233,13 @@ def _deploy(
     from robot_rl.hardware.terminal import Terminal
     from robot_rl.node_process import NodeProcess
 
-    attempts: list[Attempt] = []
     twin, robot = bool(plain["twin"]), load_robot(str(plain["robot"]))
     kind: Callable[..., Deployment] = Deployment
     nodes, sets_scene = {}, twin
+    vehicle, file = None, folder / "deployment" / "robot.yaml"
     if isinstance(robot, VehicleFile):
         assert spec is not None
-        file = folder / "deployment" / "robot.yaml"
-        file_for_task(str(plain["robot"]), spec, plain["first_seed"], twin, plain["episodes"]).save(file)
+        vehicle = file_for_task(str(plain["robot"]), spec, plain["first_seed"], twin, plain["episodes"])
         nodes = flight_parameters(plain, folder, spec, file, horizon)
         kind = partial(FlightDeployment, simulated=twin, start_of=start_of(spec))
         sets_scene, horizon = False, horizon + HAND_OVER
@@ -245,13 +259,16 @@ def _deploy(
         try:
             graph.spin(timeout=DISCOVERY)
             check_alone(graph.endpoints(), robot, twin or bool(plain.get("port")))
+            _begin(folder, plain)
+            if vehicle is not None:
+                vehicle.save(file)
             print(f"Starting {', '.join(process.name for process in processes)}; their logs are in {folder / 'logs'}")
             deployment.start()
             with tqdm(total=plain["episodes"], desc="deploy", unit="episode", disable=None) as bar:
                 _run_episodes(deployment, attempts, bar, plain, horizon, spec, keys)
         except Stopped:
-            return attempts, True
-    return attempts, False
+            return True
+    return False
 
 
 def _run_episodes(

@@ -136,6 +136,27 @@ def test_recordings_of_an_earlier_deployment_are_kept(tmp_path) -> None:
     assert not list((folder / "logs").iterdir())
 
 
+def test_what_was_finished_before_a_failure_is_kept(tmp_path, monkeypatch) -> None:
+    from robot_rl.evaluate import Candidate
+
+    contract = SimpleNamespace(rate_hz=20.0)
+    candidate = SimpleNamespace(name="demo", path=Path("runs/demo"), policy=SimpleNamespace(contract=contract))
+    monkeypatch.setattr(Candidate, "load", lambda *_: candidate)
+    monkeypatch.setattr(deploy, "_environment", lambda *_: SPEC)
+
+    def fails(folder, candidate, plain, spec, horizon, finished):
+        deploy._begin(folder, plain)
+        finished += attempts()
+        raise DeployError("the policy node ended: SIGKILL")
+
+    monkeypatch.setattr(deploy, "_deploy", fails)
+    with pytest.raises(DeployError, match="SIGKILL"):
+        deploy.main(cli.compose("deploy", ["policy=runs/demo", "twin=true", f"output={tmp_path / 'run'}"]))
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["episodes"], metrics["success_rate"], metrics["comparison"]) == (2, 0.5, None)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
 def test_a_missing_policy_is_named(capsys) -> None:
     assert cli.main(["deploy", "twin=true"]) == 1
     assert "policy= is missing" in capsys.readouterr().err
