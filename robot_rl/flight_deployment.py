@@ -72,12 +72,15 @@ class FlightDeployment(Deployment):
             self.set_parameter("supervisor", "home", [*self._start_of(seed)])
         self._fly_to_start(from_ground=True)
         for _ in range(HOLDS):
-            arrived = self._clock
-            self.wait(lambda arrived=arrived: self._clock > arrived + HOLD, 60.0, "the vehicle to hold its position")
+            self._hold()
             self._fly_to_start()
         self.set_parameter("policy", "seed", seed)
         if self._simulated:
             self.set_parameter("px4_twin", "seed", seed)
+
+    def _hold(self) -> None:
+        arrived = self._clock
+        self.wait(lambda: self._clock > arrived + HOLD, 60.0, "the vehicle to hold its position")
 
     def _check_stop(self) -> None:
         if not self._simulated:

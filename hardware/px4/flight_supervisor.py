@@ -213,7 +213,8 @@ class FlightSupervisor(Supervision):
             raise SupervisorError(f"cannot home while the vehicle is {self.phase}; wait")
         if place is not None:
             try:
-                self.plan = replace(self.plan, home=tuple(place))
+                x, y, z = place
+                self.plan = replace(self.plan, home=(x, y, z))
             except ValueError as error:
                 raise SupervisorError(str(error)) from error
         if self.phase is Phase.HOLDING:

@@ -440,7 +440,7 @@ def test_the_home_place_may_be_another_one_for_each_flight(flight):
     for place, why in (
         ([1.0, 9.0, 2.0], "within the fence"),
         ([1.0, 0.0, 3.8], "below the altitude"),
-        ([1.0], "place"),
+        ([1.0], "not enough values"),
     ):
         with pytest.raises(SupervisorError, match=why):
             f.supervisor.home(f.now, place)
