@@ -2,7 +2,7 @@
 
 A row of the new rate holds what was last known at its time: the observation of the latest old row, and the action that
 was being executed. Nothing is interpolated, so nothing is invented. Pictures are cropped first, then scaled; the
-intrinsics in the contract follow.
+intrinsics in the contract follow, and so does what the store says of the simulator that it was recorded in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from robot_rl.datasets.contract import Feature
+from robot_rl.datasets.contract import Contract, Feature
 from robot_rl.datasets.disk import explain_write_errors
 from robot_rl.datasets.errors import StoreError
 from robot_rl.datasets.layout import CONTROL
@@ -56,6 +56,14 @@ class View:
                 # A pixel's centre lies half a pixel inside its edge.
                 known |= {focal: known[focal] * scale, centre: (known[centre] - start + 0.5) * scale - 0.5}
         return replace(feature, shape=(new_rows, new_columns, channels), calibration=known)
+
+    def is_rendered(self, feature: Feature) -> bool:
+        """Whether a simulated camera shows the same at the new size: all rows, middle columns and square pixels."""
+        height, width, _ = feature.shape
+        _, left, rows, columns = self.crop or (0, 0, height, width)
+        new_rows, new_columns = self.size or (rows, columns)
+        centred = abs(2 * left + columns - width) <= 1
+        return rows == height and centred and abs(new_columns * rows - columns * new_rows) < rows
 
     def apply(self, frames: np.ndarray) -> np.ndarray:
         """Pictures [n, H, W, C] to [n, H', W', C]; depth keeps measured values, colours are averaged."""
@@ -100,6 +108,8 @@ def resample(
     observation = {name: views[name].feature(f) if name in views else f for name, f in old.observation.items()}
     contract = replace(old, rate_hz=rate_hz or old.rate_hz, observation=observation)
     provenance = {**store.provenance, "resampled_from": {"store": store.path.name, "rate_hz": old.rate_hz}}
+    if isinstance(spec := provenance.get("environment"), Mapping):
+        provenance["environment"] = _simulated(spec, old, contract, views)
     beside = output.with_name(f".{output.name}.resampling")
     with explain_write_errors(output, "writing the resampled store"):
         shutil.rmtree(beside, ignore_errors=True)
@@ -128,6 +138,22 @@ def rows_at(length: int, ratio: float) -> np.ndarray:
     """
     steps = np.floor(np.arange(max(round(length / ratio), 1)) * ratio + 1e-9).astype(np.int64)
     return np.append(np.minimum(steps, length - 1), length)
+
+
+def _simulated(
+    spec: Mapping[str, Any], old: Contract, new: Contract, views: Mapping[str, View]
+) -> dict[str, Any]:  # fmt: skip
+    """The environment that offers what the new store holds, as long; without cameras that it could not render."""
+    changed: dict[str, Any] = {"rate_hz": new.rate_hz}
+    if spec.get("horizon") is not None:
+        changed["horizon"] = max(round(spec["horizon"] * new.rate_hz / spec.get("rate_hz", old.rate_hz)), 1)
+    if spec.get("cameras"):
+        changed["cameras"] = {
+            name: list(new.observation[name].shape[:2]) if name in views else size
+            for name, size in spec["cameras"].items()
+            if name not in views or views[name].is_rendered(old.observation[name])
+        }
+    return {**spec, **changed}
 
 
 def _copy(episode: Episode, writer: Any, views: Mapping[str, View], ratio: float) -> None:

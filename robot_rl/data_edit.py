@@ -174,6 +174,10 @@ def _resample(options: argparse.Namespace) -> int:
     with progress_bar("resampling", len(store)) as progress:
         made = resample(store, options.output, options.rate, views, options.encoding, progress)
     print(f"{options.output}: {len(made)} episodes, {made.num_steps} steps at {made.contract.rate_hz:g} Hz")
+    before, after = (each.provenance.get("environment") or {} for each in (store, made))
+    if gone := sorted({*(before.get("cameras") or ())} - {*(after.get("cameras") or ())}):
+        print(f"{', '.join(gone)}: no simulated camera shows such a picture, so a policy that sees it can be evaluated")
+        print("on recorded data alone. To be simulated, keep all rows and the middle columns, and do not squeeze.")
     return 0
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from robot_rl.datasets import EpisodeStore, StoreError
+from robot_rl.datasets import Contract, EpisodeStore, StoreError
 from robot_rl.datasets.check import check
 from robot_rl.datasets.resample import View, resample, rows_at
 
@@ -69,6 +69,30 @@ def test_pictures_are_scaled_and_depth_keeps_measured_values(store: EpisodeStore
     np.testing.assert_array_equal(made[0].observation["wrist"][1], expected)
     assert set(made[0].observation["range"].ravel()) <= set(store[0].observation["range"].ravel())
     assert made.layout.encoding == {"wrist": "raw", "range": "raw"}
+
+
+@pytest.mark.parametrize(
+    ("view", "camera"),
+    [
+        (View(), [8, 8]),
+        (View(size=(4, 4)), [4, 4]),
+        (View(crop=(0, 2, 8, 4)), [8, 4]),
+        (View(crop=(0, 2, 8, 4), size=(4, 2)), [4, 2]),
+        (View(size=(4, 8)), None),
+        (View(crop=(2, 2, 4, 4)), None),
+        (View(crop=(0, 0, 8, 4)), None),
+    ],
+)
+def test_the_environment_follows_where_a_simulator_can(
+    contract: Contract, tmp_path: Path, view: View, camera: list[int] | None
+) -> None:
+    environment = {"task": "lift", "rate_hz": 20, "horizon": 101, "cameras": {"wrist": [8, 8], "other": [3, 5]}}
+    store = EpisodeStore.create(tmp_path / "a.zarr", contract, {"environment": environment})
+    made = resample(store, tmp_path / "b.zarr", rate_hz=10.0, views={"wrist": view})
+    expected = {"other": [3, 5]} if camera is None else {"wrist": camera, "other": [3, 5]}
+    assert made.provenance["environment"] == {"task": "lift", "rate_hz": 10, "horizon": 50, "cameras": expected}
+    back = resample(made, tmp_path / "c.zarr", rate_hz=40.0)
+    assert back.provenance["environment"] == {"task": "lift", "rate_hz": 40, "horizon": 200, "cameras": expected}
 
 
 def test_what_does_not_fit_leaves_nothing(store: EpisodeStore, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from robot_rl.datasets import ContractError, EpisodeStore
 from robot_rl.evaluate import Candidate, EvaluateError, main, offline, simulate
 from robot_rl.observation_shift import reference
 from robot_rl.policies import build_policy, save_policy
+from robot_rl.recordings import Recordings
 from robot_rl.replay import film
 from robot_rl.report import write_report
 from robot_rl.rollout import Outcome
@@ -27,6 +28,9 @@ from robot_rl.sim.spec import SpecError
 from robot_rl.unfinished import unfinished_folder
 
 SEEDS = range(100_000, 100_020)
+CONFIG = {
+    "denoiser": {"name": "mlp", "width": 16}, "action_horizon": 4, "process": {"name": "flow_matching", "steps": 2},
+}  # fmt: skip
 
 
 class Walker:
@@ -61,13 +65,8 @@ def lazy(walker):
 def checkpoint(reach_simulation, reach_store, tmp_path):
     """A policy on disk, not trained, with what training would have left beside it."""
     store = EpisodeStore.open(reach_store())
-    config = {
-        "denoiser": {"name": "mlp", "width": 16},
-        "action_horizon": 4,
-        "process": {"name": "flow_matching", "steps": 2},
-    }
     folder = tmp_path / "run" / "checkpoints" / "best"
-    policy = build_policy(config, store.contract, store.statistics())
+    policy = build_policy(CONFIG, store.contract, store.statistics())
     save_policy(policy, folder, {"environment": {"task": "reach"}, "preset": "flow_mlp"})
     reference([(store, np.arange(len(store)))], ["position", "goal"]).write(folder)
     return tmp_path / "run"
@@ -361,6 +360,18 @@ def test_the_environment_is_that_of_the_training_data_unless_changed(walker):
     assert unknown.environment({"task": "lift"}) == {"task": "lift"}
     with pytest.raises(EvaluateError, match="give task="):
         unknown.environment({"task": None})
+
+
+def test_a_policy_of_resampled_data_is_evaluated_at_their_rate_for_as_long(tmp_path):
+    store, made = tmp_path / "lift.zarr", tmp_path / "slow.zarr"
+    asked = ["task=lift", f"output={store}", "episodes=1", "environment={horizon: 24}", "workers=1"]
+    assert cli.main(["collect", *asked]) == 0
+    assert cli.main(["data", "resample", str(store), "--output", str(made), "--rate", "10"]) == 0
+    recordings = Recordings([made], include_failures=True, held_out=0)
+    policy = build_policy(CONFIG, recordings.contract, recordings.statistics()).eval()
+    candidate = Candidate(tmp_path / "run", policy, {"environment": recordings.environment()})
+    simulate(tmp_path / "out", candidate, {}, SEEDS[:1], videos=0, processes=0)
+    assert [row["steps"] for row in rows(tmp_path / "out")] == ["12"]
 
 
 def test_offline_results(checkpoint, reach_store, tmp_path, capsys):
