@@ -83,14 +83,29 @@ class Candidate:
 
         Args:
             changes: keys of the specification; None leaves a key as it is.
+
+        Raises:
+            EvaluateError: no task is known, or it runs at another rate than the policy.
         """
+        from robot_rl.sim.spec import family_of, fixed_rate
+
         known = dict(self.provenance.get("environment") or {})
         given = {key: value for key, value in changes.items() if value is not None}
         if not known and "task" not in given:
             raise EvaluateError(f"{self.path} does not say which environment its data came from; give task=")
         if given.get("task", known.get("task")) != known.get("task"):
             known.pop("horizon", None)  # it was the other task's
-        return {**known, **given}
+            if family_of(given) != family_of(known):
+                known = {}
+        spec = {**known, **given}
+        own, rate = self.policy.contract.rate_hz, fixed_rate(spec)
+        if rate not in (None, own):
+            raise EvaluateError(
+                f"{self.path} acts at {own:g} Hz, as its training data, but {spec['task']} runs at {rate:g} Hz and no "
+                f"other. Train on data of that rate, which `robot-rl data resample --rate {rate:g}` makes, or choose "
+                f"a task that runs at {own:g} Hz."
+            )
+        return spec
 
 
 def main(config: DictConfig) -> int:

@@ -43,6 +43,18 @@ def family_of(spec: str | Mapping[str, Any]) -> Literal["arm", "drone", "lean", 
     return "drone" if name.startswith("drone/") else "gym" if name.startswith("gym/") else "arm"
 
 
+def fixed_rate(spec: Mapping[str, Any]) -> float | None:
+    """Control steps per second of a task that leaves no choice of them; None of one that does.
+
+    Raises:
+        SpecError: there is no such task.
+    """
+    if family_of(spec) in ("arm", "drone"):
+        return None
+    own = {key: spec[key] for key in ("task", "arguments") if key in spec}
+    return float(resolve(own)["rate_hz"])
+
+
 def available(group: str, folder: Path = FOLDER) -> list[str]:
     """Names of the YAML files of a group: `task`, `robot`, `controller` or `randomization` of arms."""
     return sorted(path.stem for path in (folder / group).glob("*.yaml"))

@@ -24,8 +24,10 @@ from robot_rl.replay import film
 from robot_rl.report import write_report
 from robot_rl.rollout import Outcome
 from robot_rl.sim.gl_context import RenderError
-from robot_rl.sim.spec import SpecError
+from robot_rl.sim.spec import SpecError, resolve
 from robot_rl.unfinished import unfinished_folder
+
+from .conftest import reach_contract
 
 SEEDS = range(100_000, 100_020)
 CONFIG = {
@@ -360,6 +362,23 @@ def test_the_environment_is_that_of_the_training_data_unless_changed(walker):
     assert unknown.environment({"task": "lift"}) == {"task": "lift"}
     with pytest.raises(EvaluateError, match="give task="):
         unknown.environment({"task": None})
+
+
+@pytest.mark.parametrize(
+    ("known", "task"), [({"task": "push_t", "rate_hz": 10}, "peg"), ({"task": "peg", "rate_hz": 10}, None)]
+)
+def test_a_task_that_runs_at_another_rate_than_the_policy_is_refused_by_both_rates(known, task):
+    candidate = Candidate(Path("runs/walker"), Walker(reach_contract()), {"environment": known})
+    with pytest.raises(EvaluateError, match=r"walker acts at 10 Hz.*peg runs at 20 Hz.*data resample --rate 20"):
+        candidate.environment({"task": task, "rate_hz": None})
+    assert resolve(candidate.environment({"task": "push_t"}))["rate_hz"] == 10
+
+
+def test_a_task_of_another_kind_takes_over_nothing_of_the_known_one(walker):
+    known = {"task": "lift", "robot": "panda", "stepper": "fast", "rate_hz": 10}
+    candidate = replace(walker, provenance={"environment": known})
+    assert candidate.environment({"task": "push_t"}) == {"task": "push_t"}
+    assert candidate.environment({"task": "stack"}) == {**known, "task": "stack"}
 
 
 def test_a_policy_of_resampled_data_is_evaluated_at_their_rate_for_as_long(tmp_path):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from robot_rl.sim.spec import SpecError, available, load, resolve
+from robot_rl.sim.spec import SpecError, available, fixed_rate, load, resolve
 
 
 def test_a_task_name_is_enough():
@@ -20,6 +20,13 @@ def test_the_tasks_and_robots_are_there():
     assert tasks | {"two_arm_transport", "two_arm_lift"} <= set(available("task"))
     assert {"panda", "ur5e"} <= set(available("robot"))
     assert {"joint_position", "ee_pose", "ee_delta"} <= set(available("controller"))
+
+
+def test_some_tasks_leave_no_choice_of_the_rate():
+    assert [fixed_rate({"task": task, "rate_hz": 5}) for task in ("lift", "drone/hover")] == [None, None]
+    assert fixed_rate({"task": "push_t", "rate_hz": 5, "robot": "panda"}) == 10
+    assert fixed_rate({"task": "gym/Hopper-v5"}) == 125
+    assert fixed_rate({"task": "gym/Hopper-v5", "arguments": {"frame_skip": 8}}) == 62.5
 
 
 @pytest.mark.parametrize("group", ["task", "robot", "controller"])
