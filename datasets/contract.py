@@ -72,7 +72,8 @@ class Feature:
         relative_to: what a delta is relative to, for example `measured` or `previous_target`.
         lower, upper: bounds per element, in `unit`; empty when unbounded.
         rate_hz: native rate of the stream when it is not the contract's.
-        calibration: camera intrinsics `fx, fy, cx, cy` [pixel] and `distortion`, where known.
+        calibration: camera intrinsics `fx, fy, cx, cy` [pixel] and `distortion`, where known. Pixel centres have whole
+            coordinates: the middle of a picture is at `(width - 1) / 2`, `(height - 1) / 2`.
     """
 
     name: str
@@ -307,7 +308,10 @@ def element_names(feature: Feature) -> list[str]:
 
 
 def equal(a: Contract, b: Contract) -> None:
-    """Raise `ContractError` unless both contracts are the same in every field but their name."""
+    """Raise `ContractError` unless both contracts are the same in every field but their name.
+
+    Principal points that lie up to half a pixel apart count as the same: it is what older stores miss them by.
+    """
     differences = _header_differences(a, b)
     first, second = (repr(a.name), repr(b.name)) if a.name != b.name else ("the first", "the second")
     for group in ("observation", "action"):
@@ -404,7 +408,16 @@ def _feature_differences(group: str, a: Feature, b: Feature, ignore: tuple[str, 
         f"{group}.{a.name}.{item.name}: {_show(getattr(a, item.name))} against {_show(getattr(b, item.name))}"
         for item in fields(Feature)
         if item.name not in ignore and getattr(a, item.name) != getattr(b, item.name)
+        if item.name != "calibration" or not _same_view(a.calibration, b.calibration)
     ]
+
+
+def _same_view(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether intrinsics differ by no more than rounding, and principal points by half a pixel."""
+    slack = {"fx": 0.0, "fy": 0.0, "cx": 0.5, "cy": 0.5}
+    return a.keys() == b.keys() and all(
+        a[key] == b[key] or (key in slack and math.isclose(a[key], b[key], abs_tol=slack[key])) for key in a
+    )
 
 
 def _show(value: object) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from robot_rl.datasets.contract import Feature
 from robot_rl.sim.arm_model import Arm, ArmModel
+from robot_rl.sim.camera_feature import camera_feature
 from robot_rl.sim.compiled import compiled
 from robot_rl.sim.spec import SpecError
 
@@ -123,10 +124,8 @@ class ArmObservation:
             yield Feature(f"{name}_pose", (7,), frame=frame, representation="position_quaternion")
         for name in self._moving:
             yield Feature(f"{name}_velocity", (3,), frame=self._arms[0].base_frame, unit="m/s")
-        for camera, (height, width) in self._sizes.items():
-            focal = 0.5 * height / np.tan(0.5 * np.radians(self._model.cam_fovy[self._camera_id(camera)]))
-            calibration = {"fx": float(focal), "fy": float(focal), "cx": 0.5 * width, "cy": 0.5 * height}
-            yield Feature(camera, (height, width, 3), "uint8", kind="image", calibration=calibration)
+        for camera, size in self._sizes.items():
+            yield camera_feature(camera, *size, self._model.cam_fovy[self._camera_id(camera)])
 
 
 def _slices(arms: Sequence[Arm], objects: Sequence[str], moving: Sequence[str]) -> dict[str, slice]:

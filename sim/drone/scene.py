@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 
 from robot_rl.datasets.contract import Feature
+from robot_rl.sim.camera_feature import camera_feature
 from robot_rl.sim.drone.course import Course
 from robot_rl.sim.drone.vehicle_model import Vehicle
 from robot_rl.sim.spec import SpecError
@@ -72,9 +73,7 @@ class DroneScene:
             SpecError: there is no such camera.
         """
         check(camera)
-        focal = 0.5 * height / math.tan(0.5 * math.radians(FIELD_OF_VIEW))
-        calibration = {"fx": focal, "fy": focal, "cx": 0.5 * width, "cy": 0.5 * height}
-        return Feature(camera, (height, width, 3), "uint8", kind="image", calibration=calibration)
+        return camera_feature(camera, height, width, FIELD_OF_VIEW)
 
     def lay(self, gates: np.ndarray) -> None:
         """Put the gates where they stand in an episode, [G, 4], centre and yaw."""

@@ -11,6 +11,7 @@ import mujoco
 import numpy as np
 
 from robot_rl.datasets.contract import Contract, Feature
+from robot_rl.sim.camera_feature import camera_feature
 from robot_rl.sim.lean.physics import Physics
 from robot_rl.sim.spec import SpecError
 from robot_rl.sim.world_env import pictures
@@ -167,10 +168,7 @@ class LeanWorld(ABC):
         self.physics.set_states(states[:, first + self.MEMORY :], rows)
 
     def _camera_feature(self, camera: str, height: int, width: int) -> Feature:
-        fov = np.radians(self.physics.model.cam_fovy[self._camera_id(camera)])
-        focal = float(0.5 * height / np.tan(0.5 * fov))
-        calibration = {"fx": focal, "fy": focal, "cx": 0.5 * width, "cy": 0.5 * height}
-        return Feature(camera, (height, width, 3), "uint8", kind="image", calibration=calibration)
+        return camera_feature(camera, height, width, self.physics.model.cam_fovy[self._camera_id(camera)])
 
     def _camera_id(self, camera: str) -> int:
         model = self.physics.model

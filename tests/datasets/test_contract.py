@@ -160,6 +160,19 @@ def test_recordings_with_other_bounds_are_united_by_the_wider_ones(lift: Contrac
             united(first, other)
 
 
+def test_principal_points_half_a_pixel_apart_are_the_same_and_nothing_else_is(lift: Contract) -> None:
+    new = {"fx": 50.0, "fy": 50.0, "cx": 41.5, "cy": 41.5, "distortion": [0.0]}
+    old = {**new, "fx": 50.0 * (1 + 1e-14), "cx": 42, "cy": 41}
+    first, second = (change(lift, "wrist_image", calibration=each) for each in (new, old))
+    equal(first, second)
+    assert united(first, second).observation["wrist_image"].calibration == new
+    for other in ({"cx": 42.1}, {"cy": 40.9}, {"fx": 50.1}, {"fy": 49.9}, {"distortion": [0.1]}, {"skew": 0.0}):
+        with pytest.raises(ContractError, match=r"wrist_image\.calibration"):
+            equal(first, change(lift, "wrist_image", calibration={**new, **other}))
+    with pytest.raises(ContractError, match=r"wrist_image\.calibration"):
+        equal(first, lift)
+
+
 def test_casts_are_explicit(lift: Contract) -> None:
     double = change(lift, "joint_position", dtype="float64")
     satisfies(lift, double, casts={"joint_position": "float32"})
