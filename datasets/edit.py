@@ -33,8 +33,9 @@ from robot_rl.datasets.errors import StoreError
 from robot_rl.datasets.exchange import exchange
 from robot_rl.datasets.layout import CHECKSUM, EPISODE_ENDS, FACTS, LOCK, Layout
 from robot_rl.datasets.lock import WriterLock
+from robot_rl.datasets.origin import origin
 from robot_rl.datasets.statistics import summarise
-from robot_rl.datasets.store import EpisodeStore, create_beside
+from robot_rl.datasets.store import EpisodeStore, create_beside, new_id
 
 Progress = Callable[[int, int], None]
 """Called with the number of episodes done so far, and of all."""
@@ -171,7 +172,7 @@ def _common_layout(parts: Sequence[Part]) -> Layout:
         if all(store.layout.provenance.get(key) == value for store in stores)
     }
     made_of = [{"store": store.path.name, **store.layout.provenance} for store in stores]
-    provenance = {**shared, "made_of": made_of}
+    provenance = {**shared, "id": new_id(), "made_of": made_of}
     return Layout(first.contract, first.encoding, first.streams, first.sim_state_size, provenance)
 
 
@@ -191,9 +192,8 @@ def _write(beside: Path, layout: Layout, parts: Sequence[Part], progress: Progre
             arrays[f"meta/statistics/{name}"].append(_statistics(part, layout, name, rows)[None])
         stop += len(rows["data/action"])
         arrays[EPISODE_ENDS].append(np.array([stop]))
-        origin = {"origin": {"store": part.store.path.name, "episode": part.episode}}
         cut = {} if part.is_whole else {"steps": [part.steps.start, part.steps.stop]}
-        facts = {**origin, **part.store.facts(part.episode), **cut, **part.facts}
+        facts = {**part.store.facts(part.episode), "origin": origin(part.store, part.episode), **cut, **part.facts}
         lines.append(journal.encode(number, facts, begin=True))
         if progress is not None:
             progress(number + 1, len(parts))

@@ -20,6 +20,7 @@ from robot_rl.datasets.contract import Contract, Feature
 from robot_rl.datasets.disk import explain_write_errors
 from robot_rl.datasets.errors import StoreError
 from robot_rl.datasets.layout import CONTROL
+from robot_rl.datasets.origin import origin
 from robot_rl.datasets.store import Episode, EpisodeStore
 
 
@@ -167,7 +168,7 @@ def _copy(episode: Episode, writer: Any, views: Mapping[str, View], ratio: float
     stamps[CONTROL] = start + np.arange(len(rows)) / writer.store.contract.rate_hz if ratio < 1 else stamps[CONTROL]
     reward = np.diff(np.append(0, np.cumsum(episode.reward))[rows])
     action, proposed, intervened, states = episode.action, episode.policy_action, episode.intervened, episode.sim_state
-    facts = dict(episode.facts)
+    facts = {**episode.facts, "origin": origin(store, episode.index)}
     known = {key: facts.pop(key) for key in ("task", "source", "seed", "operator", "text") if key in facts}
     success = facts.pop("success", None)
 

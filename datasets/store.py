@@ -6,6 +6,7 @@ docs/format.md describes every file. This module reads; `robot_rl.datasets.write
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,8 @@ class EpisodeStore(Sequence["Episode"]):
         """Make an empty store; it appears whole or not at all.
 
         Args:
-            provenance: JSON types, added to the versions, git commit and command line that are recorded anyway.
+            provenance: JSON types, added to the versions, git commit and command line that are recorded anyway; the
+                store's `id` is always its own.
             encoding: of the frames, for all cameras or by name: `jpeg`, `png`, `lz4` or `raw`.
             sim_state_size: elements of the simulator state to keep for each row; 0 for none.
             streams: names of time stamps to keep for each row beside `control` and one for each camera.
@@ -76,7 +78,7 @@ class EpisodeStore(Sequence["Episode"]):
             StoreWriteError: the folder cannot be written.
         """
         path, disk = Path(path), disk or Disk()
-        known = {**_provenance(), **(provenance or {})}
+        known = {**_provenance(), **(provenance or {}), "id": new_id()}
         layout = Layout(contract, frames.resolve(encoding, contract), tuple(streams), int(sim_state_size), known)
         try:
             layout.group_header("")
@@ -433,6 +435,11 @@ def create_beside(beside: Path, layout: Layout, disk: Disk) -> None:
     disk.append(beside / FACTS, b"")
     for group in reversed(["", *layout.groups]):
         disk.sync_folder(beside / group)
+
+
+def new_id() -> str:
+    """What tells a store from all others."""
+    return secrets.token_hex(8)
 
 
 def _provenance() -> dict[str, Any]:

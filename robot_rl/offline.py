@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.datasets.contract import Contract, satisfies
+from robot_rl.datasets.origin import converted, names, origin
 from robot_rl.policies.prediction import AnyPolicy, new_generator, predict
 
 if TYPE_CHECKING:
@@ -161,32 +162,60 @@ def trace(policy: AnyPolicy, store: EpisodeStore, episode: int, every: int, seed
 def unseen_episodes(store: EpisodeStore, provenance: Mapping[str, Any]) -> tuple[NDArray[np.int64], str]:
     """The episodes of a store that a policy was not trained on, and what they are, in words.
 
-    Of a store that it was trained on, those are the ones held out; of any other, all successful ones, or all if none is
-    marked as such.
+    Those are all successful ones, or all if none is marked as such or failures were trained on, without what the policy
+    or the one that it began with was trained on: also in a store that was merged, edited or resampled.
 
     Raises:
-        OfflineError: the policy was trained on this store, which has changed since or of which nothing was held out.
+        OfflineError: that is none, or nobody knows which.
     """
-    for part in provenance.get("recordings", ()):
+    made: Mapping[str, Any] | None = provenance
+    seen: set[int] = set()
+    while made:
+        seen |= _seen(store, made)
+        made = made.get("base")
+    successful, every = store.select(success=True), store.select()
+    failures_count = not len(successful) or not seen & {*every.tolist()} <= {*successful.tolist()}
+    chosen, kind = (every, "episodes") if failures_count else (successful, "successful episodes")
+    unseen = chosen[~np.isin(chosen, list(seen))]
+    if seen and not len(unseen):
+        raise OfflineError(
+            f"{store.path} holds what the policy was trained on, and no episode was held out; give another data set, "
+            "or dataset_episodes=all to measure the error on the training data"
+        )
+    return unseen, f"{len(unseen)} episodes held out from training" if seen else f"all {len(unseen)} {kind}"
+
+
+def _seen(store: EpisodeStore, made: Mapping[str, Any]) -> set[int]:
+    """The episodes of a store that a training saw, by its provenance.
+
+    Raises:
+        OfflineError: nobody knows which.
+    """
+    parts, trained = made.get("recordings", ()), made.get("episodes")
+    firsts = [origin(store, number) for number in range(len(store))]
+    unknown = OfflineError(
+        f"{store.path} has recordings in common with what the policy was trained on, and nobody knows which of its "
+        "episodes were held out; give another data set, or choose dataset_episodes= yourself"
+    )
+    if trained is not None and all(first["id"] is not None for first in firsts):
+        found = [trained.get(first["id"], ()) for first in firsts]
+        others = any(first["id"] not in trained for first in firsts)
+        if None in found or (others and converted(store.provenance) & trained.keys()):
+            raise unknown
+        return {number for number, first in enumerate(firsts) if first["episode"] in found[number]}
+    for part in parts:
         for every in (store.select(success=True), store.select()):
-            split = _split_again(store, every, part, int(provenance.get("seed", 0)))
-            if split is not None and not len(split):
-                raise OfflineError(
-                    f"{store.path} is what the policy was trained on, and no episode was held out; give another data "
-                    "set, or dataset_episodes=all to measure the error on the training data"
-                )
-            if split is not None:
-                return split, f"{len(split)} episodes held out from training"
+            held = _split_again(store, every, part, int(made.get("seed", 0)))
+            if held is not None:
+                return {*every.tolist()} - {*held.tolist()}
         if "path" in part and Path(part["path"]).resolve() == Path(store.path).resolve():
             raise OfflineError(
                 f"{store.path} has changed since the policy was trained on it, so that nobody knows which episodes "
                 "were held out; give another data set, or choose dataset_episodes= yourself"
             )
-    successful = store.select(success=True)
-    if len(successful):
-        return successful, f"all {len(successful)} successful episodes"
-    every = store.select()
-    return every, f"all {len(every)} episodes"
+        if Path(part.get("path", "")).name in names(store.provenance):
+            raise unknown
+    return set()
 
 
 def _split_again(

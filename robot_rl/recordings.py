@@ -14,6 +14,7 @@ import numpy as np
 from robot_rl.corrections import corrected, step_weights
 from robot_rl.datasets import ContractError, EpisodeStore
 from robot_rl.datasets.contract import united
+from robot_rl.datasets.origin import converted, origin
 from robot_rl.datasets.source import ACTIONS
 from robot_rl.datasets.statistics import Statistics
 from robot_rl.datasets.windows import Batch, Mixture, Windows, estimated
@@ -150,6 +151,18 @@ class Recordings:
             }
             for part in self.parts
         ]
+
+    def origins(self) -> dict[str, list[int] | None] | None:
+        """The training episodes by the id of the store that they were first recorded into, see `datasets.origin`.
+
+        Of a store that was converted, None: perhaps all. None as a whole: the origin of some is not known.
+        """
+        firsts = [origin(part.store, number) for part in self.parts for number in part.training.tolist()]
+        found: dict[Any, list[int]] = {}
+        for first in firsts:
+            found.setdefault(first["id"], []).append(first["episode"])
+        from_others = {name: None for part in self.parts for name in converted(part.store.provenance)}
+        return None if None in found else {**found, **from_others}
 
     def _weigh(self, intervention: float, policy: float) -> list[np.ndarray] | None:
         """Weights of all rows of each store, one on average over the samples; None where every step counts alike."""

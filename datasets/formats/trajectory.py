@@ -96,6 +96,7 @@ def import_trajectories(
     Args:
         source: where they come from, for messages.
         output: must not exist; it appears when it is complete.
+        provenance: with `converted_from`; an `id` is that of the store that was exported.
         loaders: by the name of the episode, in the order of the store; each may raise `BadEpisode`.
         skip_bad: import the others when some are bad.
 
@@ -109,6 +110,8 @@ def import_trajectories(
         raise StoreError(f"{source} holds no episode.")
     beside = output.with_name(f".{output.name}.importing")
     bad: list[tuple[str, str]] = []
+    if "id" in provenance:
+        provenance = {**provenance, "converted_from": {**provenance["converted_from"], "id": provenance["id"]}}
     with explain_write_errors(output, "writing the imported store"):
         shutil.rmtree(beside, ignore_errors=True)
         try:

@@ -86,7 +86,7 @@ def test_delete_keeps_the_store_as_it_was_beside(store: EpisodeStore) -> None:
     assert (len(edited), len(old)) == (len(kept), len(kept) + 1)
     for number, episode in enumerate(kept):
         assert_same_steps(edited[number], old[episode])
-    assert edited.facts(0)["origin"] == {"store": store.path.name, "episode": 1}
+    assert edited.facts(0)["origin"] == {"store": store.path.name, "id": store.provenance["id"], "episode": 1}
 
 
 def test_a_trimmed_episode_is_a_whole_one(store: EpisodeStore, tmp_path: Path) -> None:

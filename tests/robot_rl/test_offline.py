@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from robot_rl.datasets import Contract, ContractError, EpisodeStore, Feature
+from robot_rl.datasets import Contract, ContractError, EpisodeStore, Feature, edit
+from robot_rl.datasets.formats import diffusion_policy
+from robot_rl.datasets.resample import resample
 from robot_rl.offline import OfflineError, action_errors, trace, unseen_episodes
+from robot_rl.recordings import Recordings
 
 CONTRACT = Contract(
     "arm", 10.0, {"x": Feature("x", (2,), unit="rad"), "extra": Feature("extra", (1,))},
@@ -154,3 +159,89 @@ def test_training_data_without_held_out_episodes_are_refused(tmp_path):
     for same in (store, by_another_name):
         with pytest.raises(OfflineError, match="has changed"):
             unseen_episodes(same, provenance)
+
+
+def trained(path, held_out=0.25, **options):
+    """The provenance of a policy, and the seeds of the episodes that it did not see, which tell them apart."""
+    recordings = Recordings([path], held_out=held_out, **options)
+    made = {"seed": 0, "recordings": recordings.describe(), "episodes": recordings.origins()}
+    held = recordings.parts[0].held_out.tolist()
+    return json.loads(json.dumps(made)), {recordings.parts[0].store.facts(number)["seed"] for number in held}
+
+
+def unseen(store, provenance):
+    numbers, words = unseen_episodes(store, provenance)
+    return {store.facts(int(number))["seed"] for number in numbers}, words
+
+
+def merged(path, *parts):
+    return edit.assemble(path, [part for store in parts for part in edit.whole(store)])
+
+
+def test_what_was_trained_on_is_known_again_in_whatever_was_made_of_it(tmp_path):
+    store = record(tmp_path / "a.zarr", [5, 6, 7, 8, 9, 10, 11, 12])
+    provenance, held = trained(store.path)
+    assert len(held) == 2
+    other = record(tmp_path / "other/a.zarr", [7, 6, 5])
+    other.annotate([0, 1, 2], seed=100)
+    made = {
+        "merged": merged(tmp_path / "merged.zarr", other, store),
+        "resampled": resample(store, tmp_path / "resampled.zarr", rate_hz=5.0),
+        "trimmed": edit.assemble(tmp_path / "trimmed.zarr", [edit.Part(store, n, 1) for n in range(8)]),
+    }
+    made["both"] = merged(tmp_path / "both.zarr", merged(tmp_path / "slow.zarr", made["resampled"]), made["resampled"])
+    shutil.rmtree(store.path)
+    for name, each in made.items():
+        seeds, words = unseen(each, provenance)
+        assert seeds == held | ({100} if name == "merged" else set()), name
+        assert "held out from training" in words
+    assert unseen(other, provenance) == ({100}, "all 3 successful episodes")
+    finetuned = {"seed": 1, "base": provenance}
+    assert unseen(made["resampled"], finetuned)[0] == held
+
+
+def test_the_other_part_of_a_split_was_not_trained_on(tmp_path):
+    store = record(tmp_path / "a.zarr", [5, 6, 7, 8])
+    one, other = (edit.assemble(tmp_path / name, edit.whole(store, n)) for name, n in (("x", [0, 2]), ("y", [1, 3])))
+    provenance, _ = trained(one.path, held_out=0.0)
+    assert unseen(other, provenance) == ({1, 3}, "all 2 successful episodes")
+    assert unseen(store, provenance) == ({1, 3}, "2 episodes held out from training")
+    for same in (one, resample(one, tmp_path / "z", rate_hz=5.0)):
+        with pytest.raises(OfflineError, match="no episode was held out"):
+            unseen(same, provenance)
+
+
+def test_what_was_recorded_into_a_store_after_the_training_was_not_trained_on(tmp_path):
+    store = record(tmp_path / "a.zarr", [5, 6, 7, 8])
+    provenance, held = trained(store.path)
+    edit.replace(store.path, edit.whole(store, [0, 1]))
+    store = record(store.path, [5, 6, 7, 8])
+    store.annotate([2, 3, 4, 5], seed=100)
+    assert unseen(store, provenance)[0] == (held & {0, 1}) | {100}
+
+
+def test_failures_that_were_trained_on_count_as_others(tmp_path):
+    store = record(tmp_path / "a.zarr", [5, 6, 7, 8, 9, 10], success=[True, False] * 3)
+    provenance, held = trained(store.path, held_out=0.5, include_failures=True)
+    assert unseen(merged(tmp_path / "b.zarr", store), provenance)[0] == held
+
+
+def test_of_a_conversion_nobody_knows_which_episodes_were_trained_on(tmp_path):
+    store = record(tmp_path / "a.zarr", [5, 6, 7, 8])
+    diffusion_policy.write(store, tmp_path / "theirs.zarr")
+    converted = diffusion_policy.read(tmp_path / "theirs.zarr", tmp_path / "b.zarr").store
+    again = diffusion_policy.read(tmp_path / "theirs.zarr", tmp_path / "c.zarr").store
+    for policy_of, others in ((store, (converted, again)), (converted, (store, again))):
+        provenance, held = trained(policy_of.path)
+        assert unseen(policy_of, provenance)[0] == held
+        for each in others:
+            with pytest.raises(OfflineError, match="nobody knows which"):
+                unseen(each, provenance)
+
+
+def test_what_earlier_versions_left_is_known_by_name(tmp_path):
+    store = record(tmp_path / "a.zarr", [5, 6, 7, 8])
+    provenance, _ = described(store, 0.5, seed=0)
+    for made in (merged(tmp_path / "b.zarr", store, store), resample(store, tmp_path / "c.zarr", rate_hz=5.0)):
+        with pytest.raises(OfflineError, match="nobody knows which"):
+            unseen_episodes(made, provenance)
