@@ -106,6 +106,12 @@ def resample(
         raise StoreError(f"no such camera: {', '.join(unknown)}; there are: {', '.join(old.cameras) or 'none'}")
     if rate_hz is not None and not rate_hz > 0:
         raise StoreError(f"rate: expected a positive number of rows per second, got {rate_hz}")
+    deltas = [name for name, feature in old.action.items() if feature.mode == "delta"]
+    if deltas and rate_hz not in (None, old.rate_hz):
+        raise StoreError(
+            f"rate: {', '.join(deltas)} of {store.path} are steps of {1 / old.rate_hz:g} s each, which mean something "
+            f"else at {rate_hz:g} Hz; only absolute actions can be resampled"
+        )
     observation = {name: views[name].feature(f) if name in views else f for name, f in old.observation.items()}
     contract = replace(old, rate_hz=rate_hz or old.rate_hz, observation=observation)
     provenance = {**store.provenance, "resampled_from": {"store": store.path.name, "rate_hz": old.rate_hz}}

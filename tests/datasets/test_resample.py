@@ -111,6 +111,17 @@ def test_what_does_not_fit_leaves_nothing(store: EpisodeStore, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == [store.path.name]
 
 
+def test_deltas_of_another_rate_are_refused(store: EpisodeStore, tmp_path: Path) -> None:
+    name, feature = next(iter(store.contract.action.items()))
+    delta = replace(feature, mode="delta", relative_to="measured")
+    contract = replace(store.contract, action={**store.contract.action, name: delta})
+    made = EpisodeStore.create(tmp_path / "deltas.zarr", contract)
+    with pytest.raises(StoreError, match=f"{name} of .* only absolute actions"):
+        resample(made, tmp_path / "other.zarr", rate_hz=2 * contract.rate_hz)
+    assert [path.name for path in tmp_path.iterdir() if path.name != store.path.name] == ["deltas.zarr"]
+    resample(made, tmp_path / "other.zarr", rate_hz=contract.rate_hz)
+
+
 def test_an_interrupted_resampling_leaves_nothing(store: EpisodeStore, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
