@@ -53,6 +53,12 @@ class Actor:
             return {"demonstrations": self.demonstrations}
         return {"noise": self.noise, **named}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """On which what it does depends, besides the seed; of `describe`."""
+        known = {key: value for key, value in self.describe().items() if key != "demonstrations"}
+        return {**known, "expert": self.expert} if self.source in ("expert", "policy", "dagger") else known
+
 
 @dataclass
 class Attempt:

@@ -204,6 +204,11 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
+def override(key: str, text: str) -> str:
+    """`key=text` as it is typed in a shell."""
+    return shlex.quote(f"{key}={quoted(text)}")
+
+
 def _parse(overrides: list[str]) -> list[Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -215,7 +220,7 @@ def _parse(overrides: list[str]) -> list[Any]:
         except HydraException as error:
             key, _, value = item.partition("=")
             reason = str(error).partition("\n")[0]
-            advice = f"a text with such signs wants quotes of its own: {shlex.quote(f'{key}={quoted(value)}')}"
+            advice = f"a text with such signs wants quotes of its own: {override(key, value)}"
             raise UsageError(f"{item}: cannot be read ({reason}); {advice}") from error
     return parsed
 

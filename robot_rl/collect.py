@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -71,7 +71,8 @@ def main(config: DictConfig) -> int:
         return _teleoperate(plain)
     spec, actor, seeds, workers = asked(plain)
     plain["task"] = spec["task"] if isinstance(spec["task"], str) else spec["task"]["name"]
-    path = Path(plain["output"] or f"data/{plain['task']}.zarr")
+    kind = "" if actor.source == "expert" else f"_{actor.source}"
+    path = Path(plain["output"] or f"data/{plain['task']}{kind}.zarr")
     seeds.note(known := _recorded(path, spec, actor))
     if seeds.done:
         print(f"{path} already holds these {len(known)} episodes; nothing to do.")
@@ -374,7 +375,21 @@ def _recorded(path: Path, spec: dict[str, Any], actor: Actor) -> dict[int, bool]
         raise CollectError(
             f"{path} holds episodes made of {', '.join(others)}, not of {actor.demonstrations}. Choose another output=."
         )
+    if (now := actor.settings) and (other := [was for each in facts if (was := _settings_of(each, now)) != now]):
+        lines = "\n".join(f"  - {line}" for line in differences(other[0], now))
+        raise CollectError(
+            f"{path} holds episodes of the {actor.source} with other settings (there against asked):\n{lines}\n"
+            "Choose another output=; `robot-rl data merge` makes one store of both."
+        )
     return {each["seed"]: bool(each["success"]) for each in facts}
+
+
+def _settings_of(facts: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """With what settings an episode was made; of what earlier versions did not note, those of now."""
+    was = {key: facts.get(key, None if key == "expert" else now[key]) for key in now}
+    if "policy" in was and Path(was["policy"]).resolve() == Path(now["policy"]).resolve():
+        was["policy"] = now["policy"]
+    return was
 
 
 def _create(

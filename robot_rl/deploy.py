@@ -82,8 +82,13 @@ def main(config: DictConfig) -> int:
     driver_parameters(plain)
     candidate = Candidate.load(str(plain["policy"]), "cpu", plain["threads"])
     folder = Path(plain["output"])
-    flies = isinstance(load_robot(str(plain["robot"])), VehicleFile)
+    robot = load_robot(str(plain["robot"]))
+    flies = isinstance(robot, VehicleFile)
+    if not flies:
+        robot.for_policy(candidate.policy.contract)
     spec = _environment(candidate, plain) if plain["twin"] or flies else None
+    if flies and spec is not None and not str(spec["task"]).startswith("drone/"):
+        raise EvaluateError(f"{plain['policy']} was trained for {spec['task']}, and {plain['robot']} is a vehicle")
     horizon = plain["horizon"] or (ROBOT_HORIZON if spec is None else int(spec["horizon"]))
     began = time.perf_counter()
     attempts: list[Attempt] = []

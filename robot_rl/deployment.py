@@ -135,8 +135,9 @@ class Deployment:
 
         Raises:
             NodeDied: a node has ended.
-            DeployError: a node does not answer in time.
+            DeployError: a node does not answer in time, or there is a second Supervisor, which might answer instead.
         """
+        first = not any(process.starts for process in self._processes)
         for process in self._processes:
             if not process.running:
                 process.start()
@@ -149,6 +150,14 @@ class Deployment:
         for name in names:
             client = self._client(name)
             self.wait(functools.partial(getattr, client, "ready"), timeout, f"the service {name}")
+        if first and self._supervisors() > 1:  # later a node that has died may still seem to be there
+            raise DeployError(
+                "this ROS 2 graph has a second Supervisor, perhaps of another robot: what is asked of one might move "
+                "the other. End it, or choose another ROS_DOMAIN_ID"
+            )
+
+    def _supervisors(self) -> int:
+        return sum(each.is_publisher and each.topic.endswith("/supervisor/status") for each in self._graph.endpoints())
 
     def restart(self, process: NodeProcess) -> None:
         """Start a process that has ended, and forget what its node said."""

@@ -19,6 +19,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     from robot_rl.atomic_folder import replace_folder
+    from robot_rl.cli import override
     from robot_rl.policies import load_policy
     from robot_rl.policies.checkpoint import PROVENANCE, checkpoint_folder
     from robot_rl.policies.export import export_policy
@@ -40,5 +41,5 @@ def main(arguments: list[str]) -> int:
     replace_folder(output, write)
     size = sum(path.stat().st_size for path in output.iterdir())
     print(f"{output}: {policy.contract.name}, {size / 1e6:.1f} MB")
-    print(f"Evaluate it: robot-rl evaluate policy={output}")
+    print(f"Evaluate it: robot-rl evaluate {override('policy', str(output))}")
     return 0

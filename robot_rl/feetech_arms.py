@@ -76,7 +76,11 @@ def set_up(robot: str, port: str, ask: Callable[[str], str] = input) -> int:
         ArmError: more than one servo is connected, or none.
         BusError: a servo does not answer.
     """
-    for name, motor in reversed(list(_driver(robot)[1].motors.items())):
+    from robot_rl.hardware.feetech.bus import Bus
+
+    motors = reversed(list(_driver(robot)[1].motors.items()))
+    Bus.open(port).close()  # a port that is not there is told before anything is plugged in
+    for name, motor in motors:
         ask(f"Connect the servo of {name} alone to the board, and press Enter.")
         before = _give_id(port, motor.id)
         print(f"{name}: servo {before} is servo {motor.id} now")

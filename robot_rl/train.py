@@ -66,7 +66,8 @@ def main(config: DictConfig) -> int:
         plain["intervention_weight"],
         plain["policy_weight"],
     )
-    folder = Path(plain["output"] or f"runs/train/{plain['name']}-{Path(datasets[0]).stem}-seed{plain['seed']}")
+    named = "+".join(dict.fromkeys(Path(path).stem for path in datasets))[:100]
+    folder = Path(plain["output"] or f"runs/train/{plain['name']}-{named}-seed{plain['seed']}")
     processes = Processes.join(plain["device"])
     try:
         with run_folder.claimed(folder, processes.is_main):
@@ -312,6 +313,8 @@ class _Run:
             print(f"Going on after step {self.training.steps}.")
 
     def _conclude(self) -> None:
+        from robot_rl.cli import override
+
         best, seconds = self.results["best"], self.results["seconds"]
         results = {
             "steps": self.training.steps,
@@ -327,5 +330,5 @@ class _Run:
             measured = [f", {name} {best[name]:.4g}" for name in ("held_out_loss", "success_rate") if name in best]
             lines.append(f"checkpoints/best is of step {best['step']}{''.join(measured)}.")
         policy = self.folder if best is not None else self.folder / "checkpoints" / "last"
-        lines.append(f"Evaluate it: robot-rl evaluate policy={policy}")
+        lines.append(f"Evaluate it: robot-rl evaluate {override('policy', str(policy))}")
         print("\n".join(lines))

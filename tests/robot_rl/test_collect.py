@@ -126,6 +126,9 @@ def test_recording_does_not_depend_on_workers_and_adds_only_what_is_missing(
     capsys.readouterr()
     assert _collect(one, "episodes=4", "noise=0.3", "workers=1") == 0
     assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(CollectError, match=r"noise: 0\.3 against 0\.5"):
+        _collect(one, "episodes=5", "noise=0.5", "workers=1")
+    assert len(EpisodeStore.open(one)) == 4
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -139,8 +140,8 @@ def test_recordings_of_an_earlier_deployment_are_kept(tmp_path) -> None:
 def test_what_was_finished_before_a_failure_is_kept(tmp_path, monkeypatch) -> None:
     from robot_rl.evaluate import Candidate
 
-    contract = SimpleNamespace(rate_hz=20.0)
-    candidate = SimpleNamespace(name="demo", path=Path("runs/demo"), policy=SimpleNamespace(contract=contract))
+    policy = SimpleNamespace(contract=RobotFile.load("panda").contract)
+    candidate = SimpleNamespace(name="demo", path=Path("runs/demo"), policy=policy)
     monkeypatch.setattr(Candidate, "load", lambda *_: candidate)
     monkeypatch.setattr(deploy, "_environment", lambda *_: SPEC)
 
@@ -155,6 +156,23 @@ def test_what_was_finished_before_a_failure_is_kept(tmp_path, monkeypatch) -> No
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["episodes"], metrics["success_rate"], metrics["comparison"]) == (2, 0.5, None)
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("robot", "message"),
+    [("ur5e", "action.joint_position.shape: [7] against [6]"), ("px4", "was trained for lift, and px4 is a vehicle")],
+)
+def test_another_robot_is_refused_before_anything_is_started_or_lost(tmp_path, monkeypatch, robot, message) -> None:
+    from robot_rl.evaluate import Candidate
+
+    policy = SimpleNamespace(contract=RobotFile.load("panda").contract)
+    candidate = SimpleNamespace(name="demo", path=Path("runs/demo"), policy=policy)
+    monkeypatch.setattr(Candidate, "load", lambda *_: candidate)
+    monkeypatch.setattr(deploy, "_environment", lambda *_: SPEC)
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        deploy.main(cli.compose("deploy", ["policy=runs/demo", "twin=true", f"robot={robot}", f"output={tmp_path}"]))
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_a_missing_policy_is_named(capsys) -> None:
