@@ -67,6 +67,9 @@ RESET_PATIENCE = 30.0
 FLIGHT_PATIENCE = 600.0
 """The same for the way home of a vehicle and for landing, whose own limits of time are the Supervisor's [wall s]."""
 
+ASKED = 3.0
+"""For how long a person who asks an arm to go home is taken to mean it, while it cannot [wall s]."""
+
 _LOOK = 0.01
 """Between two looks at the device for motions that begin or end [s]: the next control period may be far."""
 
@@ -206,8 +209,8 @@ class TeleopNode:
             self._obey(self.session.hear(word, self._graph.now()))
 
     def home(self) -> None:
-        """Bring the robot to where a session begins."""
-        self._obey([Order("home")])
+        """Bring the robot to where a session begins, once its drivers are there."""
+        self._to_start(Order("home"), RESET_PATIENCE)
 
     def report(self) -> None:
         """Publish the status."""
@@ -285,21 +288,26 @@ class TeleopNode:
                     if self._acts:
                         self._tell_policy("start" if order.text.startswith("start") else "stop")
                 case "stop":
+                    if not self._flies:
+                        self._chore = None  # nothing that was asked before undoes the stop
                     self._stop.publish(messages.make(BOOL, data=True))
                 case "cue":
                     self._cue(order.text)
                 case "clear":
-                    self._begin(self._request("supervisor/clear"))
+                    self._begin(self._clear())
                 case _:
-                    self._source.release(f"asked to {order.kind}")
-                    self._leased, self._awaits_rest, self._toggles = False, True, 0
-                    self._keeps = self._flies and order.kind != "land"
-                    if order.kind == "land":
-                        self._begin(self._land())
-                    elif self._flies:
-                        self._begin(self._fly_home(order.kind == "home"))
-                    else:
-                        self._begin(self._go_home(order.text if order.kind == "reset" and self._twin else None))
+                    self._to_start(order, ASKED)
+
+    def _to_start(self, order: Order, patience: float) -> None:
+        self._source.release(f"asked to {order.kind}")
+        self._leased, self._awaits_rest, self._toggles = False, True, 0
+        self._keeps = self._flies and order.kind != "land"
+        if order.kind == "land":
+            self._begin(self._land())
+        elif self._flies:
+            self._begin(self._fly_home(order.kind == "home"))
+        else:
+            self._begin(self._go_home(order.text if order.kind == "reset" and self._twin else None, patience))
 
     def _tell_policy(self, word: str) -> None:
         def answered(answer: Any) -> None:
@@ -330,8 +338,17 @@ class TeleopNode:
             self._chore = None
             self._obey(self.session.lost(self._graph.now(), f"it does not get to the start: {self._problem}"))
 
-    def _go_home(self, seed: str | None) -> Iterator[Callable[[], bool]]:
-        """Scene and robot to the start, the same every time; yields what has to hold before it goes on."""
+    def _clear(self) -> Iterator[Callable[[], bool]]:
+        """Undo the emergency stop that there is; the next one stays."""
+        if not (yield from self._request("supervisor/clear", lambda: self.state == "stopped")):
+            self._cue(f"clear: it is {self.state or 'not heard'} ({self._source.reason})")
+
+    def _go_home(self, seed: str | None, patience: float) -> Iterator[Callable[[], bool]]:
+        """Scene and robot to the start, the same every time; yields what has to hold before it goes on.
+
+        Args:
+            patience: for how long an arm that cannot move yet is asked; of a twin as long as it takes [wall s].
+        """
         if seed is not None:
             if self.state == "stopped":
                 yield from self._request("supervisor/clear")
@@ -341,9 +358,12 @@ class TeleopNode:
             yield from self._set_seed(int(seed or 0))
             yield from self._request("twin/reset")
             yield self._after(_SETTLED)
-        # An arm that is stopped meanwhile does not move when the stop is cleared.
-        if not (yield from self._request("supervisor/home", lambda: self.state != "stopped")):
-            self._give_way(f"it does not go home: it is {self.state} ({self._source.reason})")
+        # An arm that is stopped meanwhile does not move when that is cleared, nor when a lost cable is there again.
+        until = np.inf if self._twin else time.monotonic() + patience
+        may = lambda: self.state != "stopped" and time.monotonic() < until  # noqa: E731
+        if not (yield from self._request("supervisor/home", may)):
+            why = "" if self.state == "stopped" else f"; {self._problem}"
+            self._give_way(f"it does not go home: it is {self.state} ({self._source.reason}){why}")
             return
         self._gripper_target = None
         yield self._after(_SETTLED)

@@ -42,7 +42,7 @@ def no_actions(name, action_type):
 
 class Rig:
     def __init__(self, graph, **settings):
-        self.graph, self.hand = graph, Hand()
+        self.graph, self.hand, self.plugged = graph, Hand(), True
         graph.endpoints = list
         graph.action_client = no_actions
         graph.client = lambda name, _: SimpleNamespace(
@@ -70,6 +70,8 @@ class Rig:
             self.opening = float(points.position[-1, 0])
 
     def observe(self):
+        if not self.plugged:
+            return
         state = {"joint_position": self.joints, "gripper_opening": np.array([self.opening])}
         for topic, message in bindings.encode_observations(PANDA, state, self.graph.time).items():
             self.graph.send(topic, message)
@@ -182,6 +184,41 @@ def test_an_emergency_stop_is_not_undone_by_moving(rig):
     rig.graph.step(6.0)
     assert rig.state == "ready"
     np.testing.assert_allclose(rig.joints, PANDA.home, atol=1e-3)
+
+
+def test_clearing_what_is_not_stopped_does_not_undo_the_next_stop(rig):
+    rig.hand.words.append("clear")
+    rig.graph.step(2.0)
+    assert rig.status["cue"].startswith("clear: it is ready")
+    rig.hand.words.append("stop")
+    rig.graph.step(5.0)
+    assert rig.state == "stopped"
+    rig.hand.words += ["clear", "stop"]
+    rig.graph.step(5.0)
+    assert rig.state == "stopped"
+    rig.hand.words.append("clear")
+    rig.graph.step(0.5)
+    assert rig.state == "idle"
+
+
+def test_an_arm_that_comes_back_late_does_not_go_where_it_was_sent_before(rig):
+    rig.hand.twist = FORWARD
+    rig.graph.step(1.0)
+    rig.hand.twist = REST
+    rig.plugged = False
+    rig.graph.step(0.5)
+    assert rig.state == "held"
+    rig.hand.words.append("home")
+    rig.graph.step(10.0)
+    assert "cannot home without a fresh observation" in rig.status["cue"]
+    before = rig.joints.copy()
+    rig.plugged = True
+    rig.graph.step(2.0)
+    assert rig.state == "held"
+    np.testing.assert_allclose(rig.joints, before, atol=1e-6)
+    rig.hand.words.append("home")
+    rig.graph.step(4.0)
+    assert rig.state == "ready"
 
 
 def test_an_episode_is_marked_and_the_robot_waits_at_the_start_meanwhile(rig):
