@@ -4,8 +4,8 @@ Every control period the device's reading becomes an action under the robot's co
 `device`; where a motion begins or ends, or the lease is granted, at once. The lease is asked for when the person moves
 the device or holds `takeover`, also while a policy acts, which then loses it; the motion begins where the arm is. With
 `handback` the lease is given back so long after the last motion, and the policy goes on; without, by the word
-`release`. When the device is lost, its lease ends and the arm holds; after any loss the device has to come to rest
-before it may move the robot again.
+`release`. When the device is lost, its lease ends and the arm holds, also where a policy waits for it; after any loss
+the device has to come to rest before it may move the robot again.
 
 A vehicle is flown by velocity: it takes off and flies to its home place by the word `home`, hovers while the device is
 at rest, holds its position while it is lost, and lands by `land`. A device at rest takes the vehicle, too, once it is
@@ -267,7 +267,9 @@ class TeleopNode:
 
     def _lose(self, problem: str) -> None:
         if self._leased or self._source.lease is not None:
-            self._source.release(problem)
+            # A lease that is free goes to the policy that waits; without actions the Supervisor holds the arm.
+            if not self._acts or self._flies or self.state != "intervening":
+                self._source.release(problem)
             self._cue(problem)
         self._leased, self._awaits_rest, self._problem = False, True, problem
 

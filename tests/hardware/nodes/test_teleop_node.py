@@ -221,6 +221,32 @@ def test_an_arm_that_comes_back_late_does_not_go_where_it_was_sent_before(rig):
     assert rig.state == "ready"
 
 
+def test_a_policy_does_not_go_on_because_the_person_who_took_over_has_lost_the_device(local_graph):
+    rig = Rig(local_graph(), handback=0.5, acts=True)
+    policy = Source(rig.graph, "policy", "policy", PANDA.contract)
+
+    def watch():
+        if policy.state == "ready":
+            policy.acquire()
+        policy.propose(np.append(PANDA.home, 0.04), rig.graph.time)
+
+    rig.hand.twist = FORWARD
+    rig.graph.step(1.0)
+    rig.graph.timer(0.05, watch)
+    rig.hand.lost = True
+    rig.graph.step(1.0)
+    assert rig.state == "held"
+    held = rig.joints.copy()
+    rig.hand.lost = False
+    rig.graph.step(1.0)
+    np.testing.assert_allclose(rig.joints, held, atol=1e-6)  # though the hand still pushes
+    rig.hand.twist = REST
+    rig.graph.step(0.2)
+    rig.hand.twist = FORWARD
+    rig.graph.step(0.5)
+    assert (rig.state, policy.lease) == ("intervening", None)
+
+
 def test_an_episode_is_marked_and_the_robot_waits_at_the_start_meanwhile(rig):
     rig.hand.twist = FORWARD
     rig.graph.step(0.5)
