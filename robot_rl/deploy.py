@@ -263,6 +263,8 @@ def _deploy(
         keys = None if terminal is None else Keys(graph, terminal.keys, deployment.emergency_stop)
         try:
             graph.spin(timeout=DISCOVERY)
+            if graph.stopped:
+                raise Stopped
             check_alone(graph.endpoints(), robot, twin or bool(plain.get("port")))
             _begin(folder, plain)
             if vehicle is not None:

@@ -217,12 +217,17 @@ def _write_contract(folder: Path, plain: Mapping[str, Any]) -> Path:
 
 
 def _hold(graph: Graph, folder: Path, plain: Mapping[str, Any], contract: str) -> int:
-    from robot_rl.deploy import show_log
+    from robot_rl.deploy import DISCOVERY, check_alone, show_log
     from robot_rl.deployment import Deployment, Stopped
     from robot_rl.hardware.nodes.teleop_node import make_node
+    from robot_rl.hardware.px4.vehicle_file import load_robot
     from robot_rl.node_process import NodeProcess
 
     with ExitStack() as stack:
+        graph.spin(timeout=DISCOVERY)
+        if graph.stopped:
+            return 130
+        check_alone(graph.endpoints(), load_robot(str(plain["robot"])), bool(plain["twin"] or plain["port"]))
         node = make_node(graph, _ring)
         node.listens = False
         stack.callback(node.device.close)

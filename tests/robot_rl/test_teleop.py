@@ -10,6 +10,7 @@ import pytest
 from robot_rl import teleop
 from robot_rl.cli import compose
 from robot_rl.datasets import EpisodeStore
+from robot_rl.deployment import DeployError
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.sim.spec import SpecError
 from robot_rl.teleop import TeleopError, node_parameters, observed, recorded_before, teleop_parameters
@@ -104,6 +105,18 @@ def test_a_person_takes_over_from_a_policy_and_keeps_the_robot(domain, tmp_path)
     assert differs.mean() > 0.9
     steps = np.abs(np.diff(episode.observation["joint_position"], axis=0)).max(axis=1)
     assert steps.max() < PANDA.limits.velocity.max() / PANDA.contract.rate_hz
+
+
+@pytest.mark.parametrize("twin", [True, False])
+def test_a_robot_that_somebody_commands_already_is_not_touched(domain, tmp_path, twin):
+    from robot_rl.hardware.ros2.graph import open_graph
+
+    words = [f"twin={twin}".lower(), "device=twist", "record=false", f"output={tmp_path}"]
+    with open_graph("supervisor") as other:
+        other.publisher("supervisor/status", "diagnostic_msgs/msg/DiagnosticArray")
+        with pytest.raises(DeployError, match="/supervisor publishes /supervisor/status"):
+            teleop.run(plain(*words))
+    assert not list((tmp_path / "logs").iterdir())  # nothing was started
 
 
 def test_the_nodes_get_what_was_asked_for(tmp_path):
