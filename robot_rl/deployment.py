@@ -212,6 +212,7 @@ class Deployment:
         try:
             self._act(attempt, horizon, verdict)
         except (NodeDied, DeployError) as error:
+            self._stop_policy()  # a person sets the scene next
             attempt.success, attempt.reason = False, str(error).splitlines()[0]
             self.record("failure")
             raise
@@ -240,11 +241,7 @@ class Deployment:
     def wind_down(self) -> None:
         """Stop the policy, and all processes in an order that is safe. Never fails."""
         self._graph.spin(timeout=0.0)
-        done: list[Any] = []
-        client = self._client("policy/stop")
-        if client.ready:
-            client.call(messages.make(f"{_TRIGGER}_Request"), done.append, 1.0)
-            self._graph.spin(until=lambda: bool(done), timeout=1.0)
+        if self._stop_policy():
             self._graph.spin(until=lambda: self.state not in ("running", "intervening"), timeout=1.0)
         for name in ("policy", "replay", "supervisor", "px4", "feetech", "recorder", "camera", "twin", "px4_twin"):
             for process in self._processes:
@@ -300,6 +297,15 @@ class Deployment:
         if self._graph.stopped:
             raise Stopped
         raise DeployError(f"waited {timeout:g} s for {what}; the logs of the nodes say more")
+
+    def _stop_policy(self) -> bool:
+        """Have the policy act no longer, whatever else has failed; whether there is one."""
+        client, done = self._client("policy/stop"), list[Any]()
+        if client.ready:
+            client.call(messages.make(f"{_TRIGGER}_Request"), done.append, 1.0)
+            self._graph.spin(until=lambda: bool(done), timeout=1.0)
+            return True
+        return False
 
     def _check_stop(self) -> None:
         """No program undoes the stop of a robot. Raises DeployError."""

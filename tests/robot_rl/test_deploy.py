@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from robot_rl import cli, deploy
-from robot_rl.deployment import Attempt, DeployError, quantiles
+from robot_rl.deployment import Attempt, DeployError, Deployment, NodeDied, quantiles
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Endpoint
 from robot_rl.hardware.ros2.qos import RELIABLE
@@ -87,6 +87,28 @@ def test_a_graph_that_is_taken_is_refused() -> None:
         check(joints, "/driver", True, twin=True)
     check(arm, "/joint_trajectory_controller", False, twin=False)  # what a real robot is for
     check(joints, "/driver", True, twin=False)
+
+
+def test_a_policy_does_not_act_on_while_what_has_failed_is_started_again() -> None:
+    """The person is asked to set the scene next."""
+    called, callbacks = [], {}
+
+    def client(name, service_type):
+        answer = SimpleNamespace(success=True, message="")
+        return SimpleNamespace(ready=True, call=lambda request, done, timeout: called.append(name) or done(answer))
+
+    graph = SimpleNamespace(
+        stopped=False, client=client, spin=lambda until=None, timeout=None: until is not None and until(),
+        publisher=lambda topic, kind: SimpleNamespace(publish=lambda message: None),
+        subscribe=lambda topic, kind, callback, qos: callbacks.update({topic: callback}),
+    )  # fmt: skip
+    recorder = SimpleNamespace(name="recorder", starts=1, running=True, ended="recorder node ended: SIGKILL")
+    deployment = Deployment(graph, [recorder], 20.0, False, False, True)
+    acts = SimpleNamespace(values=[SimpleNamespace(key="state", value="running")], message="")
+    callbacks["policy/status"](SimpleNamespace(message=acts))
+    with pytest.raises(NodeDied):
+        deployment.run(0, 10, {}, lambda: setattr(recorder, "running", False))
+    assert called == ["policy/start", "policy/stop"]
 
 
 def test_results_count_episodes_actions_and_times(tmp_path) -> None:
