@@ -2,9 +2,10 @@
 
 Services `policy/start` and `policy/stop` (std_srvs/srv/Trigger) begin and end acting. Started, it acquires the lease,
 observes at every multiple of the control period, and proposes actions until it is stopped, loses the lease or its
-inference fails; then it releases the lease and says why on `policy/status`. With `shadow`, a person who takes over does
-not stop it: it goes on deciding, which is recorded but not followed, and acts again when the person gives the robot
-back. On a vehicle it also follows the `task`, and stops when that is over.
+inference fails; then it releases the lease and says why on `policy/status`. A lease that is not granted soon is asked
+for no longer, so that nothing moves when a stop is cleared or a lost cable is back. With `shadow`, a person who takes
+over does not stop it: it goes on deciding, which is recorded but not followed, and acts again when the person gives the
+robot back. On a vehicle it also follows the `task`, and stops when that is over.
 
 Published:
 
@@ -49,6 +50,9 @@ PATIENCE = 0.005
 
 LOCKSTEP_PATIENCE = 0.4
 """The same in lockstep, below what the Supervisor waits for the action [wall s]."""
+
+GRANT = 5.0
+"""How long a lease is awaited [wall s]."""
 
 _DECIDING = ("running", "watching")
 _POLL = 0.005
@@ -96,7 +100,7 @@ class PolicyNode:
         graph.timer(1.0, self.report, clock="wall")
         self._state, self._reason = "", ""
         self._row: Any = None
-        self._began, self._began_wall = 0.0, 0.0
+        self._began, self._began_wall, self._asked = 0.0, 0.0, 0.0
         self._stale: str | None = None
         self._jitter, self._age = Distribution("ms"), Distribution("ms")
         self._seams, self._inference = Distribution("1/s"), Distribution("ms")
@@ -110,6 +114,7 @@ class PolicyNode:
         if self._loop.failure is not None:
             return False, f"no inference: {self._loop.failure}"
         self._source.acquire()
+        self._asked = time.monotonic()
         self._enter("starting", "asked for the lease")
         return True, "asked for the lease"
 
@@ -131,6 +136,8 @@ class PolicyNode:
             self.stop(f"lost the lease: the Supervisor is {self._source.state} ({self._source.reason})")
         elif self._state in ("starting", "watching") and leased:
             self._begin()
+        elif self._state == "starting" and (self._source.state == "stopped" or time.monotonic() - self._asked > GRANT):
+            self.stop(f"no lease: the Supervisor is {self._source.state or 'not heard'} ({self._source.reason})")
         elif self._state == "starting" or (self._state == "watching" and self._source.state == "ready"):
             self._source.acquire()  # again, where it was granted and lost between two ticks
         elif self._state == "watching":

@@ -2,7 +2,8 @@
 
 It asks for the lease as soon as the Supervisor is heard, moves the robot smoothly from where it stands to the first
 action, waits until it has come there, then proposes one action at each multiple of the control period. It ends with the
-episode (exit status 0), or when it loses the lease (1).
+episode (exit status 0), when it loses the lease, or when there is an emergency stop while it waits for one (1): nothing
+moves because a stop is cleared.
 
 A vehicle has to hold its position where the recording begins. The first action is proposed until PX4 follows it, then
 the others; what they are does not look at where the vehicle is, so that body rates soon lead elsewhere.
@@ -111,6 +112,8 @@ class ReplayNode:
         if self._source.lease is None:
             if self._plan is not None:
                 self.end(f"lost the lease: the Supervisor is {self._source.state} ({self._source.reason})")
+            elif self._source.state == "stopped":
+                self.end(f"no lease: the Supervisor is stopped ({self._source.reason}); replay again later")
             else:
                 self._say(f"waits for the lease: {self._source.reason}")
             return

@@ -155,6 +155,20 @@ def test_a_lost_lease_stops_it_for_good_with_the_supervisors_reason(running):
     assert state_of(graph)[0] == "stopped"
 
 
+@pytest.mark.parametrize(("state", "seconds"), [("stopped", 0.1), ("held", 6.0)])
+def test_a_lease_that_is_not_granted_is_not_waited_for(running, state, seconds):
+    graph, _, _, robot = running
+    graph.call("policy/stop")
+    robot.state = state
+    graph.step(0.05)
+    assert graph.call("policy/start").success
+    graph.step(seconds)
+    assert state_of(graph) == ("stopped", f"no lease: the Supervisor is {state} (test)")
+    robot.state = "ready"  # the stop was cleared, or the cable plugged in
+    graph.step(1.0)
+    assert (state_of(graph)[0], robot.token) == ("stopped", "")
+
+
 def test_a_failed_inference_stops_it_until_it_is_ready_again(running):
     graph, inference, node, robot = running
     graph.step(2 * PERIOD)

@@ -118,6 +118,18 @@ def test_it_waits_until_the_supervisor_grants_the_lease(local_graph, recorded) -
     assert graph.published["supervisor/proposal"]
 
 
+def test_it_does_not_wait_for_a_stop_to_be_cleared(local_graph, recorded) -> None:
+    graph = local_graph()
+    node, robot = ReplayNode(graph, ROBOT, recorded), Robot(graph)
+    robot.state = "stopped"
+    graph.step(0.5)
+    assert node.ended == "no lease: the Supervisor is stopped (test); replay again later"
+    robot.state = "ready"
+    graph.step(1.0)
+    assert (robot.token, node.complete) == ("", False)
+    assert "supervisor/proposal" not in graph.published
+
+
 class Vehicle(Robot):
     """Holds its position, and follows from the tenth proposal on."""
 
