@@ -152,8 +152,13 @@ class _Prepare:
         deployment = self._deployment
         try:
             if deployment.state == "stopped" and not self._twin:
-                self._say("The emergency stop is latched; clear it with `ros2 service call /supervisor/clear …`")
-                deployment.wait(lambda: deployment.state != "stopped", math.inf, "the emergency stop to be cleared")
+                self._say(
+                    "The emergency stop is latched; clear it with `ros2 service call /supervisor/clear …`"
+                    + ("" if self._attended else ", then call /supervisor/home: the robot moves home, and acts")
+                )
+                # Nobody else is asked whether the robot may move where it is not attended.
+                rests = ("stopped",) if self._attended else ("stopped", "idle")
+                deployment.wait(lambda: deployment.state not in rests, math.inf, "the emergency stop to be cleared")
             if self._attended:
                 self._say("Set the scene and press Enter; the robot then moves home, and acts.  [space] EMERGENCY STOP")
                 self._pressed()

@@ -58,15 +58,16 @@ class Robot:
 
     def __init__(self, typed: list[str], **fails: Exception) -> None:
         self.state, self.typed, self.fails, self.log = "ready", typed, fails, []
+        self.states = ("idle", "idle")
 
     def pressed(self) -> str:
         return self.typed.pop(0) if self.typed else ""
 
     def wait(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
-        for _ in range(5):
+        for state in (*self.states, "homing", "ready"):
             if condition():
                 return
-            self.state = "idle"
+            self.state = state
         raise AssertionError(f"it waits for {what} in vain")
 
     def bring(self, seed: int, home: bool) -> None:
@@ -95,12 +96,22 @@ def test_a_person_lets_the_robot_go() -> None:
 
 
 def test_a_latched_stop_is_waited_for() -> None:
-    robot = Robot([])
+    robot = Robot(["", "\n"])
     robot.state = "stopped"
-    prepare, said = prepared(robot, attended=False)
+    prepare, said = prepared(robot)
     prepare(0)
     assert "supervisor/clear" in said[0]
     assert robot.log == [("bring", 0, True)]
+
+
+def test_a_robot_that_is_not_attended_does_not_move_because_a_stop_is_cleared() -> None:
+    robot = Robot([])
+    robot.state = "stopped"
+    prepare, said = prepared(robot, attended=False)
+    robot.bring = lambda seed, home: robot.log.append(robot.state)  # type: ignore[method-assign]
+    prepare(0)
+    assert "supervisor/home" in said[0]
+    assert robot.log == ["homing"]  # which a person has asked for
 
 
 def test_what_goes_wrong_on_the_way_home_costs_an_episode() -> None:
