@@ -10,7 +10,8 @@ even if this process dies; a forward controller takes single points, and stops w
 With `homing` = `action` the way home is planned by the Supervisor, but gone by the controller, as one goal of the
 robot's FollowJointTrajectory action; what ends the homing cancels the goal.
 
-In a terminal any key is an emergency stop. SIGINT, SIGTERM and SIGHUP brake the arm, too.
+It does not begin beside another Supervisor. In a terminal any key is an emergency stop. SIGINT, SIGTERM and SIGHUP
+brake the arm, too.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ HOMINGS = ("servo", "action")
 FOLLOW = "control_msgs/action/FollowJointTrajectory"
 FOREVER = 3600.0
 """Time-out of a goal [wall s]; the Supervisor's own counts, by the robot's clock."""
+
+ALONE = 1.0
+"""How long another Supervisor is listened for before this one begins [wall s]."""
 
 _OK, _WARN, _ERROR = 0, 1, 2
 
@@ -353,6 +357,11 @@ def main(argv: Sequence[str]) -> int:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)
             return 1
+        if not _is_alone(graph):
+            graph.log.error("another Supervisor publishes %s: a robot has one. End that one first", STATUS)
+            return 1
+        if graph.stopped:
+            return 0
         binding = SupervisorBinding(graph, node, wait)
         graph.log.info("supervises %s: %s", robot.name, describe_actions(node.robot.contract))
         with own_terminal() as terminal:
@@ -363,6 +372,15 @@ def main(argv: Sequence[str]) -> int:
                 graph.spin()
         binding.close()
     return 0
+
+
+def _is_alone(graph: Graph) -> bool:
+    """Whether no Supervisor speaks here. One that was killed is not heard any longer, though its endpoints stay."""
+    heard: list[Received] = []
+    listening = graph.subscribe(STATUS, DIAGNOSTICS, heard.append, LATCHED)
+    graph.spin(until=lambda: bool(heard), timeout=ALONE)
+    listening.close()
+    return not heard
 
 
 def _by_topic(streams: dict[str, Stream]) -> dict[str, list[str]]:

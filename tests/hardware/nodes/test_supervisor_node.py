@@ -654,6 +654,16 @@ def test_a_supervisor_asked_to_end_brakes_and_ends_well(rig):
 
 
 @pytest.mark.alone
+def test_a_second_supervisor_does_not_begin(rig):
+    """They have the same name, and would command the robot in turns."""
+    second = rig.launch(*rig.supervisor.args[1:])
+    rig.wait(lambda: second.poll() is not None)
+    assert second.returncode == 1
+    assert "another Supervisor publishes supervisor/status" in rig.log(1)
+    assert rig.status["state"] == "ready"
+
+
+@pytest.mark.alone
 def test_any_key_in_the_terminal_is_an_emergency_stop(robot, tmp_path, ros_domain):
     pytest.importorskip("cyclonedds")
     import pty
