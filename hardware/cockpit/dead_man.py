@@ -52,6 +52,7 @@ class Input(NamedTuple):
 
 @dataclass
 class _Page:
+    connected: float
     heard: float
     fastest: float = math.inf  # arrival minus `sent` of the fastest message: the clocks' difference
     timed: float = 0.0
@@ -72,6 +73,13 @@ class DeadMan:
     def __init__(self) -> None:
         self._pages: dict[int, _Page] = {}
         self._driver: int | None = None
+        self._lost: tuple[int, float] | None = None  # the driver that was cut off, and when it was heard last
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the page that drove last was lost without having let go; until it says that nothing is held, or one
+        that was opened since, or until another one drives."""
+        return self._lost is not None
 
     @property
     def pages(self) -> int:
@@ -89,13 +97,13 @@ class DeadMan:
 
     def connect(self, page: int, now: float) -> None:
         """A page has connected at `now` [s]."""
-        self._pages[page] = _Page(now)
+        self._pages[page] = _Page(now, now)
 
     def disconnect(self, page: int) -> None:
         """A page's connection is lost; if it was driving, the arm stops."""
-        self._pages.pop(page, None)
-        if self._driver == page:
-            self._driver = None
+        state = self._pages.pop(page, None)
+        if self._driver == page and state is not None:
+            self._driver, self._lost = None, (page, state.heard)
 
     def late(self, page: int, sent: float, now: float) -> bool:
         """Whether a message that the page sent at `sent`, on its clock, arrives too late to be meant still."""
@@ -109,6 +117,8 @@ class DeadMan:
         if not given.moves:
             state.released, state.stopped, state.held = True, "", given
             state.heard = now
+            if self._lost is not None and (page == self._lost[0] or state.connected > self._lost[1]):
+                self._lost = None
             if self._driver == page:
                 self._driver = None
         elif delay > DELAY:
@@ -118,7 +128,7 @@ class DeadMan:
         elif self._driver not in (None, page):
             state.stopped = "another page drives at the moment"
         else:
-            self._driver, state.held, state.heard = page, given, now
+            self._driver, state.held, state.heard, self._lost = page, given, now, None
 
     def check(self, now: float) -> None:
         """Stop a driver that has fallen silent."""
@@ -142,4 +152,4 @@ class DeadMan:
         state = self._pages[page]
         state.released, state.stopped = False, f"stopped: {reason}; release and press again"
         if self._driver == page:
-            self._driver = None
+            self._driver, self._lost = None, (page, state.heard)

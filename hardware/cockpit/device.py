@@ -3,7 +3,8 @@
 ROS parameters: `web.host`, `web.port`, `web.token`, `web.certificates`, `web.task`. The node reads it like any other
 device; beside that, the emergency stop of the page goes straight to the Supervisor.
 
-An arm holds still while no page is open or nobody drives. A vehicle hovers under a page on which nothing is held, and
+An arm holds still while no page is open or nobody drives; a driver who is cut off is a lost device, and has not let go:
+a policy does not go on. A vehicle hovers under a page on which nothing is held, and
 is without a pilot when no page is heard for `ABSENT`: closed, hidden, or cut off.
 """
 
@@ -68,10 +69,12 @@ class WebDevice(Opened):
             )
 
     def read(self, now: float) -> Reading | None:
-        """What the driver holds; at rest while nobody does, None while no page is there."""
+        """What the driver holds; at rest while nobody does, None while no page is there, or an arm's driver is lost."""
         held, pressed = self._pilot.held(), self._pilot.pressed()
         if held is None:
             there = self._pilot.silence() < self._patience
+            if math.isinf(self._patience):
+                there = there and not self._pilot.cut_off()
             return Reading(now, twist=_REST, buttons=pressed) if there else None
         age, given = held
         twist = given.twist if given.target is None else None

@@ -83,6 +83,12 @@ class Pilot:
         with self._lock:
             return self._dead_man.silence(self._clock())
 
+    def cut_off(self) -> bool:
+        """Whether the page that drove last was lost without having let go."""
+        with self._lock:
+            self._dead_man.check(self._clock())
+            return self._dead_man.cut_off
+
     def state(self, page: int) -> dict[str, object]:
         """What a page is told about itself."""
         with self._lock:

@@ -33,7 +33,7 @@ def test_readings_come_with_their_age():
     assert reading.stamp == 500.0
     np.testing.assert_array_equal(reading.twist, FORWARD)
     setup.time += SILENCE
-    np.testing.assert_array_equal(setup.device.read(500.5).twist, REST)
+    assert setup.device.read(500.5) is None  # cut off
 
 
 def test_a_target_comes_without_twist():
@@ -96,3 +96,37 @@ def test_a_vehicle_is_without_a_pilot_when_no_page_speaks_any_more():
     assert device.read(500.0) is not None
     setup.pilot.disconnect(1)
     assert device.read(500.0) is None
+
+
+def test_an_arms_driver_who_is_cut_off_is_a_lost_device_and_has_not_let_go():
+    setup = Setup()
+    setup.pilot.connect(2)  # watches all the time
+    setup.pilot.connect(1)
+
+    def lost():
+        setup.pilot.take(2, Input(setup.time, REST))
+        return setup.device.read(500.0) is None
+
+    setup.hold()
+    setup.hold(FORWARD)
+    setup.hold()
+    assert not lost()  # let go
+    setup.hold(FORWARD)
+    setup.time += SILENCE + 0.1
+    assert lost()
+    setup.hold(FORWARD)
+    assert lost()
+    setup.hold()
+    assert not lost()
+    setup.hold(FORWARD)
+    setup.pilot.disconnect(1)
+    assert lost()
+    setup.time += 1.0
+    setup.pilot.connect(1)  # comes back
+    assert lost()
+    setup.hold()
+    assert not lost()
+    setup.hold(FORWARD)
+    setup.pilot.disconnect(1)
+    setup.pilot.take(2, Input(setup.time, FORWARD))  # another one takes over
+    assert not lost()
