@@ -287,10 +287,12 @@ def _run_episodes(
     facts = {"task": plain["task"] or (spec or {}).get("task") or "robot"}
     seed, failed = plain["first_seed"], 0
     while len(attempts) < plain["episodes"]:
+        acts = False
         try:
             if keys is not None:
                 _ask_for_scene(deployment, keys, len(attempts))
             deployment.prepare(seed, plain["home"])
+            acts = True
             attempt = deployment.run(seed, horizon, facts, _verdict(keys))
             failed = 0
         except DeployError as error:
@@ -300,11 +302,13 @@ def _run_episodes(
             _say_line(str(error) if keys is not None else f"{error}; tried again")
             continue
         except NodeDied as died:
-            _say_line(f"{died}\n  it is started again; the episode of seed {seed} has failed")
+            _say_line(f"{died}\n  it is started again" + (f"; the episode of seed {seed} has failed" if acts else ""))
             if died.process.starts > RESTARTS:
                 raise
             attempt = Attempt(seed, reason=str(died).splitlines()[0])
             deployment.restart(died.process)
+            if not acts:
+                continue  # the policy has not failed
         seed += 1
         if attempt.kept:
             attempts.append(attempt)

@@ -189,7 +189,8 @@ class Deployment:
             reset = self._clock
             self.wait(lambda: self._clock > reset + _FRESH, 30.0, "observations after the reset")
         if self.state not in ("ready", "held"):
-            self.insist("supervisor/home")
+            # On a robot not for so long that it would move when a lost cable is plugged in.
+            self.insist("supervisor/home", 15.0 if self._twin else 3.0)
         self.wait(lambda: self.state not in ("idle", "homing"), 60.0, "the robot to be home")
         if self.state != "ready":
             raise DeployError(f"the robot did not get home: {self.state} ({self._reason})")

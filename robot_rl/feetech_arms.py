@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import select
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -164,6 +165,10 @@ def calibrate(
         print(f"2. Move {', '.join(turned)} from one end to the other, each. Press Enter when all were.")
         (moved or _observe)(procedure)
         found = procedure.finish()
+    if path.exists():
+        kept = path.with_name(f"{path.stem}.before-{time.strftime('%Y%m%d-%H%M%S')}.json")
+        shutil.copy2(path, kept)
+        print(f"{name} was calibrated before; that is kept as {kept}. A second arm of this kind wants its own --name.")
     calibration.save(found, path)
     print(f"Calibrated: {path}, and written into the servos.")
     return 0

@@ -296,6 +296,8 @@ def _follow(node: TeleopNode, deployment: Deployment) -> None:
             return
         except NodeDied as died:
             print(f"{died}\n  it is started again", file=sys.stderr)
+            if died.process.name == "recorder":
+                node.lost_recorder("the recorder has ended")
             if died.process.starts > RESTARTS:
                 raise
             deployment.restart(died.process)

@@ -10,7 +10,8 @@ episode was closed is about the last one.
 Published:
 
 - `recorder/status` (diagnostic_msgs/msg/DiagnosticStatus, latched): `state` (`idle`, `recording`), `episode`, `bag`,
-  `messages`, `megabytes`, `dropped`, `imported`; the message says what is wrong;
+  `messages`, `megabytes`, `dropped`, `imported`, and the `problem` for which nothing is recorded any more; the message
+  says what is wrong;
 - `recorder/mark`: see `episode_mark`;
 - `/diagnostics`: the same as the status.
 """
@@ -258,7 +259,7 @@ class RecorderNode:
         values = {
             "state": "recording" if self._open else "idle", "episode": self._episode, "bag": recording.path,
             "messages": recording.messages, "megabytes": f"{recording.size / 1e6:.1f}", "dropped": recording.dropped,
-            "imported": self._imported,
+            "imported": self._imported, "problem": recording.problem or "",
         }  # fmt: skip
         level = 2 if recording.problem or lost else 1 if wrong else 0
         text = "; ".join(wrong) or ("records an episode" if self._open else "records the run")

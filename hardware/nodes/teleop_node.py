@@ -45,6 +45,7 @@ from robot_rl.hardware.ros2.qos import LATCHED
 from robot_rl.hardware.safety.source import Source
 from robot_rl.hardware.safety.supervisor_messages import (
     BOOL,
+    DIAGNOSTIC,
     DIAGNOSTICS,
     JOINT_STATE,
     PROPOSAL,
@@ -52,6 +53,7 @@ from robot_rl.hardware.safety.supervisor_messages import (
     TRIGGER,
     diagnostic,
     diagnostics,
+    pairs,
 )
 from robot_rl.hardware.teleop.device import WORDS, Device, DeviceError, Reading
 from robot_rl.hardware.teleop.devices import DEVICES, make_device
@@ -121,6 +123,7 @@ class TeleopNode:
         self._keeps = False  # a vehicle is the person's also while the device is at rest
         self._stepped, self._deflected = -np.inf, False
         self._cues, self._problem = 0, ""
+        self._bag, self._unrecorded = "", ""
         self._chore: Iterator[Callable[[], bool]] | None = None
         self._condition: Callable[[], bool] = lambda: True
         self._give_up = 0.0
@@ -133,6 +136,7 @@ class TeleopNode:
                 stream = robot.streams[feature]
                 graph.subscribe(stream.topic, stream.type, partial(self._observe, feature), stream.qos)
         graph.subscribe(PROPOSAL, JOINT_STATE, self._on_proposal)
+        graph.subscribe("recorder/status", DIAGNOSTIC, self._on_recorder, LATCHED)
         graph.subscribe(COMMAND, _STRING, lambda sample: self.hear(sample.message.data.strip()))
         graph.timer(self.period, self.tick)
         graph.timer(_LOOK, self.look)
@@ -188,7 +192,7 @@ class TeleopNode:
         """Words of the device, time of the session, and what is under way."""
         for word in self.device.events():
             self.hear(word)
-        ready = self._chore is None and self.state in ("ready", "running", "intervening")
+        ready = self._chore is None and not self._unrecorded and self.state in ("ready", "running", "intervening")
         self._obey(self.session.tick(self._graph.now(), ready))
         self._go_on()
 
@@ -198,6 +202,8 @@ class TeleopNode:
             self._graph.log.warning("no word %r; there are %s", word, ", ".join(sorted(WORDS)))
         elif not self.listens and word != "stop":
             self._cue(f"{word}: not ready yet")
+        elif word == "record" and self._unrecorded:
+            self._cue(f"nothing is recorded: {self._unrecorded}")
         elif word == "land" and not self._flies:
             self._cue("land: only a vehicle lands")
         elif word == "gripper":
@@ -452,6 +458,22 @@ class TeleopNode:
             self._where = value
         else:
             self._opening = float(value[0])
+
+    def _on_recorder(self, received: Received) -> None:
+        """An episode that the recorder has lost does not count."""
+        values = pairs(received.message)
+        bag, self._bag = self._bag, values.get("bag", "")
+        self._unrecorded = values.get("problem", "")
+        if bag not in ("", self._bag):
+            self.lost_recorder("the recorder has begun anew")
+        elif self._unrecorded:
+            self.lost_recorder(self._unrecorded)
+
+    def lost_recorder(self, why: str) -> None:
+        """Discard the episode that is recorded, if there is one: it is not whole."""
+        if self.session.phase == "recording":
+            self._obey(self.session.hear("discard", self._graph.now()))
+            self._cue(f"the episode is lost: {why}")
 
     def _on_proposal(self, received: Received) -> None:
         """What the gripper was told last: what it holds must not fall when somebody else takes over."""

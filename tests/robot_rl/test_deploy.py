@@ -159,6 +159,24 @@ def test_recordings_of_an_earlier_deployment_are_kept(tmp_path) -> None:
     assert not list((folder / "logs").iterdir())
 
 
+def test_a_node_that_ends_before_the_policy_acts_is_no_failure_of_the_policy(monkeypatch) -> None:
+    monkeypatch.setattr(deploy, "_say_line", lambda line: None)
+    died = NodeDied(SimpleNamespace(name="recorder", starts=1, ended="recorder node ended: SIGKILL"))
+    went = iter([died, None, died, None])
+
+    def moment(*_):
+        if (error := next(went)) is not None:
+            raise error
+        return Attempt(7, True, 31, "success")
+
+    deployment = SimpleNamespace(prepare=moment, run=moment, restart=lambda process: None)
+    bar = SimpleNamespace(set_postfix=lambda **_: None, update=lambda: None)
+    found: list[Attempt] = []
+    deploy._run_episodes(deployment, found, bar, plain(episodes=1), 200, SPEC, None)
+    # Ended on the way to the start, and again while the policy acted.
+    assert [(attempt.success, attempt.reason) for attempt in found] == [(False, "recorder node ended: SIGKILL")]
+
+
 def test_what_was_finished_before_a_failure_is_kept(tmp_path, monkeypatch) -> None:
     from robot_rl.evaluate import Candidate
 

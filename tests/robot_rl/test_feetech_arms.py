@@ -61,6 +61,12 @@ def test_an_arm_is_calibrated_and_kept_by_name(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "upper arm upright" in said
     assert "Move shoulder_pan, shoulder_lift, elbow_flex, wrist_flex, gripper from one end" in said
+    assert "calibrated before" not in said
+    first = (tmp_path / "config/robot_rl/calibration/so101.json").read_text()
+    calibrate(tmp_path)  # another arm, without a name of its own
+    (kept,) = (tmp_path / "config/robot_rl/calibration").glob("so101.before-*.json")
+    assert kept.read_text() == first
+    assert str(kept) in capsys.readouterr().out
 
 
 def test_the_jaw_of_a_follower_has_to_turn_as_far_as_its_file_says(tmp_path, monkeypatch):

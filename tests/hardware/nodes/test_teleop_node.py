@@ -12,7 +12,7 @@ from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import GraphError
 from robot_rl.hardware.ros2.messages import make, seconds
 from robot_rl.hardware.safety.source import Source
-from robot_rl.hardware.safety.supervisor_messages import pairs
+from robot_rl.hardware.safety.supervisor_messages import diagnostic, pairs
 from robot_rl.hardware.teleop.device import Opened, Reading
 from robot_rl.hardware.teleop.mapping import Mapping, Settings
 from robot_rl.hardware.teleop.session import RecordingSession
@@ -260,6 +260,29 @@ def test_an_episode_is_marked_and_the_robot_waits_at_the_start_meanwhile(rig):
     rig.graph.step(5.0)
     assert rig.marks == ["start", "success"]
     assert (rig.status["phase"], rig.status["counted"], rig.state) == ("idle", "1", "ready")
+
+
+def recorder_says(rig, bag, problem=""):
+    values = {"state": "idle", "bag": bag, "problem": problem}
+    rig.graph.send("recorder/status", diagnostic("recorder", 2 if problem else 0, problem, values))
+
+
+@pytest.mark.parametrize("told", [("bags/two", ""), ("bags/one", "No space left on device")])
+def test_an_episode_that_the_recorder_has_lost_does_not_count(rig, told):
+    recorder_says(rig, "bags/one")
+    rig.hand.words.append("record")
+    rig.graph.step(2.0)
+    assert rig.marks == ["start"]
+    recorder_says(rig, *told)
+    rig.graph.step(0.1)
+    assert rig.status["cue"].startswith("the episode is lost: ")
+    rig.hand.words.append("success")  # too late
+    rig.graph.step(2.0)
+    assert rig.marks == ["start", "discard"]
+    assert (rig.session.counted, rig.status["phase"]) == (0, "idle")
+    rig.hand.words.append("record")
+    rig.graph.step(2.0)
+    assert rig.marks[2:] == ([] if told[1] else ["start"])
 
 
 def test_taking_over_keeps_what_the_gripper_holds_and_handing_back_frees_the_robot(local_graph):
