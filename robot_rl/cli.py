@@ -155,7 +155,7 @@ def _run_configured(command: str, rest: list[str]) -> int:
     if wrong := [item for item in overrides if "=" not in item and not item.startswith("~")]:
         raise UsageError(f"{' '.join(wrong)}: expected key=value, for example task=lift")
     if flags & {"--help", "-h"}:
-        print(_help(command))
+        print(_help(command, overrides))
         return 0
     if flags & {"--multirun", "-m"}:
         return _sweep(command, overrides, show="--show" in flags)
@@ -311,38 +311,49 @@ def _key(item: str) -> str:
 
 
 @functools.cache
-def _groups(command: str) -> dict[str, list[str]]:
-    """The configuration groups that a command's defaults list names, and the files that each holds."""
+def _groups(command: str) -> dict[str, dict[str, str]]:
+    """The configuration groups that a command's defaults list names, and the text of each of their files."""
     import yaml
 
     plain = yaml.safe_load(resources.files("robot_rl.configs").joinpath(f"{command}.yaml").read_text())
     places = ["robot_rl.configs", *(place.removeprefix("pkg://") for place in plain["hydra"]["searchpath"])]
     names = [next(iter(entry)).split("@")[0] for entry in plain["defaults"] if isinstance(entry, dict)]
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, str]] = {}
     for name, place in itertools.product(names, places):
         folder = resources.files(place).joinpath(name)
         if folder.is_dir():
-            found[name] = sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
+            files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".yaml"))
+            found[name] = {file[:-5]: folder.joinpath(file).read_text() for file in files}
     return found
 
 
-def _help(command: str) -> str:
-    lines = resources.files("robot_rl.configs").joinpath(f"{command}.yaml").read_text().splitlines()
+def _help(command: str, overrides: Sequence[str] = ()) -> str:
+    """The keys of a command, and what the presets that were chosen set."""
+    base = resources.files("robot_rl.configs").joinpath(f"{command}.yaml").read_text()
+    text = [f"robot-rl {command}: {CONFIGURED[command]}", "", f"usage: robot-rl {command} [key=value ...]", ""]
+    text += _keys(base)
+    groups = _groups(command)
+    for group, choices in groups.items():
+        text += ["", f"{group}=  one of {', '.join(choices)} (`{group}=… --help` or `--show` prints what it sets)"]
+    for group, choice in (item.split("=", 1) for item in overrides if "=" in item):
+        if chosen := groups.get(group, {}).get(choice):
+            for other, under in re.findall(r"override /(\w+): (\w+)", chosen):
+                text += ["", f"{group}={choice} takes {other}={under}, which sets:", "", *_keys(groups[other][under])]
+            text += ["", f"{group}={choice} sets:", "", *_keys(chosen)]
+    return "\n".join(text)
+
+
+def _keys(text: str) -> list[str]:
+    """The lines of a configuration that are for people."""
     kept, skipping = [], False
-    for line in lines:
-        if line.startswith(("hydra:", "defaults:")):
+    for line in text.splitlines():
+        if line.startswith(("hydra:", "defaults:", "# @package")):
             skipping = True
         elif line and not line[0].isspace():
             skipping = False
         if not skipping:
             kept.append(line)
-    text = [f"robot-rl {command}: {CONFIGURED[command]}", "", f"usage: robot-rl {command} [key=value ...]", "", *kept]
-    for group, choices in _groups(command).items():
-        text += [
-            "",
-            f"{group}=  one of {', '.join(choices)} (`{group}=… --show` prints what it sets)",
-        ]
-    return "\n".join(text)
+    return kept
 
 
 def _show(config: DictConfig) -> None:

@@ -40,6 +40,17 @@ def test_help_of_a_command_shows_every_key(capsys: pytest.CaptureFixture[str], c
     assert "defaults" not in keys
 
 
+def test_help_with_a_preset_shows_what_it_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "finetune", "algorithm=rlpd", "--help")
+    assert "algorithm=rlpd takes core=off_policy" in out
+    assert "update_ratio: 1       # updates of the critics" in out
+    sets = out.split("algorithm=rlpd sets:")[1]
+    assert "Ball et al. 2023" in sets
+    assert "demonstration_share: 0.5" in sets
+    assert "defaults" not in out
+    assert "@package" not in out
+
+
 def test_show_prints_the_composed_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "demo", "--show", "seed=3")
     assert status == 0
