@@ -252,7 +252,7 @@ def _explain_choice(command: str, chosen: Sequence[str], error: Exception) -> st
         group, value = _key(item), item.partition("=")[2]
         choices = _groups(command)[group]
         if value not in choices:
-            return f"{item}: no {group} {value!r}{_closest(value, choices)}; there are {', '.join(choices)}"
+            return f"{item}: no {group} {value!r}{_closest(value, [*choices])}; there are {', '.join(choices)}"
     return str(error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -60,11 +61,12 @@ def available(group: str, folder: Path = FOLDER) -> list[str]:
     return sorted(path.stem for path in (folder / group).glob("*.yaml"))
 
 
-def load(group: str, entry: str | Mapping[str, Any], folder: Path = FOLDER) -> dict[str, Any]:
+def load(group: str, entry: str | Mapping[str, Any], folder: Path = FOLDER, prefix: str = "") -> dict[str, Any]:
     """Content of a group's file by its name; a mapping is taken as such content.
 
     Args:
         folder: of the groups; those of arms by default.
+        prefix: that people write before the names.
 
     Raises:
         SpecError: there is no such file.
@@ -73,7 +75,15 @@ def load(group: str, entry: str | Mapping[str, Any], folder: Path = FOLDER) -> d
         return dict(entry)
     path = folder / group / f"{entry}.yaml"
     if not isinstance(entry, str) or not path.is_file():
-        raise SpecError(f"no {group} {entry!r}; there are: {', '.join(available(group, folder))}")
+        known = [prefix + name for name in available(group, folder)]
+        if group == "task" and folder == FOLDER:
+            from robot_rl.sim.lean.spec import TASKS
+
+            known += [*TASKS, *(f"drone/{name}" for name in available(group, FOLDER / "drone"))]
+        asked = prefix + entry if isinstance(entry, str) else entry
+        close = difflib.get_close_matches(str(asked), known, 1)
+        meant = f". Did you mean {close[0]}?" if close else ""
+        raise SpecError(f"no {group} {asked!r}; there are: {', '.join(known)}{meant}")
     content: dict[str, Any] = yaml.safe_load(path.read_text())
     return content
 

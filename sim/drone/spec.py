@@ -37,7 +37,8 @@ def available(group: str) -> list[str]:
 
 def load(group: str, entry: str | Mapping[str, Any]) -> dict[str, Any]:
     """Content of a group's file by its name, as `robot_rl.sim.spec.load`; a task's name may begin with `drone/`."""
-    return spec.load(group, entry.removeprefix(PREFIX) if isinstance(entry, str) else entry, FOLDER)
+    name = entry.removeprefix(PREFIX) if isinstance(entry, str) else entry
+    return spec.load(group, name, FOLDER, PREFIX if group == "task" else "")
 
 
 def resolve(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,10 @@ def test_files_carry_their_name(group):
     ("spec", "message"),
     [
         ("lft", "no task 'lft'; there are: door, lift"),
+        ("lft", "Did you mean lift?"),
+        ("pegg", "Did you mean peg?"),
+        ("drone/gatess", "no task 'drone/gatess'; there are: drone/corridor"),
+        ("drone/gatess", "Did you mean drone/gates?"),
         ({}, "needs a task"),
         ({"task": "lift", "colour": 1}, "no such key in an environment: colour; known are: task, robot"),
         ({"task": "lift", "stepper": "slow"}, "stepper: expected one of fast, robosuite"),
