@@ -35,6 +35,7 @@ from robot_rl.metric_log import MetricLog, write_results
 from robot_rl.policies import Policy, save_policy
 from robot_rl.policies.checkpoint import MODEL, checkpoint_folder
 from robot_rl.processes import find_device
+from robot_rl.progress import progress
 from robot_rl.provenance import provenance
 from robot_rl.recordings import Recordings
 from robot_rl.rl.apart.learner import ApartLearner
@@ -213,12 +214,10 @@ class _Run:
         """Args:
         behind: whether all steps are in the store, and not all updates in the checkpoint: it was killed in between.
         """
-        from tqdm import tqdm
-
         learner, settings = self.learner, self.settings
         log = MetricLog(self.folder, COLUMNS, learner.steps)
         began, stop = time.perf_counter(), False
-        bar = tqdm(total=settings.steps, initial=learner.steps, desc="finetune", unit="step", disable=None)
+        bar = progress(settings.steps, learner.steps, "finetune", "step")
         try:
             evaluated: dict[str, float] = {}
             if learner.steps == 0:

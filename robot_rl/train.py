@@ -29,6 +29,7 @@ from robot_rl.metric_log import MetricLog, write_results
 from robot_rl.observation_shift import reference
 from robot_rl.policies import Policy, build_policy, load_policy, save_policy
 from robot_rl.processes import Processes, idle_cores
+from robot_rl.progress import progress
 from robot_rl.provenance import provenance
 from robot_rl.recordings import Recordings
 from robot_rl.seed import FIRST_EVALUATION_SEED
@@ -152,15 +153,10 @@ class _Run:
         return 0 if finished else interrupt.exit_status
 
     def _train(self, interrupt: Interrupt) -> None:
-        from tqdm import tqdm
-
         settings, training, main = self.settings, self.training, self.processes.is_main
         log = MetricLog(self.folder, COLUMNS, training.steps) if main else None
         batches = iter(self.windows)
-        bar = tqdm(
-            total=settings.steps, initial=training.steps, desc="train", unit="step", disable=None if main else True,
-            smoothing=0.05,
-        )  # fmt: skip
+        bar = progress(settings.steps, training.steps, "train", "step", shown=main)
         began, logged, stop = time.perf_counter(), (time.perf_counter(), training.steps), False
         try:
             while training.steps < settings.steps and not stop:
