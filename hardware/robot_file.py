@@ -300,11 +300,6 @@ class RobotFile:
     path: Path
 
     @staticmethod
-    def available() -> list[str]:
-        """Names of the arms that ship with the package; files of other kinds of robots say so by `kind`."""
-        return [name for name in shipped() if "\nkind:" not in (FOLDER / f"{name}.yaml").read_text()]
-
-    @staticmethod
     def load(source: str | Path) -> RobotFile:
         """Read a robot by name (`panda`) or path (`my_robot.yaml`).
 

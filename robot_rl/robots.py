@@ -35,11 +35,16 @@ def main(arguments: list[str]) -> int:
 
 
 def _list(_: argparse.Namespace) -> int:
-    from robot_rl.hardware.robot_file import RobotFile
+    from robot_rl.hardware.px4.flight_supervisor import CONTROLLERS
+    from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
+    from robot_rl.hardware.robot_file import shipped
 
-    for name in RobotFile.available():
-        robot = RobotFile.load(name)
-        print(f"{name:10} {len(robot.joints)} joints, {robot.command_rate_hz:g} Hz, {', '.join(robot.controllers)}")
+    for name in shipped():
+        robot = load_robot(name)
+        if isinstance(robot, VehicleFile):
+            print(f"{name:10} a vehicle, {robot.contract.rate_hz:g} Hz, {', '.join(CONTROLLERS)}")
+        else:
+            print(f"{name:10} {len(robot.joints)} joints, {robot.command_rate_hz:g} Hz, {', '.join(robot.controllers)}")
     return 0
 
 
