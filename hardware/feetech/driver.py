@@ -39,6 +39,9 @@ RECOVERY = 1.0
 GRIPPING = 1 << 3 | 1 << 5
 """Error bits that a gripper gets by holding something: overcurrent, overload."""
 
+SET_BACK = 1.0
+"""A clock that shows so much less than before was set back [s]."""
+
 BRAKING = 2.0
 """After which a fault does not wait for the arm to come to rest any longer [s]."""
 
@@ -137,6 +140,8 @@ class ArmDriver:
             now: the clock [s].
         """
         self._state = state
+        if now < self._time - SET_BACK:
+            self._begin_anew(now)
         self._watch(state, now)
         self._time = max(now, self._time)
         if self.mode == "limp":
@@ -159,6 +164,12 @@ class ArmDriver:
         engage, self._engage = self._engage, False
         only = np.ones(len(self.names), bool) if engage else state.torque.astype(bool)
         return Goal(self._goal.copy(), engage, only)
+
+    def _begin_anew(self, now: float) -> None:
+        """The clock was set back: what was commanded is of a time to come. Hold, until there is a command of now."""
+        self._reference.hold(self._reference.present.position)
+        self._time, self._commanded = now, -np.inf
+        self._faulty, self._faulted = min(self._faulty, now), min(self._faulted, now)
 
     def lost(self) -> None:
         """The bus was lost: whatever the arm does now, the next command has to begin where it stands."""

@@ -122,6 +122,23 @@ def test_when_commands_stop_it_holds_and_the_next_has_to_begin_there(bench):
     assert bench.driver.mode == "following"
 
 
+def test_a_clock_that_is_set_back_holds_the_arm_until_the_next_command(bench):
+    bench.take()
+    bench.command(bench.position[:5] + 0.2, seconds=0.5)
+    bench.cycle(20)
+    bench.now -= 3600.0
+    bench.cycle()
+    here = bench.position.copy()
+    bench.cycle(50)
+    assert bench.driver.mode == "holding"
+    np.testing.assert_allclose(bench.position, here)
+    target = here[:5] + 0.05
+    bench.command(target)
+    bench.cycle(30)
+    np.testing.assert_allclose(bench.position[:5], target)
+    assert bench.driver.problem == ""
+
+
 def test_while_it_follows_a_command_may_begin_anywhere_on_the_way(bench):
     bench.take()
     bench.command(bench.position[:5] + 0.5)
