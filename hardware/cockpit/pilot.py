@@ -29,6 +29,7 @@ class Pilot:
         self._dead_man = DeadMan()
         self._words: deque[str] = deque(maxlen=_WAITING)
         self._pressed: set[str] = set()
+        self._stopping: set[int] = set()  # pages that have stopped the robot, until one of them clears that
 
     def connect(self, page: int) -> None:
         """A page has connected."""
@@ -39,6 +40,7 @@ class Pilot:
         """A page's connection is lost."""
         with self._lock:
             self._dead_man.disconnect(page)
+            self._stopping.discard(page)
 
     def take(self, page: int, given: Input) -> None:
         """A page says what is held."""
@@ -48,12 +50,21 @@ class Pilot:
                 self._pressed |= given.buttons & PRESSED
 
     def word(self, page: int, word: str, sent: float) -> str:
-        """A page says a word; why it is not passed on, or nothing. An emergency stop is never too late."""
+        """A page says a word; why it is not passed on, or nothing.
+
+        An emergency stop is never too late; it is cleared by a page that has pressed it, while there is one.
+        """
         if word == "stop":
             self._stop()
         with self._lock:
             if self._dead_man.late(page, sent, self._clock()) and word != "stop":
                 return f"{word}: it came too late over a slow connection; press again"
+            if word == "clear" and self._stopping and page not in self._stopping:
+                return "clear: another page has pressed the stop, and has to clear it"
+            if word == "stop":
+                self._stopping.add(page)
+            elif word == "clear":
+                self._stopping.clear()
             self._words.append(word)
         return ""
 

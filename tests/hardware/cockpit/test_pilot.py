@@ -78,6 +78,20 @@ def test_late_words_are_refused_but_a_stop_never_is():
     assert setup.device.events() == ["stop"]
 
 
+def test_who_has_pressed_the_stop_clears_it():
+    setup = Setup()
+    for page in (1, 2):
+        setup.pilot.connect(page)
+    assert setup.pilot.word(2, "clear", setup.time) == ""  # it came from elsewhere
+    setup.pilot.word(1, "stop", setup.time)
+    assert "another page has pressed the stop" in setup.pilot.word(2, "clear", setup.time)
+    assert setup.device.events() == ["clear", "stop"]
+    assert setup.pilot.word(1, "clear", setup.time) == ""
+    setup.pilot.word(1, "stop", setup.time)
+    setup.pilot.disconnect(1)
+    assert setup.pilot.word(2, "clear", setup.time) == ""  # nobody else is there
+
+
 def test_a_vehicle_is_without_a_pilot_when_no_page_speaks_any_more():
     setup = Setup()
     device = WebDevice(setup.pilot, patience=1.0)
