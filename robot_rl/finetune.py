@@ -296,7 +296,7 @@ class _Run:
         if isinstance(self.learner, Learner):
             made_by["rewards"] = {**self._rewards(), "moments": self.learner.reward_scale.moments}
         if self.demonstrations is not None:
-            made_by |= {"recordings": self.demonstrations.describe(), "episodes": self.demonstrations.origins()}
+            made_by |= {"recordings": self.demonstrations.describe(), "episodes": self.demonstrations.origins}
         save_policy(self.learner.policy, folder, made_by)
         if self.base is not None and self.base.trained_on is not None:
             self.base.trained_on.write(folder)

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,7 @@ class Recordings:
             for part in self.parts
         ]
 
+    @cached_property
     def origins(self) -> dict[str, list[int] | None] | None:
         """The training episodes by the id of the store that they were first recorded into, see `datasets.origin`.
 

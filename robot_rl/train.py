@@ -271,7 +271,7 @@ class _Run:
             "training": {"step": training.steps, "averaged": training.average is not None, **self.plain["training"]},
             "seed": self.plain["seed"],
             "recordings": self.recordings.describe(),
-            "episodes": self.recordings.origins(),
+            "episodes": self.recordings.origins,
             "environment": self.recordings.environment(),
         }
         with training.averaged():

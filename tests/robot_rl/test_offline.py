@@ -164,7 +164,7 @@ def test_training_data_without_held_out_episodes_are_refused(tmp_path):
 def trained(path, held_out=0.25, **options):
     """The provenance of a policy, and the seeds of the episodes that it did not see, which tell them apart."""
     recordings = Recordings([path], held_out=held_out, **options)
-    made = {"seed": 0, "recordings": recordings.describe(), "episodes": recordings.origins()}
+    made = {"seed": 0, "recordings": recordings.describe(), "episodes": recordings.origins}
     held = recordings.parts[0].held_out.tolist()
     return json.loads(json.dumps(made)), {recordings.parts[0].store.facts(number)["seed"] for number in held}
 
