@@ -198,7 +198,7 @@ def _seen(store: EpisodeStore, made: Mapping[str, Any]) -> set[int]:
         "episodes were held out; give another data set, or choose dataset_episodes= yourself"
     )
     if trained is not None and all(first["id"] is not None for first in firsts):
-        sets: dict[str, Any] = {store: None if episodes is None else {*episodes} for store, episodes in trained.items()}
+        sets: dict[str, Any] = {key: None if seen is None else {*seen} for key, seen in trained.items()}
         found = [sets.get(first["id"], set()) for first in firsts]
         others = any(first["id"] not in trained for first in firsts)
         if None in found or (others and converted(store.provenance) & trained.keys()):

@@ -204,7 +204,7 @@ class FlightBinding:
         self._odometry = graph.publisher(ODOMETRY, _ODOMETRY, SENSOR)
         inertial = INERTIAL.keys() & node.robot.contract.observation.keys()
         self._imu = graph.publisher(IMU, "sensor_msgs/msg/Imu", SENSOR) if inertial else None
-        self._home = graph.parameter("home", [*node.robot.plan.home], "where `home` goes, in the world [m]")
+        self._home = graph.parameter("home", [], "where `home` goes, in the world [m]; empty: as its file says")
         self._missing = ["the vehicle has not been looked for yet"]
         self._nobody = f"no vehicle {where_others_are_found()}: "
         self._unheard = {base: name for base, name in px4_messages.OUTPUTS.items() if inertial or base != _INERTIAL}
@@ -289,7 +289,7 @@ class FlightBinding:
         elif name == "home" and (others := self._others()):
             success, message = False, "; ".join(others)
         else:
-            self._node.place = self._home.value
+            self._node.place = self._home.value or None
             success, message = self._node.request(name, self._graph.now())
         return messages.make(f"{TRIGGER}_Response", success=success, message=message)
 

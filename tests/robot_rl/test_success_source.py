@@ -26,8 +26,8 @@ def test_the_task_leaves_everything_as_it_is() -> None:
 
 
 def test_a_key_ends_the_episode_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    keyboard = SimpleNamespace(pressed=lambda: "xs")
-    monkeypatch.setattr(success_source, "Keyboard", lambda: nullcontext(keyboard))
+    terminal = SimpleNamespace(keys=lambda: "xs")
+    monkeypatch.setattr(success_source, "Terminal", lambda: nullcontext(terminal))
     source, line = load(name="key", key="s"), RestartableLine(1)
     assert source.stepped({"task": "peg"}) == {"task": "peg", "ends_at_success": False}
     with source.surround(line, {"task": "line"}) as environments:
