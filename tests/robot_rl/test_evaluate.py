@@ -381,6 +381,7 @@ def test_a_task_of_another_kind_takes_over_nothing_of_the_known_one(walker):
     assert candidate.environment({"task": "stack"}) == {**known, "task": "stack"}
 
 
+@pytest.mark.slow
 def test_a_policy_of_resampled_data_is_evaluated_at_their_rate_for_as_long(tmp_path):
     store, made = tmp_path / "lift.zarr", tmp_path / "slow.zarr"
     asked = ["task=lift", f"output={store}", "episodes=1", "environment={horizon: 24}", "workers=1"]

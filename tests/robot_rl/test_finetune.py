@@ -158,6 +158,7 @@ def _off_policy(output: Path, algorithm: str, *overrides: str) -> int:
     return main(compose("finetune", [f"algorithm={algorithm}", f"output={output}", *OFF_POLICY, *overrides]))
 
 
+@pytest.mark.slow
 def test_rlpd_learns_from_demonstrations_and_keeps_all_it_does(reach_store: MakeStore, tmp_path: Path) -> None:
     run, dataset = tmp_path / "run", reach_store()
     assert _off_policy(run, "rlpd", f"dataset={dataset}") == 0

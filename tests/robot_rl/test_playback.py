@@ -44,6 +44,7 @@ def test_replay_leads_through_the_same_states(
         assert (new.facts["source"], new.facts["source_episode"]) == ("expert", old.index)
 
 
+@pytest.mark.slow
 def test_states_that_are_missed_are_named(tmp_path: Path, recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changed = tmp_path / "changed.zarr"
     before = EpisodeStore.open(recorded)

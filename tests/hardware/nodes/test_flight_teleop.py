@@ -299,6 +299,7 @@ def test_after_an_episode_it_flies_back_but_never_takes_off_by_itself(rig):
     assert (rig.state, rig.status["phase"]) == ("idle", "idle")
 
 
+@pytest.mark.slow
 def test_what_speaks_against_a_take_off_is_told(rig):
     rig.graph.step(1.5)
     rig.twin.faults = frozenset({"no_odometry"})

@@ -73,6 +73,7 @@ def test_each_flight_begins_where_its_task_does(rig):
     assert rig.deployment.state == "ready"
 
 
+@pytest.mark.slow
 def test_a_take_off_that_is_refused_is_not_asked_for_again(rig):
     rig.twin.battery = 0.1
     rig.graph.parameters["battery"].value = 0.1

@@ -201,6 +201,7 @@ def test_clearing_what_is_not_stopped_does_not_undo_the_next_stop(rig):
     assert rig.state == "idle"
 
 
+@pytest.mark.slow
 def test_an_arm_that_comes_back_late_does_not_go_where_it_was_sent_before(rig):
     rig.hand.twist = FORWARD
     rig.graph.step(1.0)
