@@ -14,11 +14,12 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import Any
 
+from robot_rl.hardware.opened import Opened
 
-class Terminal:
+
+class Terminal(Opened):
     """Inside the `with` block, or from `open` to `close`, keys are read as they are pressed, unseen.
 
     Args:
@@ -69,15 +70,6 @@ class Terminal:
                     break
                 typed += part
         return typed.decode(errors="replace")
-
-    def __enter__(self) -> Terminal:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @contextmanager

@@ -153,7 +153,7 @@ class _Prepare:
         try:
             if deployment.state == "stopped" and not self._twin:
                 self._say(
-                    "The emergency stop is latched; clear it with `ros2 service call /supervisor/clear …`"
+                    deployment.stop_is_latched
                     + ("" if self._attended else ", then call /supervisor/home: the robot moves home, and acts")
                 )
                 # Nobody else is asked whether the robot may move where it is not attended.

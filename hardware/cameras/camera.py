@@ -22,11 +22,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from robot_rl.hardware.opened import Opened
 
 RETRY = 1.0
 """Between two attempts to connect again [s]."""
@@ -100,7 +101,7 @@ class Source(Protocol):
         ...
 
 
-class Camera:
+class Camera(Opened):
     """Runs a source; see above. Its methods may be called from any thread.
 
     Args:
@@ -158,15 +159,6 @@ class Camera:
             self._closing.set()
             self._changed.notify_all()
         thread.join(CLOSING)
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, ready: Future[None]) -> None:
         try:

@@ -19,12 +19,13 @@ import numpy as np
 
 from robot_rl.hardware.cockpit.access import AccessError
 from robot_rl.hardware.cockpit.pilot import Pilot
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph
 from robot_rl.hardware.safety.supervisor_messages import BOOL, STOP_REQUEST
-from robot_rl.hardware.teleop.device import DeviceError, Opened, Reading
+from robot_rl.hardware.teleop.device import DeviceError, Reading
 
 if TYPE_CHECKING:
     from robot_rl.hardware.cockpit.server import CockpitServer

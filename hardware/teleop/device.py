@@ -106,22 +106,3 @@ class Device(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-
-
-class Opened:
-    """Gives a device its `with` block."""
-
-    def open(self) -> None:
-        """Begin to read."""
-
-    def close(self) -> None:
-        """End."""
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

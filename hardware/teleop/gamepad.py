@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph
 from robot_rl.hardware.teleop.control_map import ControlMap, directions, pressed
-from robot_rl.hardware.teleop.device import DeviceError, Opened, Reading
+from robot_rl.hardware.teleop.device import DeviceError, Reading
 
 EVENT = struct.Struct("@llHHi")
 _KEY, _ABS = 1, 3

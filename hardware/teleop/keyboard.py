@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph
-from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, DeviceError, Opened, Reading
+from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, DeviceError, Reading
 from robot_rl.hardware.terminal import Terminal
 
 AXES = {

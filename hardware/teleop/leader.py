@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph, Received
 from robot_rl.hardware.ros2.qos import SENSOR
-from robot_rl.hardware.teleop.device import DeviceError, Opened, Reading
+from robot_rl.hardware.teleop.device import DeviceError, Reading
 
 JOINT_STATE = "sensor_msgs/msg/JointState"
 

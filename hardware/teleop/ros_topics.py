@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph, Received
 from robot_rl.hardware.ros2.qos import SENSOR
 from robot_rl.hardware.teleop.control_map import ControlMap, directions, pressed
-from robot_rl.hardware.teleop.device import Opened, Reading
+from robot_rl.hardware.teleop.device import Reading
 
 
 class RosTopic(Opened):

@@ -18,12 +18,13 @@ import numpy as np
 from robot_rl.datasets import Contract
 from robot_rl.datasets.contract import Feature
 from robot_rl.hardware import bindings
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph, Received
 from robot_rl.hardware.ros2.qos import LATCHED
 from robot_rl.hardware.safety.supervisor_messages import pairs
-from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, DeviceError, Opened, Reading
+from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, DeviceError, Reading
 from robot_rl.hardware.teleop.progress import Progress
 from robot_rl.hardware.teleop.scripted_flight import ScriptedFlight, make_flight
 from robot_rl.sim.expert.scene import Goal, Scene, rotation_of

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from robot_rl.hardware import bindings
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.ros2.graph import Graph, Received
 from robot_rl.hardware.ros2.qos import LATCHED
 from robot_rl.hardware.safety.supervisor_messages import pairs
-from robot_rl.hardware.teleop.device import LINEAR_SPEED, DeviceError, Opened, Reading
+from robot_rl.hardware.teleop.device import LINEAR_SPEED, DeviceError, Reading
 from robot_rl.hardware.teleop.flight_mapping import turned
 from robot_rl.sim.rotation import matrix_from_quaternion
 

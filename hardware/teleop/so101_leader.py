@@ -11,9 +11,10 @@ import numpy as np
 from robot_rl.hardware.feetech.arm import Arm
 from robot_rl.hardware.feetech.bus import Bus, BusError
 from robot_rl.hardware.feetech.calibration import CalibrationError, load, place
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph
-from robot_rl.hardware.teleop.device import DeviceError, Opened, Reading
+from robot_rl.hardware.teleop.device import DeviceError, Reading
 
 LOOK = 1.0
 """Between two looks for a leader that was lost [s]."""

@@ -24,11 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Graph
 from robot_rl.hardware.teleop.control_map import pressed
-from robot_rl.hardware.teleop.device import ANGULAR_SPEED, HELD, LINEAR_SPEED, DeviceError, Opened, Reading
+from robot_rl.hardware.teleop.device import ANGULAR_SPEED, HELD, LINEAR_SPEED, DeviceError, Reading
 
 FULL = 350.0
 """Deflection that counts as full."""

@@ -17,7 +17,7 @@ from robot_rl.act_robot import RESTARTS, _Prepare, check
 from robot_rl.attended import Keys
 from robot_rl.cli import compose
 from robot_rl.datasets import EpisodeStore
-from robot_rl.deployment import DeployError, NodeDied
+from robot_rl.deployment import DeployError, Deployment, NodeDied
 from robot_rl.rl.environments import AbandonedError
 from robot_rl.rl.on_policy import FinetuneError
 from tests.robot_rl.test_deploy import untrained
@@ -55,6 +55,8 @@ def test_what_fits_is_not() -> None:
 
 class Robot:
     """Plays the `Deployment`; what is waited for is what was said last."""
+
+    stop_is_latched = Deployment.stop_is_latched
 
     def __init__(self, typed: list[str], **fails: Exception) -> None:
         self.state, self.typed, self.fails, self.log = "ready", typed, fails, []

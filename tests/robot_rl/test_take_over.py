@@ -11,7 +11,8 @@ import pytest
 from robot_rl import sim, take_over
 from robot_rl.cli import compose
 from robot_rl.datasets import EpisodeStore
-from robot_rl.hardware.teleop.device import DeviceError, Opened, Reading
+from robot_rl.hardware.opened import Opened
+from robot_rl.hardware.teleop.device import DeviceError, Reading
 from robot_rl.hardware.teleop.mapping import MappingError
 from robot_rl.policies import PolicyError
 from robot_rl.rl.on_policy import FinetuneError

@@ -11,12 +11,13 @@ from robot_rl.hardware.cockpit.pilot import Pilot
 from robot_rl.hardware.nodes.px4_node import FlightBinding, FlightNode
 from robot_rl.hardware.nodes.px4_twin_node import Px4TwinNode
 from robot_rl.hardware.nodes.teleop_node import TeleopNode
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.px4 import px4_messages
 from robot_rl.hardware.px4.px4_twin import Px4Twin
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.safety.supervisor_messages import pairs
-from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, Opened, Reading
+from robot_rl.hardware.teleop.device import ANGULAR_SPEED, LINEAR_SPEED, Reading
 from robot_rl.hardware.teleop.flight_mapping import FlightMapping
 from robot_rl.hardware.teleop.mapping import Settings
 from robot_rl.hardware.teleop.session import RecordingSession

@@ -8,12 +8,13 @@ import pytest
 from robot_rl.hardware import bindings
 from robot_rl.hardware.nodes.supervisor_node import SupervisorBinding, SupervisorNode
 from robot_rl.hardware.nodes.teleop_node import TeleopNode
+from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import GraphError
 from robot_rl.hardware.ros2.messages import make, seconds
 from robot_rl.hardware.safety.source import Source
 from robot_rl.hardware.safety.supervisor_messages import diagnostic, pairs
-from robot_rl.hardware.teleop.device import Opened, Reading
+from robot_rl.hardware.teleop.device import Reading
 from robot_rl.hardware.teleop.mapping import Mapping, Settings
 from robot_rl.hardware.teleop.session import RecordingSession
 

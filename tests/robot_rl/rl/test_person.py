@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from robot_rl.datasets import EpisodeStore
-from robot_rl.hardware.teleop.device import Opened, Reading
+from robot_rl.hardware.opened import Opened
+from robot_rl.hardware.teleop.device import Reading
 from robot_rl.policies import PolicyError
 from robot_rl.recordings import Recordings
 from robot_rl.rl.off_policy_learner import OffPolicyLearner
