@@ -9,6 +9,7 @@ policy node finds by the vehicle's odometry is success, on the twin as on a vehi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ HOLDS = 3
 
 HOLD = 2.0
 """After which the way to the start is asked for again: a vehicle that is left alone lands [s]."""
+
+PREFLIGHT = 20.0
+"""For so long a vehicle that has just been connected may not be ready for a take-off [wall s]."""
 
 ROOM = 2.0
 """Around the way that a task leads, where there is no room but the twin's [m]."""
@@ -94,6 +98,8 @@ class FlightDeployment(Deployment):
         if self._simulated:
             self.insist("supervisor/home", _LANDS)  # its estimates are not there from the first moment
         else:
+            with suppress(DeployError):  # the answer says what forbids it still
+                self.wait(lambda: not self._status().get("preflight"), PREFLIGHT, "the vehicle to be ready")
             done, message = self.call("supervisor/home")
             if not done:
                 raise DeployError(f"the vehicle does not fly to the start of the task: {message}")

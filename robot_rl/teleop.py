@@ -244,9 +244,7 @@ def _hold(graph: Graph, folder: Path, plain: Mapping[str, Any], contract: str) -
             deployment.start()
             _listen(stack, graph, node)
             node.listens = True
-            if flies(plain):
-                _ring("h takes off, v lands")
-            else:
+            if not flies(plain):
                 node.home()
             _follow(node, deployment)
         except Stopped:

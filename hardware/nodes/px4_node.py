@@ -1,9 +1,10 @@
 """The `supervisor` node of a vehicle under PX4: the only one that commands it.
 
 Sources, people and recorders speak with it as with the Supervisor of an arm, see `supervisor_messages`: the lease,
-proposals, `supervisor/status` (here with `phase`, `mode`, `armed` and `battery`), `supervisor/home` (takes off),
-`supervisor/disengage` (lands), the latched stop. Toward the vehicle it alone publishes on `/fmu/in/...`, after
-`flight_supervisor`. It waits for the vehicle's topics, and takes the versions of messages from their names.
+proposals, `supervisor/status` (here with `phase`, `mode`, `armed`, `battery`, and in `preflight` what forbids a
+take-off), `supervisor/home` (takes off), `supervisor/disengage` (lands), the latched stop. Toward the vehicle it alone
+publishes on `/fmu/in/...`, after `flight_supervisor`. It waits for the vehicle's topics, and takes the versions of
+messages from their names.
 
 - `odometry` (nav_msgs/Odometry, ENU and FLU): where PX4 says that the vehicle is, by our clock;
 - `imu` (sensor_msgs/Imu, FLU): its inertial sensors, where the contract has them;
@@ -148,7 +149,7 @@ class FlightNode(Reception):
         self.supervisor.home(now, self.place)
 
     def _further(self) -> dict[str, object]:
-        """For people who look: what is done with the vehicle, what PX4 says that it does, and the battery."""
+        """What is done with the vehicle, what PX4 says that it does, the battery, and what forbids a take-off now."""
         told = self.decoder.telemetry
         status = told.status
         return {
@@ -156,6 +157,7 @@ class FlightNode(Reception):
             "mode": "" if status is None else mode_name(status.nav_state),
             "armed": "" if status is None else status.armed,
             "battery": "" if told.battery is None else f"{told.battery:.2f}",
+            "preflight": "; ".join(self.supervisor.preflight),
         }
 
     def odometry(self) -> Any | None:

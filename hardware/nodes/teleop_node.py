@@ -76,6 +76,7 @@ _LOOK = 0.01
 """Between two looks at the device for motions that begin or end [s]: the next control period may be far."""
 
 _POLL = 0.02
+_LASTS = 2.0  # s; what forbids a take-off for less long no pilot needs to hear
 _FLIES = ("ready", "running", "intervening")
 _STRING = "std_msgs/msg/String"
 _SETTLED = 0.2  # s; after a reset every stream has sent something anew, after a request the status has come
@@ -124,6 +125,7 @@ class TeleopNode:
         self._stepped, self._deflected = -np.inf, False
         self._cues, self._problem = 0, ""
         self._bag, self._unrecorded = "", ""
+        self._told, self._allowed = "", graph.now()
         self._chore: Iterator[Callable[[], bool]] | None = None
         self._condition: Callable[[], bool] = lambda: True
         self._give_up = 0.0
@@ -192,6 +194,7 @@ class TeleopNode:
         """Words of the device, time of the session, and what is under way."""
         for word in self.device.events():
             self.hear(word)
+        self._tell_preflight()
         ready = self._chore is None and not self._unrecorded and self.state in ("ready", "running", "intervening")
         self._obey(self.session.tick(self._graph.now(), ready))
         self._go_on()
@@ -227,7 +230,7 @@ class TeleopNode:
             "seed": "" if session.seed is None else session.seed, **session.statistics.values,
             "device": self.device.name, "age": "" if reading is None else f"{now - reading.stamp:.3f}",
             "moved": self._moved, "leased": self._leased, "busy": self._chore is not None or not self.listens,
-            "state": self.state, "reason": self._source.reason,
+            "state": self.state, "reason": self._source.reason, "preflight": self._source.preflight,
         }  # fmt: skip
         message = self._problem
         if self._moved and not self._leased and not message:
@@ -406,6 +409,17 @@ class TeleopNode:
         yield self._after(_SETTLED)
         yield lambda: self.state in ("idle", "stopped")
         self._cue("landed" if self.state == "idle" else f"stopped: {self._source.reason}")
+
+    def _tell_preflight(self) -> None:
+        """Tell a pilot on the ground when the vehicle can take off, and what forbids it."""
+        against, now = self._source.preflight, self._graph.now()
+        waits = self._flies and self.listens and self._chore is None and self.state == "idle"
+        if not waits or not against:
+            self._allowed = now
+        text = f"no take-off yet: {against}" if against else "h takes off, v lands"
+        if waits and text != self._told and (not against or now - self._allowed > _LASTS):
+            self._told = text
+            self._cue(text)
 
     def _give_way(self, why: str) -> None:
         self._obey(self.session.lost(self._graph.now(), why))

@@ -198,6 +198,11 @@ class FlightSupervisor(Supervision):
                 found.append(f"home is higher above the start than the altitude {limits.altitude} m")
         return found
 
+    @property
+    def preflight(self) -> list[str]:
+        """What speaks against a take-off as of the last tick; empty while the vehicle is not idle, too."""
+        return self.problems(self._now) if self._state is State.IDLE else []
+
     def home(self, now: float, place: Sequence[float] | None = None) -> None:
         """Take off and go to the home place; or go there.
 

@@ -67,6 +67,7 @@ class Source:
         self._sequence, self._lost_lease = 0, 0
         self._state, self._reason = "", "the Supervisor has not been heard yet"
         self._followed, self._holder = "", ""
+        self._preflight = ""
         self._heard = 0.0
         graph.subscribe(STATUS, DIAGNOSTICS, self._on_status, LATCHED)
         graph.timer(BEAT, self._beat)
@@ -95,6 +96,11 @@ class Source:
     def reason(self) -> str:
         """Why the Supervisor is in its state, or why it refuses the lease."""
         return self._reason
+
+    @property
+    def preflight(self) -> str:
+        """What forbids a vehicle on the ground to take off; empty where nothing does."""
+        return self._preflight
 
     def acquire(self) -> None:
         """Ask for the lease until it is granted, lost again, or released."""
@@ -156,6 +162,7 @@ class Source:
     def _take(self, reason: str, values: Mapping[str, str]) -> None:
         self._state, self._reason = values.get("state", ""), reason
         self._followed, self._holder = values.get("followed", ""), values.get("token", "")
+        self._preflight = values.get("preflight", "")
         self._held = int(values.get("lease", "0")) if values.get("token") == self._token else 0
         if self._lease is not None and self._held != self._lease:
             self._lose(self._reason)

@@ -63,6 +63,7 @@ class ScriptedFlight(Opened):
         self._next, self._ended, self._done = 0, np.inf, 0
         self._phase = self._state = ""
         self._busy, self._leased, self._rested = True, False, 0.0
+        self._may_take_off = False
         self._said, self._words = "", list[str]()
         for feature in ("position", "attitude"):
             stream = robot.streams[feature]
@@ -107,7 +108,7 @@ class ScriptedFlight(Opened):
         elif self._phase in ("idle", "done") and not self._busy:
             if self._state in ("ready", "intervening") or (self._state in FLIES and self._done >= self._flights):
                 word = "land" if self._done >= self._flights else "record"
-            elif self._state == "idle" and not self._done:
+            elif self._state == "idle" and self._may_take_off and not self._done:
                 word = "home"
         if word and word != self._said:
             self._done += word == "success"
@@ -124,6 +125,7 @@ class ScriptedFlight(Opened):
         values = pairs(received.message.status[0])
         self._phase, self._state = values.get("phase", ""), values.get("state", "")
         self._busy, self._leased = values.get("busy") != "False", values.get("leased") == "True"
+        self._may_take_off = not values.get("preflight")
 
 
 def make_flight(graph: Graph, robot: VehicleFile) -> ScriptedFlight:

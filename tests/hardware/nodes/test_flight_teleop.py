@@ -310,6 +310,9 @@ def test_what_speaks_against_a_take_off_is_told(rig):
     rig.graph.step(0.5)
     assert any("no fresh vehicle_odometry" in cue for cue in rig.cues)
     assert rig.cues[-1].startswith("it does not take off")
+    rig.graph.step(3.0)
+    assert rig.cues[-1].startswith("no take-off yet: no fresh vehicle_odometry")
     rig.graph.parameters["faults"].value = ""
     rig.graph.step(5.0)  # nobody asks again
+    assert rig.cues[-1] == "h takes off, v lands"
     assert (rig.state, rig.twin.armed) == ("idle", False)

@@ -85,6 +85,16 @@ def test_a_take_off_that_is_refused_is_not_asked_for_again(rig):
 
 
 @pytest.mark.slow
+def test_a_vehicle_that_was_just_connected_is_waited_for(rig):
+    rig.graph.parameters["faults"].value = "no_odometry"
+    rig.graph.step(2.0)
+    connected = rig.graph.now() + 5.0
+    rig.when(lambda: rig.graph.now() > connected, lambda: setattr(rig.graph.parameters["faults"], "value", ""))
+    rig.deployment.prepare(0)
+    assert rig.state == "ready"
+
+
+@pytest.mark.slow
 def test_a_pilot_who_has_landed_the_vehicle_keeps_it_on_the_ground(rig):
     rig.when(lambda: rig.state == "ready", lambda: rig.twin.switch(POSITION))
     with pytest.raises(DeployError, match="the pilot took over"):
