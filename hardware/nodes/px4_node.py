@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robot_rl.datasets import ContractError
+from robot_rl.hardware.nodes.alone import is_alone
 from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.nodes.policy_contract import policy_contract
@@ -355,6 +356,10 @@ def main(argv: Sequence[str]) -> int:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)
             return 1
+        if not is_alone(graph):
+            return 1
+        if graph.stopped:
+            return 0
         FlightBinding(graph, node, wait)
         graph.log.info("supervises %s: %s", robot.name, describe_actions(node.robot.contract))
         with own_terminal() as terminal:

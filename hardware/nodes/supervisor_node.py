@@ -5,7 +5,7 @@ publishes proposals (see `supervisor_messages`, and `source` for the client); wh
 of the robot's file, whatever comes in. No parameter switches a check off.
 
 Every message to a trajectory controller also carries the motion until rest, so that the arm brakes within its limits
-even if this process dies; a forward controller takes single points, and stops where the last one was.
+even if this process is killed; a forward controller takes single points, and then stops where the last one was.
 
 With `homing` = `action` the way home is planned by the Supervisor, but gone by the controller, as one goal of the
 robot's FollowJointTrajectory action; what ends the homing cancels the goal.
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from robot_rl.datasets import ContractError
 from robot_rl.hardware import bindings
+from robot_rl.hardware.nodes.alone import is_alone
 from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
 from robot_rl.hardware.nodes.policy_contract import policy_contract
@@ -60,8 +61,8 @@ FOLLOW = "control_msgs/action/FollowJointTrajectory"
 FOREVER = 3600.0
 """Time-out of a goal [wall s]; the Supervisor's own counts, by the robot's clock."""
 
-ALONE = 1.0
-"""How long another Supervisor is listened for before this one begins [wall s]."""
+BRAKES = 2.0
+"""So long an arm may take to come to rest before the node ends [wall s]."""
 
 _OK, _WARN, _ERROR = 0, 1, 2
 
@@ -196,8 +197,14 @@ class SupervisorBinding:
         self._ticks.settle()
 
     def close(self) -> None:
-        """Brake, and tell a controller that takes trajectories how to come to rest."""
-        self._node.supervisor.hold("the Supervisor was shut down")
+        """Bring the arm to rest."""
+        supervisor = self._node.supervisor
+
+        def rests() -> bool:
+            supervisor.hold("the Supervisor was shut down")  # again, where a lease was granted meanwhile
+            return supervisor.at_rest
+
+        self._graph.spin(until=rests, timeout=BRAKES)
         if self._last is not None:
             self._publish(self._graph.now(), self._last + self._ticks.period)
 
@@ -357,8 +364,7 @@ def main(argv: Sequence[str]) -> int:
             for line in str(error).splitlines():
                 graph.log.error("%s", line)
             return 1
-        if not _is_alone(graph):
-            graph.log.error("another Supervisor publishes %s: a robot has one. End that one first", STATUS)
+        if not is_alone(graph):
             return 1
         if graph.stopped:
             return 0
@@ -372,15 +378,6 @@ def main(argv: Sequence[str]) -> int:
                 graph.spin()
         binding.close()
     return 0
-
-
-def _is_alone(graph: Graph) -> bool:
-    """Whether no Supervisor speaks here. One that was killed is not heard any longer, though its endpoints stay."""
-    heard: list[Received] = []
-    listening = graph.subscribe(STATUS, DIAGNOSTICS, heard.append, LATCHED)
-    graph.spin(until=lambda: bool(heard), timeout=ALONE)
-    listening.close()
-    return not heard
 
 
 def _by_topic(streams: dict[str, Stream]) -> dict[str, list[str]]:

@@ -250,12 +250,15 @@ def test_a_gripper_that_is_not_observed_holds_the_arm(robot):
 
 @pytest.fixture
 def bound(robot, local_graph):
+    return bind(local_graph(), robot, 5.0)
+
+
+def bind(graph, robot, wait):
     """A node on a graph within this process, and what it published."""
-    graph = local_graph()
     graph.endpoints = list
     graph.action_client = lambda *_: SimpleNamespace(ready=False)
     graph.time = 100.0
-    binding = SupervisorBinding(graph, SupervisorNode(robot), wait=5.0)
+    binding = SupervisorBinding(graph, SupervisorNode(robot), wait)
     arm = robot.commands["joint_position"].topic
     state = SimpleNamespace(graph=graph, binding=binding, arm=arm, position=np.array(robot.home))
 
@@ -303,6 +306,36 @@ def test_a_source_on_the_graph_acquires_proposes_and_releases(bound, robot):
     graph.step(0.5)
     assert graph.call("supervisor/clear").success
     assert source.lease is None
+
+
+def test_a_forward_controller_is_led_to_rest_before_the_node_ends(local_graph, tmp_path):
+    """It would stop where the last point was, at whatever speed; and nobody may take the arm meanwhile."""
+    plain = yaml.safe_load((FOLDER / "panda.yaml").read_text())
+    plain |= {"command_rate_hz": 100, "tick_rate_hz": 100, "watchdog": WATCHDOG}
+    plain["commands"]["joint_position"]["type"] = "std_msgs/msg/Float64MultiArray"
+    del plain["commands"]["joint_position"]["home_action"]
+    path = tmp_path / "robot.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    robot = RobotFile.load(path)
+    moved = bind(local_graph(), robot, 0.0)
+    graph = moved.graph
+    graph.spin = lambda until, timeout: any(graph.step(0.001) or until() for _ in range(round(1000 * timeout)))
+    source = Source(graph, "flow", "policy", robot.contract)
+    graph.step(0.05)
+    graph.call("supervisor/home")
+    source.acquire()
+    graph.step(0.5)
+    graph.timer(0.05, lambda: source.acquire() or source.propose(np.append(np.array(robot.home) + 0.3, 0), graph.now()))
+    graph.step(0.3)
+    assert source.state == "running"
+    sent = graph.published[moved.arm]
+    first = len(sent)
+    moved.binding.close()
+    places = np.array([message.data for message in sent[first - 2 :]])
+    speed = np.abs(np.diff(places, axis=0)).max(1) / 0.01
+    assert speed[0] > 0.3
+    assert speed[-1] < 0.01
+    assert (np.diff(speed) < 0.02).all()  # it only brakes
 
 
 def test_a_tick_of_a_control_period_waits_for_the_proposal_of_that_time(bound, robot):
@@ -661,6 +694,29 @@ def test_a_second_supervisor_does_not_begin(rig):
     assert second.returncode == 1
     assert "another Supervisor publishes supervisor/status" in rig.log(1)
     assert rig.status["state"] == "ready"
+
+
+@pytest.mark.alone
+def test_of_supervisors_that_begin_at_once_one_does(robot, tmp_path, ros_domain):
+    """Also where one is of an arm and the other of a vehicle."""
+    pytest.importorskip("cyclonedds")
+    nodes = ("supervisor_node", "robot", robot.path), ("px4_node", "robot", "px4")
+    logs = [tmp_path / node for node, *_ in nodes]
+    begun = []
+    try:
+        for log, (node, key, value) in zip(logs, nodes, strict=True):
+            command = [sys.executable, "-m", f"robot_rl.hardware.nodes.{node}", "--ros-args", "-p", f"{key}:={value}"]
+            begun.append(subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT))
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline and not all(re.search("supervises|another", log.read_text()) for log in logs):
+            time.sleep(0.05)
+        said = [log.read_text() for log in logs]
+        assert sum("supervises" in each for each in said) == 1, said
+        assert sum("another Supervisor publishes" in each for each in said) == 1, said
+    finally:
+        for process in begun:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.alone
