@@ -10,23 +10,25 @@ import math
 import numpy as np
 
 _HALF = math.sqrt(0.5)
+_NED_ENU, _UP = np.array([1, 0, 2]), np.array([1.0, 1.0, -1.0])
+_FRD_FLU = np.array([1.0, -1.0, -1.0])
+_ATTITUDE = _HALF * np.array([[1, 0, 0, 1], [0, 1, 1, 0], [0, 1, -1, 0], [1, 0, 0, -1]])
 
 
 def swap_world(vector: np.ndarray) -> np.ndarray:
     """A vector [..., 3] in ENU, from one in NED; or back."""
-    return np.stack([vector[..., 1], vector[..., 0], -vector[..., 2]], axis=-1)
+    return vector[..., _NED_ENU] * _UP
 
 
 def swap_body(vector: np.ndarray) -> np.ndarray:
     """A vector [..., 3] in FLU, from one in FRD; or back."""
-    return np.stack([vector[..., 0], -vector[..., 1], -vector[..., 2]], axis=-1)
+    return vector * _FRD_FLU
 
 
 def swap_attitude(quaternion: np.ndarray) -> np.ndarray:
     """FLU to ENU [..., 4], from FRD to NED; or back: (0, h, h, 0) q (0, 1, 0, 0), h = sqrt(1/2),
     up to the sign, which makes no difference."""
-    w, x, y, z = np.moveaxis(np.asarray(quaternion, float), -1, 0)
-    return _HALF * np.stack([w + z, x + y, x - y, w - z], axis=-1)
+    return np.asarray(quaternion, float) @ _ATTITUDE  # which is symmetric
 
 
 def swap_heading(yaw: float) -> float:
