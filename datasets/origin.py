@@ -1,4 +1,4 @@
-"""Where an episode was first recorded, which it keeps through every edit and resampling."""
+"""Where an episode was first recorded, which it keeps through every edit, resampling and playback."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from robot_rl.attempt import Attempt
 from robot_rl.datasets import ContractError, Episode, EpisodeStore, satisfies
+from robot_rl.datasets.origin import origin
 from robot_rl.sim.spec import family_of, load
 
 PLAYBACKS = ("replay", "render")
@@ -222,4 +223,5 @@ def _kept(env: Any, episode: Episode) -> list[str]:
 def _facts(episode: Episode, how: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """What was said of the recorded episode, and where this one comes from."""
     told = {key: value for key, value in episode.facts.items() if key not in BEGUN}
-    return {**told, "played": how, "source_episode": episode.index, **({"randomization": record} if record else {})}
+    made = {"played": how, "source_episode": episode.index, "origin": origin(episode.store, episode.index)}
+    return {**told, **made, **({"randomization": record} if record else {})}

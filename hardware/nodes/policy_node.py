@@ -40,7 +40,7 @@ from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
 from robot_rl.hardware.ros2.qos import LATCHED, Qos
-from robot_rl.hardware.safety.source import Source
+from robot_rl.hardware.safety.source import GRANT, Source
 
 STEP = ("tick", "began", "newest_stamp", "oldest_stamp", "proposed", "held", "seam")
 """What `policy/step` holds: times on the node's clock [s]; whether the action repeats the last one; see `Step.seam`."""
@@ -50,9 +50,6 @@ PATIENCE = 0.005
 
 LOCKSTEP_PATIENCE = 0.4
 """The same in lockstep, below what the Supervisor waits for the action [wall s]."""
-
-GRANT = 5.0
-"""How long a lease is awaited [wall s]."""
 
 _DECIDING = ("running", "watching")
 _POLL = 0.005

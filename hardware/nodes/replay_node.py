@@ -2,8 +2,8 @@
 
 It asks for the lease as soon as the Supervisor is heard, moves the robot smoothly from where it stands to the first
 action, waits until it has come there, then proposes one action at each multiple of the control period. It ends with the
-episode (exit status 0), when it loses the lease, or when there is an emergency stop while it waits for one (1): nothing
-moves because a stop is cleared.
+episode (exit status 0), when it loses the lease, or when it is not granted one although the robot is home, or there is an
+emergency stop meanwhile (1): nothing moves because a stop is cleared, a cable plugged in, or another source done.
 
 A vehicle has to hold its position where the recording begins. The first action is proposed until PX4 follows it, then
 the others; what they are does not look at where the vehicle is, so that body rates soon lead elsewhere.
@@ -12,6 +12,7 @@ the others; what they are does not look at where the vehicle is, so that body ra
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,7 @@ from robot_rl.hardware.px4.vehicle_file import OBSERVED, VehicleFile, load_robot
 from robot_rl.hardware.robot_file import RobotFile, RobotFileError
 from robot_rl.hardware.ros2.graph import Graph, Received, open_graph
 from robot_rl.hardware.ros2.messages import MessageError
-from robot_rl.hardware.safety.source import Source
+from robot_rl.hardware.safety.source import GRANT, Source
 from robot_rl.sim.rotation import quaternion_to_6d
 
 OPENING_SPEED = 0.05
@@ -98,7 +99,7 @@ class ReplayNode:
         self._timer = graph.timer(1.0 / robot.contract.rate_hz, self.tick)
         self._plan: NDArray[np.float32] | None = None
         self._next = 0
-        self._said = ""
+        self._said, self._home = "", time.monotonic()
         self.ended: str | None = None
         self.complete = False
         for topic, stream in self._alignment.topics.items():
@@ -112,10 +113,8 @@ class ReplayNode:
         if self._source.lease is None:
             if self._plan is not None:
                 self.end(f"lost the lease: the Supervisor is {self._source.state} ({self._source.reason})")
-            elif self._source.state == "stopped":
-                self.end(f"no lease: the Supervisor is stopped ({self._source.reason}); replay again later")
             else:
-                self._say(f"waits for the lease: {self._source.reason}")
+                self._await()
             return
         if self._plan is None and not self._begin():
             return
@@ -135,6 +134,16 @@ class ReplayNode:
             self.ended = reason
             self._source.release(reason)
             self._graph.log.info("%s", reason)
+
+    def _await(self) -> None:
+        """Wait for a person who brings the robot home, and for the lease then; not for whatever else is in the way."""
+        state, now = self._source.state, time.monotonic()
+        if state in ("", "idle", "homing"):
+            self._home = now
+        if state == "stopped" or now - self._home > GRANT:
+            self.end(f"no lease: the Supervisor is {state} ({self._source.reason}); replay again later")
+        else:
+            self._say(f"waits for the lease: {self._source.reason}")
 
     def _begin(self) -> bool:
         contract = self._robot.contract

@@ -9,6 +9,7 @@ from robot_rl import sim
 from robot_rl.cli import compose
 from robot_rl.collect import CollectError, main
 from robot_rl.datasets import EpisodeStore
+from robot_rl.datasets.origin import origin
 from robot_rl.playback import PlaybackError
 
 
@@ -42,6 +43,7 @@ def test_replay_leads_through_the_same_states(
         np.testing.assert_array_equal(new.observation["cube_pose"], old.observation["cube_pose"])
         assert new.facts["randomization"] == old.facts["randomization"]
         assert (new.facts["source"], new.facts["source_episode"]) == ("expert", old.index)
+        assert new.facts["origin"] == origin(old.store, old.index)
 
 
 @pytest.mark.slow

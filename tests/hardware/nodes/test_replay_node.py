@@ -118,6 +118,20 @@ def test_it_waits_until_the_supervisor_grants_the_lease(local_graph, recorded) -
     assert graph.published["supervisor/proposal"]
 
 
+@pytest.mark.parametrize("state", ["held", "running", "intervening"])
+def test_it_does_not_wait_for_long_once_the_robot_is_home(local_graph, recorded, state) -> None:
+    graph = local_graph()
+    node, robot = ReplayNode(graph, ROBOT, recorded), Robot(graph)
+    robot.state = state
+    graph.step(4.0)
+    assert node.ended is None
+    graph.step(2.0)
+    assert node.ended == f"no lease: the Supervisor is {state} (test); replay again later"
+    robot.state = "ready"
+    graph.step(1.0)
+    assert "supervisor/proposal" not in graph.published
+
+
 def test_it_does_not_wait_for_a_stop_to_be_cleared(local_graph, recorded) -> None:
     graph = local_graph()
     node, robot = ReplayNode(graph, ROBOT, recorded), Robot(graph)
