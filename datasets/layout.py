@@ -173,9 +173,9 @@ class Layout:
             if (store / FACTS).parent.is_dir() and (store / EPISODE_ENDS).is_dir():
                 raise StoreDamaged(f"{path} is missing; `robot-rl data check --repair` restores it from its copy.")
             found = "it does not exist" if not store.exists() else "it has no zarr.json"
-            raise NotAStore(
-                f"{store} is no episode store: {found}. `robot-rl collect` and EpisodeStore.create make new ones."
-            )
+            inside = sorted(str(each.parent) for each in store.glob("*.zarr/zarr.json"))
+            way = f"Give {' or '.join(inside)}" if inside else "`robot-rl collect` and EpisodeStore.create make new ones"
+            raise NotAStore(f"{store} is no episode store: {found}. {way}.")
         try:
             plain = json.loads(path.read_bytes())
             attributes = dict(plain["attributes"])

@@ -449,8 +449,12 @@ def test_what_cannot_be_stored_is_refused_at_creation(tmp_path: Path, contract: 
 def test_what_is_no_store(tmp_path: Path, store: EpisodeStore) -> None:
     with pytest.raises(NotAStore, match="does not exist"):
         EpisodeStore.open(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(NotAStore, match=r"has no zarr\.json"):
-        EpisodeStore.open(tmp_path)
+        EpisodeStore.open(tmp_path / "empty")
+    zarr.create_group(tmp_path / "run" / "recorded.zarr")
+    with pytest.raises(NotAStore, match=rf"Give {tmp_path / 'run' / 'recorded.zarr'}\."):
+        EpisodeStore.open(tmp_path / "run")
     zarr.create_group(tmp_path / "other")
     with pytest.raises(NotAStore, match="no episode store"):
         EpisodeStore.open(tmp_path / "other")
