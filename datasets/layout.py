@@ -174,7 +174,8 @@ class Layout:
                 raise StoreDamaged(f"{path} is missing; `robot-rl data check --repair` restores it from its copy.")
             found = "it does not exist" if not store.exists() else "it has no zarr.json"
             inside = sorted(str(each.parent) for each in store.glob("*.zarr/zarr.json"))
-            way = f"Give {' or '.join(inside)}" if inside else "`robot-rl collect` and EpisodeStore.create make new ones"
+            makes = "`robot-rl collect` and EpisodeStore.create make new ones"
+            way = f"Give {' or '.join(inside)}" if inside else makes
             raise NotAStore(f"{store} is no episode store: {found}. {way}.")
         try:
             plain = json.loads(path.read_bytes())

@@ -10,6 +10,9 @@ from typing import Protocol
 
 from robot_rl.hardware.ros2.graph import GraphError
 
+INTERRUPTED = 130
+"""Exit status, as of a process that SIGINT has ended."""
+
 SETTINGS = """
 usage: {program} [--ros-args -p <parameter>:=<value> ... -r <name>:=<other name> ...]
 
@@ -25,7 +28,8 @@ class NodeMain(Protocol):
 def node_main(run: Callable[[Sequence[str]], int]) -> NodeMain:
     """`main` of a node that is called `<name>_node`; the help is what its file says of it.
 
-    What the graph refuses (an argument, a variable, a value of the wrong type) ends it with status 2.
+    What the graph refuses (an argument, a variable, a value of the wrong type) ends it with status 2, an interrupt that
+    nobody waits for with `INTERRUPTED`.
     """
     name = Path(run.__code__.co_filename).stem.removesuffix("_node")
     program = f"robot_rl_{name}"
@@ -42,5 +46,7 @@ def node_main(run: Callable[[Sequence[str]], int]) -> NodeMain:
         except GraphError as error:
             print(f"{program}: {error}\n(`{program} --help` says how it is started)", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:  # a second Ctrl-C, or one before there was a graph
+            return INTERRUPTED
 
     return main

@@ -42,7 +42,7 @@ BEAT = 0.05
 """Between two heartbeats [s], on the node's clock."""
 
 GRANT = 5.0
-"""How long a lease is awaited that the robot is ready for [wall s]: nothing begins to move when nobody looks any more."""
+"""How long a lease is awaited [wall s], so that nothing begins to move when nobody looks any more."""
 
 SILENCE = 0.5
 """Without a status for so long [s], on the node's clock, the Supervisor is taken to be gone."""

@@ -12,6 +12,7 @@ from robot_rl.sim import make
 from robot_rl.sim.expert.world_expert import WorldExpert
 from robot_rl.sim.spec import resolve
 
+
 @pytest.mark.parametrize(("expert", "horizon"), [(None, 40), pytest.param("mpc", 12, marks=pytest.mark.slow)])
 def test_one_attempt_and_many_are_the_same(expert: str | None, horizon: int):
     spec = resolve({"task": "drone/hover", "randomization": "test", "horizon": horizon})

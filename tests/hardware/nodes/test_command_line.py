@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from robot_rl.hardware.nodes.command_line import node_main
+
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 NODES = sorted(name for name in SCRIPTS if name.startswith("robot_rl_"))
@@ -37,3 +39,11 @@ def test_what_is_no_ros_argument_is_told_in_words(name, capsys, ros_domain):
 def test_a_parameter_of_another_type_is_told_in_words(capsys, ros_domain):
     assert main_of("robot_rl_px4")(["--ros-args", "-p", "robot:=3"]) == 2
     assert "parameter robot is a str" in capsys.readouterr().err
+
+
+def test_an_interrupt_that_nobody_waits_for_ends_it_without_a_traceback(capsys):
+    def run(argv):
+        raise KeyboardInterrupt
+
+    assert node_main(run)([]) == 130
+    assert capsys.readouterr().err == ""
