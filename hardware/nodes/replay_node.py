@@ -2,8 +2,8 @@
 
 It asks for the lease as soon as the Supervisor is heard, moves the robot smoothly from where it stands to the first
 action, waits until it has come there, then proposes one action at each multiple of the control period. It ends with the
-episode (exit status 0), when it loses the lease, when it is not granted one although the robot is home, or when there is
-an emergency stop meanwhile (1): nothing moves because a stop is cleared, a cable plugged in, or another source done.
+episode (exit status 0), when it loses the lease, when it is not granted one although the robot is home, or when there
+is an emergency stop meanwhile (1): nothing moves because a stop is cleared, a cable plugged in, or another source done.
 
 A vehicle has to hold its position where the recording begins. The first action is proposed until PX4 follows it, then
 the others; what they are does not look at where the vehicle is, so that body rates soon lead elsewhere.
