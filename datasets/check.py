@@ -3,9 +3,9 @@
 `check` reads everything: headers, episode ends, rows against their checksum, every frame against its checksum and
 through its decoder, statistics against the rows, the journal.
 
-`repair` brings a store back to its last committed state. It never deletes: what it replaces is moved to
-`meta/damaged/<time>/`, and episodes whose data are lost are marked in the journal (`damaged`, which leaves them out of
-training) and otherwise stay as they are.
+`repair` brings a store back to its last committed state. Statistics are made of the rows again. It never deletes: what
+it replaces is moved to `meta/damaged/<time>/`, and episodes whose data are lost are marked in the journal (`damaged`,
+which leaves them out of training) and otherwise stay as they are.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from robot_rl.datasets.chunks import ChunkedArray, checksum, header, read_header
 from robot_rl.datasets.disk import Disk, explain_write_errors
 from robot_rl.datasets.errors import StoreDamaged, StoreError
 from robot_rl.datasets.frames import decode
-from robot_rl.datasets.layout import CHECKSUM, CONTROL, EPISODE_ENDS, FACTS, LOCK, ArrayKind, Layout
+from robot_rl.datasets.layout import CHECKSUM, CONTROL, EPISODE_ENDS, FACTS, LOCK, STATISTICS, ArrayKind, Layout
 from robot_rl.datasets.lock import WriterLock
-from robot_rl.datasets.statistics import summarise
 from robot_rl.datasets.store import EpisodeStore
 
 Progress = Callable[[int, int], None]
@@ -163,7 +162,7 @@ def _check_statistics(
     store: EpisodeStore, number: int, values: dict[str, np.ndarray], broken: set[str]
 ) -> Iterator[Finding]:
     for name in store.layout.statistics_shapes:
-        path = f"meta/statistics/{name}"
+        path = f"{STATISTICS}{name}"
         if path in broken:
             continue
         try:
@@ -171,9 +170,7 @@ def _check_statistics(
         except StoreError as error:
             yield Finding(number, path, str(error))
             continue
-        rows = values[f"data/{name}"]
-        found = store.layout.pack_statistics(name, summarise(rows[:-1] if name == "action" else rows))
-        if not np.allclose(stored, found, rtol=1e-6, atol=1e-9):
+        if not np.allclose(stored, store.layout.statistics_of(name, values), rtol=1e-6, atol=1e-9):
             yield Finding(number, path, "is not what the rows give")
 
 
@@ -274,7 +271,10 @@ class _Repair:
         self._headers(layout, ends)
         self._chunk_sizes(layout)
         self._journal()
-        self._mark(check(self.path, progress))
+        findings = check(self.path, progress)
+        if self._statistics(layout, findings):
+            findings = check(self.path, progress)
+        self._mark(findings)
         self.disk.close()
         return self.done
 
@@ -393,6 +393,28 @@ class _Repair:
             lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else []
             kept = [line for number, line in enumerate(lines, 1) if number not in known.bad_lines]
             self._replace(file, b"".join(line + b"\n" for line in kept), "freed of lines that are no records")
+
+    def _statistics(self, layout: Layout, findings: Sequence[Finding]) -> bool:
+        """Rebuild those of episodes of which nothing else is damaged; whether there were any."""
+        others = {finding.episode for finding in findings if not finding.where.startswith(STATISTICS)}
+        lost: dict[tuple[str, int], list[int]] = {}
+        for finding in findings:
+            if finding.episode is not None and finding.episode not in others:
+                chunk = finding.episode // layout.arrays[finding.where].chunk_rows
+                lost.setdefault((finding.where, chunk), []).append(finding.episode)
+        store = EpisodeStore(self.path)
+        for (path, chunk), numbers in lost.items():
+            kind, name = layout.arrays[path], path.removeprefix(STATISTICS)
+            data = f"data/{name}"
+            file = store.array(path).chunk_path(chunk)
+            kept = file.read_bytes() if file.is_file() else bytes(kind.chunk_rows * kind.row_bytes)
+            rows = np.frombuffer(bytearray(kept), kind.dtype).reshape(kind.chunk_rows, *kind.row_shape)
+            for number in numbers:
+                of = store[number].rows
+                found = {data: store.array(data).slice(of.start, of.stop)}
+                rows[number % kind.chunk_rows] = layout.statistics_of(name, found)
+            self._replace(file, rows.tobytes(), f"made of the rows again for {len(numbers)} episodes")
+        return bool(lost)
 
     def _mark(self, findings: Sequence[Finding]) -> None:
         """Say in the journal which episodes are damaged, and which are no more."""

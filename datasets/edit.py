@@ -31,10 +31,9 @@ from robot_rl.datasets.contract import equal
 from robot_rl.datasets.disk import Disk, LateDisk, explain_write_errors
 from robot_rl.datasets.errors import StoreError
 from robot_rl.datasets.exchange import exchange
-from robot_rl.datasets.layout import CHECKSUM, EPISODE_ENDS, FACTS, LOCK, Layout
+from robot_rl.datasets.layout import CHECKSUM, EPISODE_ENDS, FACTS, LOCK, STATISTICS, Layout
 from robot_rl.datasets.lock import WriterLock
 from robot_rl.datasets.origin import origin
-from robot_rl.datasets.statistics import summarise
 from robot_rl.datasets.store import EpisodeStore, create_beside, new_id
 
 Progress = Callable[[int, int], None]
@@ -189,7 +188,7 @@ def _write(beside: Path, layout: Layout, parts: Sequence[Part], progress: Progre
             arrays[path].append(values)
         arrays[CHECKSUM].append(np.array([checksum(rows)], np.uint32))
         for name in layout.statistics_shapes:
-            arrays[f"meta/statistics/{name}"].append(_statistics(part, layout, name, rows)[None])
+            arrays[f"{STATISTICS}{name}"].append(_statistics(part, layout, name, rows)[None])
         stop += len(rows["data/action"])
         arrays[EPISODE_ENDS].append(np.array([stop]))
         cut = {} if part.is_whole else {"steps": [part.steps.start, part.steps.stop]}
@@ -274,10 +273,9 @@ def _rows(part: Part, frames: Mapping[str, _SharedFrames]) -> dict[str, np.ndarr
 
 def _statistics(part: Part, layout: Layout, name: str, rows: Mapping[str, np.ndarray]) -> np.ndarray:
     if part.is_whole:
-        row: np.ndarray = part.store.array(f"meta/statistics/{name}").slice(part.episode, part.episode + 1)[0]
+        row: np.ndarray = part.store.array(f"{STATISTICS}{name}").slice(part.episode, part.episode + 1)[0]
         return row
-    values = rows[f"data/{name}"]
-    return layout.pack_statistics(name, summarise(values[:-1] if name == "action" else values))
+    return layout.statistics_of(name, rows)
 
 
 def _compare(made: EpisodeStore, parts: Sequence[Part]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from robot_rl.datasets import chunks
 from robot_rl.datasets.contract import Contract, ContractError, Feature
 from robot_rl.datasets.errors import NotAStore, StoreDamaged, StoreError, StoreVersionError
-from robot_rl.datasets.statistics import row_shapes
+from robot_rl.datasets.statistics import row_shapes, summarise
 
 FORMAT = "robot_rl.episodes"
 VERSION = 1
@@ -23,6 +23,7 @@ VERSION = 1
 EPISODE_ENDS = "meta/episode_ends"
 CHECKSUM = "meta/checksum"
 FACTS = "meta/facts.jsonl"
+STATISTICS = "meta/statistics/"
 LOCK = "meta/writer.lock"
 CONTROL = "control"
 """The stream that every store has: when the row was taken."""
@@ -108,7 +109,7 @@ class Layout:
         """The arrays with one row for each episode, by path, but for `EPISODE_ENDS`."""
         arrays = {CHECKSUM: ArrayKind("uint32")}
         for name, shape in self.statistics_shapes.items():
-            arrays[f"meta/statistics/{name}"] = ArrayKind("float64", (sum(_parts(shape).values()), *shape))
+            arrays[f"{STATISTICS}{name}"] = ArrayKind("float64", (sum(_parts(shape).values()), *shape))
         return arrays
 
     @cached_property
@@ -206,6 +207,11 @@ class Layout:
         shape = self.statistics_shapes[name]
         parts = _parts(shape)
         return np.concatenate([np.broadcast_to(summary[key], (number, *shape)) for key, number in parts.items()])
+
+    def statistics_of(self, name: str, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The same of the rows of an episode, by array; to the last row belongs no action."""
+        values = rows[f"data/{name}"]
+        return self.pack_statistics(name, summarise(values[:-1] if name == "action" else values))
 
     def unpack_statistics(self, name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The inverse for E episodes: rows [E, K, *shape] to the quantities, each [E, ...]."""

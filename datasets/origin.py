@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from robot_rl.datasets.store import EpisodeStore
+if TYPE_CHECKING:
+    from robot_rl.datasets.store import EpisodeStore
 
 
 def origin(store: EpisodeStore, number: int) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from robot_rl.datasets.chunks import ChunkedArray, ChunkWriter
 from robot_rl.datasets.contract import Contract
 from robot_rl.datasets.disk import Disk, explain_write_errors
 from robot_rl.datasets.errors import StoreDamaged, StoreError
-from robot_rl.datasets.layout import CONTROL, EPISODE_ENDS, FACTS, Layout
+from robot_rl.datasets.layout import CONTROL, EPISODE_ENDS, FACTS, STATISTICS, Layout
+from robot_rl.datasets.split import split
 from robot_rl.datasets.statistics import Statistics, merge
 
 if TYPE_CHECKING:
@@ -246,15 +247,10 @@ class EpisodeStore(Sequence["Episode"]):
         """Divide episodes at random in two sets, for training and held out, each int64 and in order.
 
         Args:
-            held_out: share in [0, 1) of the episodes; at least one of two or more when positive.
-            episodes: to divide; by default the successful ones.
+            held_out: share in [0, 1) of the recordings; at least one of two or more when positive.
+            episodes: to divide, see `split.split`; by default the successful ones.
         """
-        if not 0 <= held_out < 1:
-            raise ValueError(f"held_out is a share between 0 and 1, got {held_out}")
-        chosen = self.select(success=True) if episodes is None else np.unique(np.asarray(episodes, np.int64))
-        number = min(max(round(held_out * len(chosen)), 1), len(chosen) - 1) if held_out and len(chosen) > 1 else 0
-        order = np.random.default_rng(seed).permutation(len(chosen))
-        return np.sort(chosen[order[number:]]), np.sort(chosen[order[:number]])
+        return split([self], held_out, seed, [episodes])[0]
 
     def statistics(self, episodes: Sequence[int] | np.ndarray | None = None) -> dict[str, Statistics]:
         """Statistics of the low-dimensional features and of `action`, over some episodes; no data are read again.
@@ -265,7 +261,7 @@ class EpisodeStore(Sequence["Episode"]):
         chosen = self.select(success=True) if episodes is None else np.asarray(episodes, np.int64)
         found = {}
         for name in self.layout.statistics_shapes:
-            rows = self.array(f"meta/statistics/{name}").gather(chosen)
+            rows = self.array(f"{STATISTICS}{name}").gather(chosen)
             found[name] = merge(self.layout.unpack_statistics(name, rows))
         return found
 

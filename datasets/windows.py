@@ -32,6 +32,7 @@ from robot_rl.datasets.prefetch import BATCHES_AHEAD, Prefetch
 from robot_rl.datasets.recent import RecentFrames
 from robot_rl.datasets.recycled import RecycledMemory
 from robot_rl.datasets.source import ACTIONS, Samples, Source, choose_episodes
+from robot_rl.datasets.split import split
 from robot_rl.datasets.statistics import Statistics, combine
 
 if TYPE_CHECKING:
@@ -321,8 +322,8 @@ class Mixture:
         return Windows(self.stores, obs_horizon, action_horizon, shares=self.shares, **options)
 
     def split(self, held_out: float = 0.1, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Episode indices of each store to train on, and those held out."""
-        parts = [store.split(held_out, seed) for store in self.stores]
+        """Episode indices of each store to train on, and those held out, see `split.split`."""
+        parts = split(self.stores, held_out, seed)
         return [train for train, _ in parts], [held for _, held in parts]
 
     def statistics(self, episodes: Sequence[Iterable[int] | None] | None = None) -> dict[str, Statistics]:

@@ -32,10 +32,9 @@ from robot_rl.datasets.contract import Contract, Feature, equal
 from robot_rl.datasets.disk import Disk, explain_write_errors
 from robot_rl.datasets.encoders import Encoders
 from robot_rl.datasets.errors import StepError, StoreDamaged, StoreError
-from robot_rl.datasets.layout import CHECKSUM, CONTROL, EPISODE_ENDS, FACTS, LOCK
+from robot_rl.datasets.layout import CHECKSUM, CONTROL, EPISODE_ENDS, FACTS, LOCK, STATISTICS
 from robot_rl.datasets.lock import WriterLock
 from robot_rl.datasets.packing import FramePacker
-from robot_rl.datasets.statistics import summarise
 from robot_rl.datasets.store import EpisodeStore
 
 _FIRST_ROWS = 256
@@ -177,9 +176,7 @@ class StoreWriter:
     def _episode_row(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         found = {CHECKSUM: np.asarray(checksum(rows), np.uint32)}
         for name in self.store.layout.statistics_shapes:
-            values = rows[f"data/{name}"]
-            summary = summarise(values[:-1] if name == "action" else values)
-            found[f"meta/statistics/{name}"] = self.store.layout.pack_statistics(name, summary)
+            found[f"{STATISTICS}{name}"] = self.store.layout.statistics_of(name, rows)
         return found
 
     def _done(self, episode: EpisodeWriter) -> None:

@@ -168,32 +168,43 @@ def _run_configured(command: str, rest: list[str]) -> int:
 
 def _sweep(command: str, overrides: list[str], show: bool) -> int:
     """Run every combination in turn, each in its own folder below `output`, and leave one table over the runs there."""
+    from robot_rl.run_folder import named_after
+
     configs = []
     for job in _combinations(overrides):
         config = compose(command, job)
-        folder = Path(config.output or f"runs/{command}")
         varied = [item for item in job if item not in overrides]
-        # Only what the grammar of overrides takes without quotes: the next command is given this path.
-        config.output = str(folder / (re.sub(r"[^\w.-]+", "_", "_".join(varied)) or "run"))
+        folder = Path(config.output or f"runs/{command}")
+        if command == "train" and not config.output and not any(item.startswith("dataset=") for item in varied):
+            folder /= _unquoted(named_after(config.dataset or ""))
+        config.output = str(folder / (_unquoted("_".join(varied)) or "run"))
         configs.append(config)
     if show:
         for config in configs:
             _show(config)
         return 0
     module, status = importlib.import_module(f"robot_rl.{command}"), 0
+    ended: dict[str, bool] = {}
     for number, config in enumerate(configs, 1):
         print(f"[{number}/{len(configs)}] {config.output}", flush=True)
         try:
-            status = max(status, int(module.main(config) or 0))
+            result = int(module.main(config) or 0)
         except Exception as error:
             print(f"robot-rl {command}: {config.output}: {_say(error)}", file=sys.stderr)
-            status = max(status, 1)
+            result = 1
+        ended[config.output] = result == 0
+        status = max(status, result)
         if status >= INTERRUPTED:
             break
     from robot_rl.sweep import write_tables
 
-    print(write_tables(folder, [config.output for config in configs]))
+    print(write_tables(folder, ended))
     return status
+
+
+def _unquoted(name: str) -> str:
+    """Only what the grammar of overrides takes without quotes: the next command is given this path."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def quoted(text: str) -> str:

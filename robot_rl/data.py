@@ -113,6 +113,7 @@ def _info(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from robot_rl.datasets.check import check, repair
+    from robot_rl.datasets.layout import FACTS
 
     if options.repair:
         done = repair(options.store)
@@ -123,7 +124,15 @@ def _check(options: argparse.Namespace) -> int:
         print(finding)
     if findings:
         print(f"{len(findings)} findings in {options.store}")
-        if options.repair or _marked(options.store, findings):
+        named = [finding for finding in findings if finding.where == FACTS]
+        damaged = [finding for finding in findings if finding.where != FACTS]
+        if named:
+            print(
+                "facts that are lost are set anew by `robot-rl data tag`, for example success=true; the data are there"
+            )
+        if not damaged:
+            return 1
+        if options.repair or _marked(options.store, damaged):
             print("what remains is lost; these episodes are marked as damaged, which leaves them out of training")
         else:
             print("`robot-rl data repair` (or `check --repair`) restores the last committed state; nothing is deleted")

@@ -17,6 +17,7 @@ from robot_rl.datasets import ContractError, EpisodeStore
 from robot_rl.datasets.contract import united
 from robot_rl.datasets.origin import converted, origin
 from robot_rl.datasets.source import ACTIONS
+from robot_rl.datasets.split import split
 from robot_rl.datasets.statistics import Statistics
 from robot_rl.datasets.windows import Batch, Mixture, Windows, estimated
 from robot_rl.policies import Policy
@@ -43,7 +44,7 @@ class Recordings:
     Args:
         paths: of the stores.
         weights: share of each store among the training samples; None: by their numbers of training rows.
-        held_out: share of the episodes of each store kept out of training and of all statistics.
+        held_out: share of each store's recordings that training and all statistics leave out, see `datasets.split`.
         include_failures: train on failed episodes too.
         seed: of the split.
         labels: `executed`, `intended` or a recorded feature, which then is the action of `contract`; see `Windows`.
@@ -89,7 +90,7 @@ class Recordings:
         if labels not in ACTIONS:
             self.contract = estimated(self.contract, labels)
         chosen = [_choose(store, include_failures) for store in stores]
-        splits = [store.split(held_out, seed, episodes) for store, episodes in zip(stores, chosen, strict=True)]
+        splits = split(stores, held_out, seed, chosen)
         if weights is None:
             weights = [
                 store.statistics(training)["action"].count for store, (training, _) in zip(stores, splits, strict=True)
@@ -212,8 +213,10 @@ def _choose(store: EpisodeStore, include_failures: bool) -> np.ndarray:
         return store.select()
     chosen = store.select(success=True)
     if len(chosen) == 0:
+        whole, damaged = len(store.select()), len(store) - len(store.select())
         raise RecordingsError(
-            f"{store.path}: none of its {len(store)} episodes is marked as a success. Mark them with "
-            "`robot-rl data tag`, or take all with include_failures=true."
+            f"{store.path}: none of its {len(store)} episodes is marked as a success"
+            + (f" and whole; {damaged} are marked as damaged, see `robot-rl data check`" if damaged else "")
+            + (". Mark them with `robot-rl data tag`, or take all with include_failures=true." if whole else ".")
         )
     return chosen

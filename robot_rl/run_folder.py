@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -71,6 +71,12 @@ def claimed(folder: Path, main: bool = True) -> Iterator[None]:
                 folder.rmdir()
 
 
+def named_after(datasets: str | Sequence[str]) -> str:
+    """What a training on these stores is called, where it is not told."""
+    paths = [datasets] if isinstance(datasets, str) else datasets
+    return "+".join(dict.fromkeys(Path(path).stem for path in paths))[:100]
+
+
 def judge(
     folder: Path, config: Mapping[str, Any], recordings: list[dict[str, Any]], resume: bool, overwrite: bool
 ) -> Stage:
@@ -95,7 +101,9 @@ def judge(
     there = yaml.safe_load((folder / "config.yaml").read_text())
     different = differences(there, json.loads(json.dumps(config)), FREE)
     paths = tuple(f"{number}.path" for number in range(len(recordings)))
-    different += differences(_numbered(state["recordings"]), _numbered(recordings), paths)
+    if data := differences(_numbered(state["recordings"]), _numbered(recordings), paths):
+        stores = (", ".join(str(part.get("path")) for part in parts) for parts in (state["recordings"], recordings))
+        different += [f"dataset: {' against '.join(stores)}", *data]
     if different:
         lines = "\n".join(f"  - {line}" for line in different)
         raise ResumeError(

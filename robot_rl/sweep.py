@@ -19,8 +19,12 @@ COLUMNS = {
 }
 
 
-def write_tables(folder: str | Path, runs: Sequence[str | Path]) -> str:
-    """Leave the table over the runs in a folder, as `sweep.csv` (full precision) and `sweep.md`; returns it as text."""
+def write_tables(folder: str | Path, runs: Mapping[str, bool]) -> str:
+    """Leave the table over the runs in a folder, as `sweep.csv` (full precision) and `sweep.md`; returns it as text.
+
+    Args:
+        runs: folders, and whether they ended well; of the others, whatever lies there is not theirs.
+    """
     table = _table(runs)
     texts = [[cell if isinstance(cell, str) else _show(cell) for cell in row] for row in table]
     folder = Path(folder)
@@ -41,12 +45,13 @@ def write_tables(folder: str | Path, runs: Sequence[str | Path]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _table(runs: Sequence[str | Path]) -> list[list[Any]]:
+def _table(runs: Mapping[str, bool]) -> list[list[Any]]:
     """The results of run folders, from their `metrics.json`: one row each, best first; only columns with a value.
 
     Runs with a success rate are ordered by it, the others by their held-out loss; those without results come last.
     """
-    found = sorted(((str(run), read_results(Path(run))) for run in runs), key=lambda run: _rank(run[1]))
+    results = ((run, read_results(Path(run)) if well else {}) for run, well in runs.items())
+    found = sorted(results, key=lambda run: _rank(run[1]))
     names = [name for name, keys in COLUMNS.items() if any(_find(results, keys) is not None for _, results in found)]
     return [["run", *names], *([run, *(_find(results, COLUMNS[name]) for name in names)] for run, results in found)]
 

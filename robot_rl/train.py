@@ -67,8 +67,8 @@ def main(config: DictConfig) -> int:
         plain["intervention_weight"],
         plain["policy_weight"],
     )
-    named = "+".join(dict.fromkeys(Path(path).stem for path in datasets))[:100]
-    folder = Path(plain["output"] or f"runs/train/{plain['name']}-{named}-seed{plain['seed']}")
+    called = f"{plain['name']}-{run_folder.named_after(datasets)}-seed{plain['seed']}"
+    folder = Path(plain["output"] or f"runs/train/{called}")
     processes = Processes.join(plain["device"])
     try:
         with run_folder.claimed(folder, processes.is_main):

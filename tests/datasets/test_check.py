@@ -97,6 +97,33 @@ def test_what_can_be_restored_is_restored_to_the_last_byte(
     assert check(store.path) == []
 
 
+@pytest.mark.parametrize(
+    ("damage", "episodes"),
+    [
+        (lambda path: flip(path / "meta/statistics/action/c.0.0.0", 6), [0]),
+        (lambda path: (path / "meta/statistics/joint_position/c.0.0.0").unlink(), [0, 1, 2]),
+        (lambda path: shutil.rmtree(path / "meta/statistics/action"), [0, 1, 2]),
+    ],
+)
+def test_statistics_are_made_of_the_rows_again(store: EpisodeStore, damage: Damage, episodes: list[int]) -> None:
+    before = contents(store.path)
+    damage(store.path)
+    found = {finding.episode for finding in check(store.path)}
+    assert found in ({*episodes}, {None})
+    done = [line for line in repair(store.path) if "made of the rows again" in line]
+    assert sum(int(line.split()[-2]) for line in done) == len(episodes), done
+    assert contents(store.path) == before
+    assert check(store.path) == []
+    np.testing.assert_array_equal(EpisodeStore.open(store.path).select(), [0, 1, 2])
+
+
+def test_statistics_of_lost_rows_are_left_alone(store: EpisodeStore) -> None:
+    flip(store.path / "data/joint_position/c.0.0", 5 * 8)  # of episode 1
+    before = contents(store.path)
+    repair(store.path)
+    assert all(data == before[path] for path, data in contents(store.path).items() if "statistics" in path)
+
+
 LOST: dict[str, tuple[Damage, dict[int, str]]] = {
     "a byte of a row": (lambda path: flip(path / "data/joint_position/c.0.0", 5 * 8), {1: "rows do not match"}),
     "a byte of a frame": (lambda path: flip(path / "frames/wrist/bytes/c.0", 300), {0: "frame does not match"}),
@@ -109,7 +136,6 @@ LOST: dict[str, tuple[Damage, dict[int, str]]] = {
         {1: "too short", 2: "too short"},
     ),
     "a checksum": (lambda path: flip(path / "meta/checksum/c.0", 8), {2: "rows do not match"}),
-    "statistics": (lambda path: flip(path / "meta/statistics/action/c.0.0.0", 6), {0: "not what the rows give"}),
 }
 
 

@@ -221,6 +221,19 @@ def test_multirun_composes_every_combination(capsys: pytest.CaptureFixture[str])
     ]
 
 
+def test_a_sweep_is_named_after_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that another one does not meet its runs."""
+    for data, folder in (
+        ("dataset=[a/b c.zarr,d.zarr]", "runs/train/b_c_d/seed_"), ("dataset=x.zarr,y.zarr", "runs/train/seed_"),
+        ("output=out", "out/seed_"),
+    ):  # fmt: skip
+        status, out, _ = run(capsys, "train", "--multirun", "--show", "seed=0,1", data)
+        assert status == 0
+        outputs = [line.removeprefix("output: ") for line in out.splitlines() if line.startswith("output:")]
+        assert len(outputs) in (2, 4)
+        assert all(output.startswith(folder) for output in outputs), outputs
+
+
 def test_every_sweep_choice_is_checked_before_the_first_runs(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(capsys, "demo", "--multirun", "seed=0,x")
     assert status == 2

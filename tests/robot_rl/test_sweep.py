@@ -18,20 +18,22 @@ def test_runs_with_a_success_rate_come_first_then_by_loss(tmp_path: Path) -> Non
         _run(tmp_path / "c", success_rate=0.5, success_interval=[0.4, 0.6]),
         _run(tmp_path / "d", success_rate=0.9),
         str(tmp_path / "missing"),
+        _run(tmp_path / "refused", success_rate=1.0),
     ]
-    header, *lines = write_tables(tmp_path, runs).splitlines()
+    ended = {run: Path(run).name != "refused" for run in runs}
+    header, *lines = write_tables(tmp_path, ended).splitlines()
     assert header.split("  ")[0].strip() == "run"
     assert "training s" not in header
-    order = ["d", "c", "b", "a", "missing"]
+    order = ["d", "c", "b", "a", "missing", "refused"]
     assert [Path(line.split()[0]).name for line in lines] == order
     assert "0.4 to 0.6" in lines[1]
     assert "1,000" in lines[3]
-    assert set(lines[4].split()[1:]) == {"-"}
+    assert set(lines[4].split()[1:]) == set(lines[5].split()[1:]) == {"-"}
 
     with (tmp_path / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [Path(row["run"]).name for row in rows] == order
-    assert [row["held-out loss"] for row in rows] == ["", "", "0.1234567", "0.2", ""]
+    assert [row["held-out loss"] for row in rows] == ["", "", "0.1234567", "0.2", "", ""]
     assert rows[3]["parameters"] == "1000"
 
     head, rule, *body = (tmp_path / "sweep.md").read_text().splitlines()
@@ -40,4 +42,4 @@ def test_runs_with_a_success_rate_come_first_then_by_loss(tmp_path: Path) -> Non
 
 
 def test_a_sweep_without_results_still_leaves_its_table(tmp_path: Path) -> None:
-    assert write_tables(tmp_path / "sweep", [tmp_path / "a"]).splitlines() == ["run", str(tmp_path / "a")]
+    assert write_tables(tmp_path / "sweep", {str(tmp_path / "a"): True}).splitlines() == ["run", str(tmp_path / "a")]
