@@ -30,7 +30,9 @@ def add_verbs(verbs: Any) -> None:
     split.add_argument("--outputs", type=Path, nargs=2, required=True, metavar=("first", "second"))
     chosen = split.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--episodes", help="of the first store, for example 0,3,7-9")
-    chosen.add_argument("--share", type=float, help="of all episodes, drawn at random for the first store")
+    chosen.add_argument(
+        "--share", type=float, help="of all recordings with their copies, drawn at random for the first store"
+    )
     split.add_argument("--seed", type=int, default=0, help="of the draw")
     split.set_defaults(run=_split)
 
@@ -186,7 +188,11 @@ def _assemble(output: Path, parts: Sequence[Part]) -> None:
 
     with progress_bar("writing", len(parts)) as progress:
         made = edit.assemble(output, parts, progress)
-    print(f"{output}: {len(made)} episodes, {made.num_steps} steps; frames are shared with where they came from")
+    shared = any(file.stat().st_nlink > 1 for file in (output / "frames").glob("*/bytes/c.*"))
+    print(
+        f"{output}: {len(made)} episodes, {made.num_steps} steps"
+        + ("; frames are shared with where they came from" if shared else "")
+    )
 
 
 def _replace(store: EpisodeStore, parts: Sequence[Part]) -> None:

@@ -36,8 +36,11 @@ def test_merge_and_split(store: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert [EpisodeStore.open(rest).facts(number)["seed"] for number in range(3)] == [1, 2, 0]
     share = [store.with_name(f"{name}.zarr") for name in ("x", "y")]
     assert cli.main(["data", "split", str(both), "--outputs", *map(str, share), "--share", "0.5", "--seed", "1"]) == 0
-    seeds = [EpisodeStore.open(path).facts(number)["seed"] for path in share for number in range(3)]
-    assert sorted(seeds) == [0, 0, 1, 1, 2, 2]
+    first, second = (
+        [store.facts(number)["seed"] for number in range(len(store))] for store in map(EpisodeStore.open, share)
+    )
+    assert sorted(first + second) == [0, 0, 1, 1, 2, 2]
+    assert not {*first} & {*second}  # both copies of a recording are on the same side
     assert cli.main(["data", "split", str(both), "--outputs", str(one), str(rest), "--episodes", "0"]) == 1
     assert "exists already" in capsys.readouterr().err
 
