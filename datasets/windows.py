@@ -307,15 +307,16 @@ class Mixture:
 
     Args:
         parts: (store, share) pairs; shares are normalised to sum to one.
+        observation: features that they are sampled for; default: all that are no text.
 
     Raises:
         ContractError: the stores do not agree on observations and action.
     """
 
-    def __init__(self, parts: Sequence[tuple[EpisodeStore, float]]) -> None:
+    def __init__(self, parts: Sequence[tuple[EpisodeStore, float]], observation: Iterable[str] | None = None) -> None:
         self.stores = [store for store, _ in parts]
         self.shares = _fractions([share for _, share in parts])
-        self.contract = _common_contract(self.stores, None)
+        self.contract = _common_contract(self.stores, observation)
 
     def windows(self, obs_horizon: int, action_horizon: int, **options: Any) -> Windows:
         """As `EpisodeStore.windows`, with `episodes` and `weights` as lists, one entry for each store."""
@@ -332,7 +333,8 @@ class Mixture:
         parts = [
             store.statistics(choose_episodes(store, some)) for store, some in zip(self.stores, chosen, strict=True)
         ]
-        return {name: combine([part[name] for part in parts], self.shares) for name in parts[0]}
+        common = [name for name in parts[0] if all(name in part for part in parts)]
+        return {name: combine([part[name] for part in parts], self.shares) for name in common}
 
 
 def estimated(contract: Contract, feature: str) -> Contract:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from robot_rl.corrections import corrected, step_weights
-from robot_rl.datasets import ContractError, EpisodeStore
+from robot_rl.datasets import Contract, ContractError, EpisodeStore
 from robot_rl.datasets.contract import united
 from robot_rl.datasets.origin import converted, origin
 from robot_rl.datasets.source import ACTIONS
@@ -49,6 +49,7 @@ class Recordings:
         seed: of the split.
         labels: `executed`, `intended` or a recorded feature, which then is the action of `contract`; see `Windows`.
         intervention_weight, policy_weight: of the steps of corrected episodes, see `corrections`.
+        observation: features that several stores have to agree on; None: all.
 
     Raises:
         RecordingsError: a store is missing or holds no episode to train on, or nothing is left to learn from.
@@ -65,6 +66,7 @@ class Recordings:
         labels: str = "executed",
         intervention_weight: float = 1.0,
         policy_weight: float = 1.0,
+        observation: Sequence[str] | None = None,
     ) -> None:
         if not paths:
             raise RecordingsError("dataset= is missing: give an episode store, or a list as in dataset=[a.zarr,b.zarr]")
@@ -75,17 +77,19 @@ class Recordings:
         if not 0 <= held_out < 1:
             raise RecordingsError(f"held_out={held_out}: expected a share of at least 0 and below 1")
         stores = [_open(Path(path)) for path in paths]
-        self.contract = stores[0].contract
+        wanted = None if observation is None or len(stores) == 1 else {*observation, labels}
+        self.contract = _seen(stores[0].contract, wanted)
         """Of all stores, with the widest bounds."""
         for store, path in zip(stores[1:], paths[1:], strict=True):
             try:
                 # Named by their paths, as contracts of one robot often have the same name.
-                both = united(replace(self.contract, name=str(paths[0])), replace(store.contract, name=str(path)))
+                other = replace(_seen(store.contract, wanted), name=str(path))
+                both = united(replace(self.contract, name=str(paths[0])), other)
                 self.contract = replace(both, name=self.contract.name)
             except ContractError as error:
                 raise ContractError(
                     f"{paths[0]} and {path} cannot be trained on together:", error.differences,
-                    "Convert one of them, or train on one.",
+                    _advice(self.contract, store.contract),
                 ) from error  # fmt: skip
         if labels not in ACTIONS:
             self.contract = estimated(self.contract, labels)
@@ -104,12 +108,12 @@ class Recordings:
 
     def statistics(self) -> dict[str, Statistics]:
         """Of each low-dimensional feature and of `action`, over the training episodes, each store by its share."""
-        found = _mixture(self.parts).statistics([part.training for part in self.parts])
+        found = self._mixture(self.parts).statistics([part.training for part in self.parts])
         return found if self.labels in ACTIONS else {**found, "action": found[self.labels]}
 
     def windows(self, policy: Policy, batch_size: int, **options: Any) -> Windows:
         """Endless shuffled batches of what the policy needs, from the training episodes."""
-        return _mixture(self.parts).windows(
+        return self._mixture(self.parts).windows(
             policy.obs_horizon, policy.action_horizon, action_offset=policy.action_offset,
             episodes=[part.training for part in self.parts], observation=list(policy.contract.observation),
             batch_size=batch_size, seed=self.seed, labels=self.labels, weights=self._step_weights, **options,
@@ -123,7 +127,7 @@ class Recordings:
             return
         weights = None if self._step_weights is None else [self._step_weights[index] for index in kept]
         available = sum(part.store.statistics(part.held_out)["action"].count for part in parts)
-        windows = _mixture(parts).windows(
+        windows = self._mixture(parts).windows(
             policy.obs_horizon, policy.action_horizon, action_offset=policy.action_offset,
             episodes=[part.held_out for part in parts], observation=list(policy.contract.observation),
             batch_size=min(batch_size, available), seed=self.seed, labels=self.labels, weights=weights,
@@ -167,6 +171,11 @@ class Recordings:
         from_others = {name: None for part in self.parts for name in converted(part.store.provenance)}
         return None if None in found else {**found, **from_others}
 
+    def _mixture(self, parts: Sequence[Recording]) -> Mixture:
+        """Of what they hold that is trained on, and no text."""
+        names = [name for name, feature in self.contract.observation.items() if feature.kind != "text"]
+        return Mixture([(part.store, part.weight) for part in parts], names)
+
     def _weigh(self, intervention: float, policy: float) -> list[np.ndarray] | None:
         """Weights of all rows of each store, one on average over the samples; None where every step counts alike."""
         given = f"intervention_weight={intervention:g}, policy_weight={policy:g}"
@@ -193,8 +202,19 @@ class Recordings:
         return [rows / np.float32(mean) for rows in weights]
 
 
-def _mixture(parts: Sequence[Recording]) -> Mixture:
-    return Mixture([(part.store, part.weight) for part in parts])
+def _seen(contract: Contract, wanted: Collection[str] | None) -> Contract:
+    """With the wanted features that there are; a policy that wants others says so itself."""
+    return contract if wanted is None else contract.select([name for name in contract.observation if name in wanted])
+
+
+def _advice(a: Contract, b: Contract) -> str:
+    """What can be done with stores of these contracts."""
+    common = [name for name in a.observation if name in b.observation]
+    try:
+        united(a.select(common), replace(b.select(common), name=a.name))
+    except ContractError:
+        return "Convert one of them, or train on one."
+    return f"Observe what both hold, by policy.observation=[{','.join(common)}] or some of these, or train on one."
 
 
 def _open(path: Path) -> EpisodeStore:

@@ -66,6 +66,7 @@ def main(config: DictConfig) -> int:
         plain["labels"],
         plain["intervention_weight"],
         plain["policy_weight"],
+        plain["policy"]["observation"] if plain["policy"]["estimator"] is None else None,
     )
     called = f"{plain['name']}-{run_folder.named_after(datasets)}-seed{plain['seed']}"
     folder = Path(plain["output"] or f"runs/train/{called}")

@@ -158,6 +158,19 @@ def test_mixture_of_stores_samples_by_weight(reach_store: MakeStore, tmp_path: P
     assert len(json.loads((run / "checkpoints/last/provenance.json").read_text())["recordings"]) == 2
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_stores_need_to_agree_on_what_is_observed_alone(reach_store: MakeStore, tmp_path: Path, first: int) -> None:
+    stores = [reach_store("blind"), reach_store("seeing", cameras=("front",))]
+    dataset = f"dataset=[{stores[first]},{stores[1 - first]}]"
+    with pytest.raises(ContractError, match=r"(?s)observation\.front: only in .*policy\.observation=\[position,goal\]"):
+        main(compose("train", [dataset, f"output={tmp_path / 'refused'}", *SMALL]))
+    run = tmp_path / "run"
+    main(compose("train", [dataset, f"output={run}", "policy.observation=[position,goal]", *SMALL]))
+    policy = load_policy(run)
+    assert [*policy.contract.observation] == ["position", "goal"]
+    assert len(json.loads((run / "checkpoints/last/provenance.json").read_text())["recordings"]) == 2
+
+
 @pytest.mark.slow
 def test_intended_labels_are_trained_on(reach_store: MakeStore, tmp_path: Path) -> None:
     """Where what was proposed was done they are the same; a word that is neither is refused."""
