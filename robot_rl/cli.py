@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if command in PLAIN:
             plain = [item for item in rest if item != "--traceback"]
-            return int(importlib.import_module(f"robot_rl.{command}").main(plain) or 0)
+            return int(_program(command).main(plain) or 0)
         if command in CONFIGURED:
             return _run_configured(command, rest)
         raise UsageError(f"no command {command!r}{_closest(command, [*CONFIGURED, *PLAIN])}\n\n{_usage()}")
@@ -163,7 +163,14 @@ def _run_configured(command: str, rest: list[str]) -> int:
     if "--show" in flags:
         _show(config)
         return 0
-    return int(importlib.import_module(f"robot_rl.{command}").main(config) or 0)
+    return int(_program(command).main(config) or 0)
+
+
+def _program(command: str) -> Any:
+    from robot_rl.interrupt import held_interrupts
+
+    with held_interrupts():
+        return importlib.import_module(f"robot_rl.{command}")
 
 
 def _sweep(command: str, overrides: list[str], show: bool) -> int:
@@ -183,7 +190,7 @@ def _sweep(command: str, overrides: list[str], show: bool) -> int:
         for config in configs:
             _show(config)
         return 0
-    module, status = importlib.import_module(f"robot_rl.{command}"), 0
+    module, status = _program(command), 0
     ended: dict[str, bool] = {}
     for number, config in enumerate(configs, 1):
         print(f"[{number}/{len(configs)}] {config.output}", flush=True)

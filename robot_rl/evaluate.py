@@ -110,11 +110,15 @@ class Candidate:
 
 def main(config: DictConfig) -> int:
     """Evaluate as configured. Returns the exit status."""
-    import torch
     from omegaconf import OmegaConf
 
-    from robot_rl.processes import find_device
-    from robot_rl.report import write_report
+    from robot_rl.interrupt import held_interrupts
+
+    with held_interrupts():
+        import torch
+
+        from robot_rl.processes import find_device
+        from robot_rl.report import write_report
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     plain.pop("hydra", None)
@@ -172,13 +176,16 @@ def simulate(
     Raises:
         ContractError: an environment does not offer what a policy needs.
     """
-    from robot_rl import sim
-    from robot_rl.atomic_folder import replace_folder
-    from robot_rl.plots import success_over_time
-    from robot_rl.replay import film, look_through
-    from robot_rl.rollout import run_episodes, without_unseen_cameras
-    from robot_rl.sim import knows_success
-    from robot_rl.unfinished import Unfinished, unfinished_folder
+    from robot_rl.interrupt import held_interrupts
+
+    with held_interrupts():
+        from robot_rl import sim
+        from robot_rl.atomic_folder import replace_folder
+        from robot_rl.plots import success_over_time
+        from robot_rl.replay import film, look_through
+        from robot_rl.rollout import run_episodes, without_unseen_cameras
+        from robot_rl.sim import knows_success
+        from robot_rl.unfinished import Unfinished, unfinished_folder
 
     if not seeds or min(seeds) < 0:
         raise EvaluateError(

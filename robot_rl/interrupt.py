@@ -5,8 +5,23 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+
+@contextmanager
+def held_interrupts() -> Iterator[None]:
+    """Ctrl-C within comes at the end: libraries that are being loaded may not survive it.
+
+    Processes that are started within never see it, though it reaches all of a terminal: this one decides what it means.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Interrupt:

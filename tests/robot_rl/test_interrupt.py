@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from robot_rl.interrupt import Interrupt
+from robot_rl.interrupt import Interrupt, held_interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -36,3 +36,18 @@ def test_elsewhere_than_in_the_main_thread_it_does_nothing() -> None:
     thread.start()
     thread.join()
     assert seen == [0]
+
+
+def test_an_interrupt_waits_until_libraries_are_loaded() -> None:
+    loaded = False
+
+    def load() -> None:
+        nonlocal loaded
+        with held_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            loaded = True
+
+    with pytest.raises(KeyboardInterrupt):
+        load()
+    assert loaded
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
