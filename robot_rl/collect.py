@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from robot_rl import playback
 from robot_rl.attempt import Actor, Attempt, describe, run_attempt, start_acting, start_worker, write
 from robot_rl.datasets import Contract, EpisodeStore
 from robot_rl.differences import differences
-from robot_rl.interrupt import Interrupt, held_interrupts
+from robot_rl.interrupt import Interrupt
 from robot_rl.seed import FIRST_EVALUATION_SEED
 from robot_rl.sim import is_world, knows_success
 from robot_rl.sim.spec import SpecError, resolve
@@ -136,7 +137,7 @@ def _attempts(pool: ProcessPoolExecutor, seeds: _Seeds, interrupt: Interrupt) ->
     ahead = 2 * (pool._max_workers or 1)  # type: ignore[attr-defined]
     while not seeds.done and not interrupt.requested:
         while len(queue) < ahead and (seed := next(upcoming, None)) is not None:
-            with held_interrupts():
+            with _unseen_interrupts():
                 queue.append(pool.submit(run_attempt, seed))
         if not queue:
             return
@@ -327,9 +328,19 @@ def _workers(number: int, spec: dict[str, Any], actor: Actor) -> Iterator[Proces
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _unseen_interrupts() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, which reaches all of a terminal: this one decides what it means."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _first(pool: ProcessPoolExecutor) -> tuple[Contract, int]:
     try:
-        with held_interrupts():
+        with _unseen_interrupts():
             described = pool.submit(describe)
         contract, state_size = described.result()
     except BrokenProcessPool as error:

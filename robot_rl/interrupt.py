@@ -13,15 +13,18 @@ from typing import Any
 
 @contextmanager
 def held_interrupts() -> Iterator[None]:
-    """Ctrl-C within comes at the end: libraries that are being loaded may not survive it.
-
-    Processes that are started within never see it, though it reaches all of a terminal: this one decides what it means.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Ctrl-C within comes at the end: libraries that are being loaded may not survive it."""
+    before, came = signal.getsignal(signal.SIGINT), list[int]()
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 class Interrupt:

@@ -50,4 +50,6 @@ def test_an_interrupt_waits_until_libraries_are_loaded() -> None:
     with pytest.raises(KeyboardInterrupt):
         load()
     assert loaded
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with held_interrupts(), pytest.raises(ImportError, match="broken"):
+        raise ImportError("broken")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
