@@ -301,6 +301,8 @@ class _Run:
             f"({self.windows.num_windows} windows), {held} held out; {self.settings.steps} steps of "
             f"{self.settings.batch_size} on {where}"
         )
+        if damaged := sum(len(part.store) - len(part.store.select()) for part in parts):
+            print(f"Warning: {damaged} episodes are marked as damaged and left out; `robot-rl data check` says why.")
         if known := self.recordings.evaluation_episodes():
             print(
                 f"Warning: {known} of these episodes have evaluation seeds ({FIRST_EVALUATION_SEED} and above), whose "

@@ -17,12 +17,14 @@ _ATTITUDE = _HALF * np.array([[1, 0, 0, 1], [0, 1, 1, 0], [0, 1, -1, 0], [1, 0, 
 
 def swap_world(vector: np.ndarray) -> np.ndarray:
     """A vector [..., 3] in ENU, from one in NED; or back."""
-    return vector[..., _NED_ENU] * _UP
+    swapped: np.ndarray = vector[..., _NED_ENU] * _UP
+    return swapped
 
 
 def swap_body(vector: np.ndarray) -> np.ndarray:
     """A vector [..., 3] in FLU, from one in FRD; or back."""
-    return vector * _FRD_FLU
+    swapped: np.ndarray = vector * _FRD_FLU
+    return swapped
 
 
 def swap_attitude(quaternion: np.ndarray) -> np.ndarray:
