@@ -33,6 +33,7 @@ class World(Protocol):
         period: of a control step [s]. horizon: steps until an episode is truncated.
         steps: taken in each episode, int64 [N].
         last_action: float32 [N, A].
+        diverged: of the last step, bool [N]; what such a copy shows is no state of the task.
     """
 
     num: int
@@ -40,6 +41,7 @@ class World(Protocol):
     contract: Contract
     period: float
     horizon: int
+    diverged: np.ndarray
 
     @property
     def steps(self) -> np.ndarray: ...
@@ -146,7 +148,7 @@ class WorldEnv(gymnasium.Env):
         info: Info = {"success": bool(successes[0])}
         if terminated or truncated:
             info["metrics"] = self.world.metrics(0)
-        if truncated and self.world.steps[0] < self.world.horizon:
+        if self.world.diverged[0]:
             info["diverged"] = True
         return self.observe(), float(rewards[0]), terminated, truncated, info
 
@@ -251,11 +253,11 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         ended = terminated | truncated
         seeds = np.where(active, self._episode_seed, -1)
         finals = {}
-        rows, early = np.flatnonzero(ended), self.world.steps < self.world.horizon
+        rows, diverged = np.flatnonzero(ended), self.world.diverged
         seen = [list(values[rows]) for values in self._last.values()]
         for index, *last in zip(rows.tolist(), *seen, strict=True):
             info: Info = {"success": bool(success[index]), "metrics": self.world.metrics(index)}
-            if truncated[index] and early[index]:
+            if diverged[index]:
                 info["diverged"] = True
             finals[index] = info, dict(zip(self._last, last, strict=True))
         self._active &= ~ended

@@ -20,6 +20,11 @@ from robot_rl.rl.flat_adam import FlatAdam
 from robot_rl.rl.method import Method, entropy
 
 
+FIRST_RATIO = 1e-3
+"""How far a first ratio may be from 1: less than two time grids of a chain make of it (ReinFlow's code at four steps:
+1.8e-3), and more than sums in another order do."""
+
+
 class FinetuneError(ValueError):
     """A setting is not possible, or the training has failed; the message says what to do."""
 
@@ -196,7 +201,7 @@ class Update:
                 logged.setdefault(name, []).append(float(items.mean()))
             if settings.target_kl is not None and kl > settings.target_kl:
                 break
-        if first_ratio > 1e-2:
+        if first_ratio > FIRST_RATIO:
             raise FinetuneError(
                 f"the first ratios differ from 1 by up to {first_ratio:.2g}: the density of a chunk when it was drawn "
                 "is not that of the update"

@@ -161,7 +161,7 @@ def finish(
     Args:
         table: reference, float32 [N, T, COLUMNS]. gates: [N, G, 4], centre and yaw. poles: [P, 2].
         sensors: of the flight, accelerometer, gyro, and speed of the last touch-down.
-        rewards: [N], and flags: bool [3, N], to fill: terminated, truncated, success.
+        rewards: [N], and flags: bool [4, N], to fill: terminated, truncated, success, diverged.
     """
     normals = np.empty(NORMALS)
     for drone in range(memory.shape[0]):
@@ -199,6 +199,7 @@ def finish(
         flags[0, drone] = lost and not diverged
         flags[1, drone] = (over and not lost) or diverged
         flags[2, drone] = success and not diverged
+        flags[3, drone] = diverged
 
 
 @compiled

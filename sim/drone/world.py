@@ -51,6 +51,7 @@ class DroneWorld:
 
     def __init__(self, spec: Mapping[str, Any], num: int) -> None:
         self.num, self.task = num, load("task", spec["task"])
+        self.diverged = np.zeros(num, bool)
         self._rows = np.arange(num)
         self.vehicle: Vehicle = load_vehicle(spec["robot"])
         self.level = CONTROLLERS[spec["controller"]]
@@ -313,11 +314,12 @@ class DroneWorld:
 
     def _judge(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """What a step that has been flown is worth; see `step`."""
-        reward, flags = np.empty(self.num), np.empty((3, self.num), np.bool_)
+        reward, flags = np.empty(self.num), np.empty((4, self.num), np.bool_)
         episode.finish(
             self.rules, self._memory, self._drawn, self._keys, self._past, self.table, self.gates, self._poles,
             self._odometry, self._sensors, reward, flags,
         )  # fmt: skip
+        self.diverged = flags[3]
         return reward, flags[0], flags[1], flags[2]
 
     def _make_rules(self) -> np.ndarray:

@@ -33,7 +33,7 @@ class LeanWorld(ABC):
     Attributes:
         physics: of all copies.
         memory: what a task remembers of an episode, float64 [N, MEMORY], zero at its beginning.
-        contract, task, period, horizon, steps, last_action: see `World`.
+        contract, task, period, horizon, steps, last_action, diverged: see `World`.
     """
 
     RATE_HZ: ClassVar[int] = 20
@@ -68,6 +68,7 @@ class LeanWorld(ABC):
         self.contract = Contract(name, float(self.RATE_HZ), chosen | seen, actions, self.CONTROLLER)
         self._bounds = self.contract.action_bounds
         self.last_action = np.zeros((num, self.contract.action_dim), np.float32)
+        self.diverged = np.zeros(num, bool)
 
     @abstractmethod
     def place(self, rows: np.ndarray, generators: Sequence[np.random.Generator]) -> None:
@@ -108,7 +109,7 @@ class LeanWorld(ABC):
         self.physics.step(self._substeps)
         self.steps += 1
         reward, over, success = self.judge()
-        diverged = ~np.isfinite(self.physics.qvel).all(1)
+        self.diverged = diverged = ~np.isfinite(self.physics.qvel).all(1)
         over, success = over & ~diverged, success & ~diverged
         if not self._ends_at_success:
             over = over & ~success

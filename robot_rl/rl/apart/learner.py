@@ -88,13 +88,16 @@ class ApartLearner(OffPolicyLearner):
         self.server = Server(
             self._host, self._port, self._secret(), welcome, store.contract, self._reception.received, self._say
         )
-        self._publish()
+        if not len(store):  # actors of a training that goes on wait for what it has learned
+            self._publish()
 
     def _collect(self, generator: torch.Generator) -> dict[str, float]:
         wanted = self.steps + self.settings.rollout_steps * self._environments.num_envs
         staleness: list[float] = []
         ended: list[tuple[bool, bool]] = []
         intervened, before, connected = 0, self.steps, 0
+        if not self.server.answers:
+            self._publish()
         while self.steps < wanted and not self.finished and not self.stopping():
             self.watch()
             connected = max(connected, self.server.connected)

@@ -75,10 +75,15 @@ class Server:
         with self._lock:
             return len(self._connections)
 
+    @property
+    def answers(self) -> bool:
+        """Whether anything was published, without which nobody is answered."""
+        return self._accepting.ident is not None
+
     def publish(self, version: int, begin: bool, finished: bool, arrays: Arrays) -> None:
         """What actors get from now on, see `Reply`; the arrays stay as they are."""
         self._published = Reply(0, version, begin, finished, arrays)
-        if self._accepting.ident is None:
+        if not self.answers:
             self._accepting.start()
 
     def next(self, seconds: float) -> Arrived | None:

@@ -61,6 +61,27 @@ def test_the_first_ratio_is_1(name: str, options: dict[str, Any]) -> None:
     assert row["kl"] > 0  # and later it is not: the update has moved the policy
 
 
+@pytest.mark.parametrize("steps", [2, 4])
+def test_another_time_grid_in_the_update_than_in_the_draw_ends_the_training(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The draw looks at times from 0 to 1 - 1/K, and the update at those from 0 to 1."""
+    tuned = method("reinflow", steps=steps, clone=0.3)
+    process: Any = tuned.policy.process
+    velocity, gaussians = process._velocity, process.gaussians
+
+    def shifted(*arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            late = steps / (steps - 1)
+            patch.setattr(process, "_velocity", lambda net, x, t, *rest: velocity(net, x, late * t, *rest))
+            return gaussians(*arguments)
+
+    monkeypatch.setattr(process, "gaussians", shifted)
+    learner = Learner(tuned, Line(16), settings(num_envs=16), seed=0)
+    with pytest.raises(FinetuneError, match="the first ratios differ from 1 by up to"):
+        learner.iterate()
+
+
 def test_clipped_ratios_have_no_gradient() -> None:
     ratio = torch.tensor([[1.5], [0.5], [1.1], [1.5]])
     advantage = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])

@@ -174,6 +174,7 @@ def test_a_training_goes_on_without_actors_and_with_them_again(tmp_path: Path) -
     replay, saved = tmp_path / "replay.zarr", tmp_path / "saved"
     saved.mkdir()
     with learner(replay, steps=200) as first, acting(tmp_path / "a", first.server.port):
+        assert first.server.answers
         first.iterate()
         first.save(saved, {})
         before = first.steps
@@ -188,7 +189,10 @@ def test_a_training_goes_on_without_actors_and_with_them_again(tmp_path: Path) -
         assert second.steps == before + 30
         collected = second.writer.store.num_steps
     with learner(replay, steps=200) as third, acting(tmp_path / "a", third.server.port):
+        assert not third.server.answers  # nobody acts by what has learned nothing yet
         third.load(saved)
+        assert third.server.answers
+        assert not third.server._published.begin
         assert third.steps == collected
         third.iterate()
     store = EpisodeStore.open(replay)
