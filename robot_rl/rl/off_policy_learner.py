@@ -209,7 +209,9 @@ class OffPolicyLearner:
 
     def _where(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Where collecting stands, for `_go_on`."""
-        return self.explorer.state()
+        plain, arrays = self.explorer.state()
+        # Steps of episodes that will never be in the store: of simulations that diverged, and before an earlier kill.
+        return {**plain, "lost": self.steps - self.writer.store.num_steps - self.explorer.steps}, arrays
 
     def _go_on(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Collect from where `state` was saved, or behind what the store holds."""
@@ -220,7 +222,7 @@ class OffPolicyLearner:
             self.explorer.load(state["explorer"], arrays, left)
         else:
             # Killed after more episodes, or others collected: those under way are among them, or lost.
-            self.steps = store.num_steps
+            self.steps = max(int(state["steps"]), store.num_steps + int(state["explorer"].get("lost", 0)))
             facts = [store.facts(number) for number in range(len(store))]
             used = [each.get("seed") for each in facts if "actor" not in each]  # actors have seeds of their own
             following = int(state["explorer"].get("next_seed", self._first_seed))

@@ -23,7 +23,6 @@ The last line of the output is JSON.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import statistics
@@ -250,6 +249,9 @@ def row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         found["bar"] = None if found["base"] is None else max(made.bar, found["base"] + made.gain)
     if name in FROZEN:
         found["hashes"] = hashes(base, run)
+    if name.startswith("reinflow"):
+        errors = (each.get("first_ratio_error", 0.0) for each in read_metrics(run / "metrics.csv"))
+        found |= {"first_ratio_error": max(errors), "first_ratio_bar": 1e-5}
     if name in ("reinflow", "dppo"):
         found["seconds_of_dppo"] = seconds_of(cache / f"reinflow_{seed}", cache / f"dppo_{seed}")
         found["seconds_bar"] = 0.5
@@ -285,8 +287,12 @@ def expo(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "finetune", "task=peg", "algorithm=expo", *EXPO[name], f"policy={base}", f"dataset={store}", f"seed={seed}",
         f"output={run}",
     )  # fmt: skip
+    if name != "expo":  # an ablation, which has to be worse
+        whole = cache / f"expo_{seed}"
+        made = (whole / "evaluation" / "results.json").exists()
+        return {**outcome(run), "below": outcome(whole)["success"] if made else None}
     rlpd = options.cache / f"noise{options.noise:g}_{DEMONSTRATED['rlpd'][0]}_successes" / f"rlpd_{seed}"
-    return {**outcome(run), "bar": 0.95, **(faster(name, run, rlpd) if name in FASTER else {})}
+    return {**outcome(run), "bar": 0.95, **faster(name, run, rlpd)}
 
 
 def new(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -297,12 +303,11 @@ def new(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "finetune", f"algorithm={algorithm}", f"task={task}", f"training.steps={steps}", *changes, f"seed={seed}",
         f"output={run}",
     )  # fmt: skip
-    with (run / "evaluation" / "episodes.csv").open(newline="") as file:
-        returns = [float(episode["return"]) for episode in csv.DictReader(file)]
+    found = json.loads((run / "evaluation" / "results.json").read_text())
     training = json.loads((run / "metrics.json").read_text())["training"]
     return {
-        "return": statistics.mean(returns), "bar": bar, "episodes": len(returns), "steps": training["steps"],
-        "seconds": training["seconds"],
+        "return": found["mean_return"], "interval": found["return_interval"], "bar": bar,
+        "episodes": found["episodes"], "steps": training["steps"], "seconds": training["seconds"],
     }  # fmt: skip
 
 

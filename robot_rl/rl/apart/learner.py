@@ -138,7 +138,7 @@ class ApartLearner(OffPolicyLearner):
         return {}, {}
 
     def _go_on(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        self.steps = self.writer.store.num_steps
+        self.steps = max(int(state["steps"]), self.writer.store.num_steps)
 
     def _publish(self) -> None:
         arrays: Arrays = {name: value.detach().cpu().numpy().copy() for name, value in self.method.state_dict().items()}

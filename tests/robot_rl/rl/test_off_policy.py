@@ -234,6 +234,7 @@ def test_what_was_collected_before_a_kill_is_read_back_and_its_updates_are_made_
         for _ in range(4):
             killed.iterate()
         killed.save(tmp_path / "saved", {})
+        saved, recorded = killed.steps, killed.writer.store.num_steps
         for _ in range(4):
             killed.iterate()
         assert killed._own is not None
@@ -241,7 +242,8 @@ def test_what_was_collected_before_a_kill_is_read_back_and_its_updates_are_made_
         steps = EpisodeStore.open(tmp_path / "own.zarr").num_steps
     with learner(tmp_path / "own.zarr") as resumed:
         resumed.load(tmp_path / "saved")
-        assert resumed.steps == steps
+        assert resumed.steps == max(saved, steps)
+        assert steps > recorded
         assert resumed._own is not None
         after = resumed._own.at(torch.arange(len(resumed._own)))
         for name in ("context", "chunk", "reward", "discount", "following"):
@@ -251,6 +253,29 @@ def test_what_was_collected_before_a_kill_is_read_back_and_its_updates_are_made_
         store = resumed.writer.store
         seeds = [store.facts(number)["seed"] for number in range(len(store))]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_no_control_step_that_was_counted_is_forgotten_by_a_kill(tmp_path: Path) -> None:
+    """Neither those of episodes under way when it was saved, nor those of episodes that will never be in the store."""
+    (tmp_path / "saved").mkdir()
+    with learner(tmp_path / "own.zarr") as killed:
+        killed.iterate()
+        killed.steps += 5  # of a simulation that diverged
+        killed.save(tmp_path / "saved", {})
+        saved, under_way = killed.steps, killed.explorer.steps
+        assert under_way > 0
+        while len(killed.writer.store) < 1 + killed._environments.num_envs:
+            killed.iterate()
+        made = killed.steps - killed.explorer.steps
+    with learner(tmp_path / "own.zarr") as resumed:
+        resumed.load(tmp_path / "saved")
+        assert resumed.steps == max(saved, made)
+        resumed.iterate()
+        resumed.save(tmp_path / "saved", {})
+        saved = resumed.steps
+    with learner(tmp_path / "own.zarr") as again:
+        again.load(tmp_path / "saved")
+        assert again.steps == saved
 
 
 def test_a_resume_refuses_a_store_that_lost_episodes(tmp_path: Path) -> None:
