@@ -1,6 +1,7 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -38,7 +39,15 @@ def test_elsewhere_than_in_the_main_thread_it_does_nothing() -> None:
     assert seen == [0]
 
 
-def test_an_interrupt_waits_until_libraries_are_loaded() -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_until_libraries_are_loaded(interruptible: None) -> None:
     loaded = False
 
     def load() -> None:
@@ -53,3 +62,10 @@ def test_an_interrupt_waits_until_libraries_are_loaded() -> None:
     with held_interrupts(), pytest.raises(ImportError, match="broken"):
         raise ImportError("broken")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_ignores_interrupts_goes_on_to(interruptible: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with held_interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
