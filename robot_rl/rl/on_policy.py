@@ -19,7 +19,6 @@ from robot_rl.rl.critic import Critic
 from robot_rl.rl.flat_adam import FlatAdam
 from robot_rl.rl.method import Method, entropy
 
-
 FIRST_RATIO = 1e-3
 """How far a first ratio may be from 1: less than two time grids of a chain make of it (ReinFlow's code at four steps:
 1.8e-3), and more than sums in another order do."""

@@ -193,7 +193,7 @@ def test_a_training_goes_on_without_actors_and_with_them_again(tmp_path: Path) -
         third.load(saved)
         assert third.server.answers
         assert not third.server._published.begin
-        assert third.steps == collected
+        assert third.steps == before + 30 >= collected  # also of the episode that was under way
         third.iterate()
     store = EpisodeStore.open(replay)
     seeds = [store.facts(number)["seed"] for number in range(len(store))]
