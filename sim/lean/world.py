@@ -109,7 +109,7 @@ class LeanWorld(ABC):
         self.physics.step(self._substeps)
         self.steps += 1
         reward, over, success = self.judge()
-        self.diverged = diverged = ~np.isfinite(self.physics.qvel).all(1)
+        self.diverged = diverged = np.logical_not(np.isfinite(self.physics.qvel).all(1))
         over, success = over & ~diverged, success & ~diverged
         if not self._ends_at_success:
             over = over & ~success
