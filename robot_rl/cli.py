@@ -20,6 +20,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robot_rl.interrupt import held_interrupts
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -167,15 +169,13 @@ def _run_configured(command: str, rest: list[str]) -> int:
 
 
 def _program(command: str) -> Any:
-    from robot_rl.interrupt import held_interrupts
-
     with held_interrupts():
         return importlib.import_module(f"robot_rl.{command}")
 
 
 def _sweep(command: str, overrides: list[str], show: bool) -> int:
     """Run every combination in turn, each in its own folder below `output`, and leave one table over the runs there."""
-    from robot_rl.run_folder import named_after
+    from robot_rl.sweep import named_after, write_tables
 
     configs = []
     for job in _combinations(overrides):
@@ -203,8 +203,6 @@ def _sweep(command: str, overrides: list[str], show: bool) -> int:
         status = max(status, result)
         if status >= INTERRUPTED:
             break
-    from robot_rl.sweep import write_tables
-
     print(write_tables(folder, ended))
     return status
 

@@ -32,6 +32,7 @@ import numpy as np
 
 from robot_rl.datasets import EpisodeStore
 from robot_rl.differences import differences
+from robot_rl.interrupt import held_interrupts
 from robot_rl.intervals import mcnemar, paired_t, student, wilson
 from robot_rl.metric_log import read_results, write_results
 from robot_rl.observation_shift import ROWS, Reference, read_rows, shift
@@ -112,8 +113,6 @@ def main(config: DictConfig) -> int:
     """Evaluate as configured. Returns the exit status."""
     from omegaconf import OmegaConf
 
-    from robot_rl.interrupt import held_interrupts
-
     with held_interrupts():
         import torch
 
@@ -176,8 +175,6 @@ def simulate(
     Raises:
         ContractError: an environment does not offer what a policy needs.
     """
-    from robot_rl.interrupt import held_interrupts
-
     with held_interrupts():
         from robot_rl import sim
         from robot_rl.atomic_folder import replace_folder

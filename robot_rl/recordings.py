@@ -233,7 +233,8 @@ def _choose(store: EpisodeStore, include_failures: bool) -> np.ndarray:
         return store.select()
     chosen = store.select(success=True)
     if len(chosen) == 0:
-        whole, damaged = len(store.select()), len(store) - len(store.select())
+        whole = len(store.select())
+        damaged = len(store) - whole
         raise RecordingsError(
             f"{store.path}: none of its {len(store)} episodes is marked as a success"
             + (f" and whole; {damaged} are marked as damaged, see `robot-rl data check`" if damaged else "")

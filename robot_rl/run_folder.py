@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -69,12 +69,6 @@ def claimed(folder: Path, main: bool = True) -> Iterator[None]:
             if made and [path.name for path in folder.iterdir()] == [".lock"]:
                 (folder / ".lock").unlink()
                 folder.rmdir()
-
-
-def named_after(datasets: str | Sequence[str]) -> str:
-    """What a training on these stores is called, where it is not told."""
-    paths = [datasets] if isinstance(datasets, str) else datasets
-    return "+".join(dict.fromkeys(Path(path).stem for path in paths))[:100]
 
 
 def judge(

@@ -1,4 +1,4 @@
-"""One table over the runs of a sweep."""
+"""What trainings are called, and one table over the runs of a sweep."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ COLUMNS = {
     "parameters": ("training", "parameters"),
     "training s": ("training", "seconds"),
 }
+
+
+def named_after(datasets: str | Sequence[str]) -> str:
+    """What a training on these stores is called, where it is not told."""
+    paths = [datasets] if isinstance(datasets, str) else datasets
+    return "+".join(dict.fromkeys(Path(path).stem for path in paths))[:100]
 
 
 def write_tables(folder: str | Path, runs: Mapping[str, bool]) -> str:

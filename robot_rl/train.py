@@ -33,6 +33,7 @@ from robot_rl.progress import progress
 from robot_rl.provenance import provenance
 from robot_rl.recordings import Recordings
 from robot_rl.seed import FIRST_EVALUATION_SEED
+from robot_rl.sweep import named_after
 from robot_rl.training import Settings, Training, TrainingError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def main(config: DictConfig) -> int:
         plain["policy_weight"],
         plain["policy"]["observation"] if plain["policy"]["estimator"] is None else None,
     )
-    called = f"{plain['name']}-{run_folder.named_after(datasets)}-seed{plain['seed']}"
+    called = f"{plain['name']}-{named_after(datasets)}-seed{plain['seed']}"
     folder = Path(plain["output"] or f"runs/train/{called}")
     processes = Processes.join(plain["device"])
     try:

@@ -37,7 +37,7 @@ def is_alone(graph: Graph) -> bool:
     graph.spin(until=lambda: max(heard) > own, timeout=ALONE)
     for endpoint in (*listening, claim):
         endpoint.close()
-    if alone := max(heard) <= own:
-        return alone
+    if max(heard) <= own:
+        return True
     graph.log.error("another Supervisor publishes %s: a graph has one. End that first, or use another graph", STATUS)
     return False
