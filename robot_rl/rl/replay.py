@@ -50,7 +50,7 @@ class Batch:
 
 
 class Replay:
-    """Grows by whole episodes and forgets none.
+    """Grows by whole episodes and forgets none; it lies, and is drawn from, where the policy is.
 
     Args:
         policy: encodes observations and normalises actions.
@@ -63,16 +63,17 @@ class Replay:
         self.policy, self.execute, self.steps, self.discount = policy, execute, steps, discount
         F, A = policy.encoder.features, policy.contract.action_dim
         self._rows, self._size, self._count = 0, 0, 0
-        self._context = torch.zeros(0, F)
-        self._action = torch.zeros(0, A)
-        self._reward = torch.zeros(0)
-        self._terminated = torch.zeros(0, dtype=torch.bool)
-        self._first = torch.zeros(0, dtype=torch.int64)  # row of the episode's first observation
-        self._last = torch.zeros(0, dtype=torch.int64)  # and of its final one
-        self._decisions = torch.zeros(0, dtype=torch.int64)  # rows with an action
-        self._ahead = torch.arange(steps)
-        self._powers = discount ** torch.arange(steps + 1, dtype=torch.float64).float()
-        self._past = torch.arange(1 - policy.denoiser.shapes.obs_horizon, 1)
+        with policy.device:
+            self._context = torch.zeros(0, F)
+            self._action = torch.zeros(0, A)
+            self._reward = torch.zeros(0)
+            self._terminated = torch.zeros(0, dtype=torch.bool)
+            self._first = torch.zeros(0, dtype=torch.int64)  # row of the episode's first observation
+            self._last = torch.zeros(0, dtype=torch.int64)  # and of its final one
+            self._decisions = torch.zeros(0, dtype=torch.int64)  # rows with an action
+            self._ahead = torch.arange(steps)
+            self._powers = (discount ** torch.arange(steps + 1, dtype=torch.float64)).float()
+            self._past = torch.arange(1 - policy.denoiser.shapes.obs_horizon, 1)
 
     def __len__(self) -> int:
         """Transitions."""
@@ -87,26 +88,25 @@ class Replay:
         """
         T, start = episode.length, self._rows
         self._reserve(T + 1)
-        rows = slice(start, start + T + 1)
-        observation = {name: episode.observation[name][:, None] for name in self.policy.contract.observation}
+        rows, device = slice(start, start + T + 1), self.policy.device
         # One observation at a time: the encoder treats each of those that the policy sees alike.
-        self._context[rows] = self.policy.encoder(
-            {name: torch.from_numpy(value) for name, value in observation.items()}
-        )[:, 0].cpu()  # fmt: skip
-        normalised = self.policy.action_normalizer.normalize(torch.from_numpy(episode.action).to(self.policy.device))
-        self._action[start : start + T] = normalised.clamp(-1.0, 1.0).cpu()
+        observation = {
+            name: torch.from_numpy(episode.observation[name][:, None]).to(device)
+            for name in self.policy.contract.observation
+        }
+        self._context[rows] = self.policy.encoder(observation)[:, 0]
+        normalised = self.policy.action_normalizer.normalize(torch.from_numpy(episode.action).to(device))
+        self._action[start : start + T] = normalised.clamp(-1.0, 1.0)
         self._reward[start : start + T] = torch.from_numpy(episode.reward)
         self._terminated[start : start + T] = torch.from_numpy(episode.terminated)
         self._first[rows], self._last[rows] = start, start + T
-        decisions = torch.arange(start, start + T)
-        if drawn is not None:
-            decisions = decisions[torch.from_numpy(drawn)]
+        decisions = start + torch.from_numpy(np.arange(T) if drawn is None else np.flatnonzero(drawn))
         self._decisions[self._count : self._count + len(decisions)] = decisions
         self._rows, self._count = start + T + 1, self._count + len(decisions)
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """Uniformly drawn transitions, with repetition."""
-        return self.at(torch.randint(self._count, (size,), generator=generator))
+        return self.at(torch.randint(self._count, (size,), generator=generator).to(self.policy.device))
 
     def at(self, numbers: Tensor) -> Batch:
         """The transitions of these numbers, counted as they were added."""
@@ -136,7 +136,7 @@ class Replay:
         self._size = max(2 * self._size, self._rows + rows, 4096)
         for name in ("_context", "_action", "_reward", "_terminated", "_first", "_last", "_decisions"):
             old: Tensor = getattr(self, name)
-            grown = torch.zeros(self._size, *old.shape[1:], dtype=old.dtype)
+            grown = old.new_zeros(self._size, *old.shape[1:])
             grown[: len(old)] = old
             setattr(self, name, grown)
 

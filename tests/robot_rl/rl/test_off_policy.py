@@ -15,14 +15,17 @@ from robot_rl.policies import Policy, PolicyError
 from robot_rl.recordings import Recordings
 from robot_rl.rl.dsrl import DSRL
 from robot_rl.rl.hil import HIL
+from robot_rl.rl.methods import build_off_policy
 from robot_rl.rl.off_policy import Critics, OffPolicySettings, Updater, arithmetic
 from robot_rl.rl.off_policy_learner import OffPolicyLearner
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
-from robot_rl.rl.replay import Batch
+from robot_rl.rl.replay import Batch, Replay, symmetric
 from robot_rl.rl.sac import SAC
 from tests.robot_rl.rl.line import HORIZON, Line, line_policy
 from tests.robot_rl.rl.stored import squashed_policy, store_episodes
+
+SIZES = {"expo": {"critic_width": 16, "critic_depth": 1}}
 
 PLAIN: dict[str, Any] = {
     "steps": 400, "num_envs": 2, "rollout_steps": 10, "execute": 1, "discount": 0.9, "learning_rate": 1e-3,
@@ -93,6 +96,26 @@ def test_layer_norm_bounds_what_critics_say_of_far_actions_where_it_is_asked_for
     assert grown["target", True] == pytest.approx(1, abs=0.1)
     assert grown["live", False] == pytest.approx(100, rel=0.1)
     assert grown["target", False] == pytest.approx(100, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["sac", "dsrl", "expo"])
+def test_all_of_an_update_is_computed_where_the_policy_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; torch's device without numbers refuses what lies elsewhere as well, but knows no autocast."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
+    policy = squashed_policy(2) if name == "sac" else line_policy({"name": "flow_matching", "steps": 2}, horizon=2)
+    method = build_off_policy(name, SIZES.get(name, {}), policy, 2).to("meta")
+    chosen = settings(execute=2, demonstration_share=0.5)
+    updater, generator = Updater(Critics(method, chosen), chosen), torch.Generator().manual_seed(0)
+    replays = [Replay(method.policy, 2, 2, 0.9) for _ in range(2)]
+    for episode in store_episodes(tmp_path / "e.zarr", [5, 3], [True, False]):
+        for replay in replays:
+            replay.add(episode, episode.terminated | True)
+    batch = symmetric(*replays, 0.5, 8, generator)
+    updater.update_critics(batch, generator)
+    updater.update_actor(batch, generator)
+    assert batch.context.device == method.policy.device == torch.device("meta")
 
 
 @pytest.mark.parametrize("ratio", [1, 4])
