@@ -41,7 +41,7 @@ class TelemetryDecoder:
     Attributes:
         telemetry: the newest of everything.
         time: PX4's clock against ours.
-        unreadable: counts messages of frames that are not expected.
+        unreadable: counts odometry of frames that are not expected, or of a time that nobody knows.
         address: the vehicle's MAV_SYS_ID and component; PX4 obeys no others. Its second instance in simulation has 2.
     """
 
@@ -54,7 +54,8 @@ class TelemetryDecoder:
         told = self.telemetry
         match base:
             case "vehicle_odometry":
-                odometry = decode_odometry(message, self.time.hear(int(message.timestamp_sample), received))
+                stamp = self.time.hear(int(message.timestamp_sample), received)
+                odometry = None if stamp is None else decode_odometry(message, stamp)
                 if odometry is None:
                     self.unreadable += 1
                 else:

@@ -1,19 +1,24 @@
 """PX4's clock against ours, from the time stamps of its samples alone.
 
 A sample is received later than it was taken, by a delay that is never negative. So the least difference between the
-time of reception and the stamp is the offset of the clocks, up to the least delay. The least of the last 5 to 10 s is
-taken, which follows clocks that run at different rates, and one that is set.
+time of reception and the stamp is the offset of the clocks, up to the least delay. The least of the last `SAMPLES` is
+taken, half a second of PX4's: a simulation's clock may run several per cent slower than ours, and each second of memory
+makes samples look as much older. A delay that grows at once is known as such for as long.
+
+Where PX4 stamps by the clock of its agent (UXRCE_DDS_SYNCT) and gives up to follow it, a few samples have the time since
+it was started, and then again the agent's. They are left out.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 
-WINDOW = 5.0
-"""Least differences are kept of the present and of the last window of this length [s]."""
+SAMPLES = 50
+"""Of which the least difference is taken."""
 
-RESTART = 0.5
-"""A stamp that is older than the one before by more than this belongs to a vehicle that has begun anew [s]."""
+RESTART, CONFIRMED = 0.5, 10
+"""A vehicle has begun anew when so many stamps after each other are older than those before by more than this [s]."""
 
 
 class TimeSync:
@@ -31,28 +36,36 @@ class TimeSync:
         self._shared = shared
         self.offset: float | None = None
         self.restarts = 0
-        self._stamp, self._began = -math.inf, 0.0
-        self._last, self._present = math.inf, math.inf
+        self._stamp, self._older = -math.inf, 0
+        self._heard = 0
+        self._least = deque[tuple[int, float]]()  # the number of a sample, and its difference that none after it is below
 
-    def hear(self, microseconds: int, received: float) -> float:
-        """A sample of PX4's time [us] was received at ours [s]: when it was taken, by our clock."""
+    def hear(self, microseconds: int, received: float) -> float | None:
+        """A sample of PX4's time [us] was received at ours [s]: when it was taken, by our clock; None: nobody knows."""
         stamp = microseconds / 1e6
-        difference = received - stamp
         if stamp < self._stamp - RESTART:
+            self._older += 1
+            if self._older < CONFIRMED:
+                return None
             self.restarts += 1
-            self.offset, self._stamp = None, stamp
-        if self.offset is None:
-            self._last, self._present, self._began = math.inf, difference, received
-        elif not 0 <= received - self._began < WINDOW:
-            self._last, self._present, self._began = self._present, difference, received
-        self._present = min(self._present, difference)
+            self._stamp = stamp
+            self._least.clear()
+        self._older = 0
         self._stamp = max(self._stamp, stamp)
-        self.offset = 0.0 if self._shared else min(self._last, self._present)
+        difference = received - stamp
+        while self._least and self._least[-1][1] >= difference:
+            self._least.pop()
+        self._heard += 1
+        self._least.append((self._heard, difference))
+        if self._least[0][0] <= self._heard - SAMPLES:
+            self._least.popleft()
+        self.offset = 0.0 if self._shared else self._least[0][1]
         return stamp + self.offset
 
     def ours(self, microseconds: int) -> float | None:
-        """A time of PX4's [us] by our clock [s]; None while nothing is known."""
-        return None if self.offset is None else microseconds / 1e6 + self.offset
+        """A present time of PX4's [us] by our clock [s]; None while nothing is known, or where it is one of those."""
+        stamp = microseconds / 1e6
+        return None if self.offset is None or stamp < self._stamp - RESTART else stamp + self.offset
 
     def vehicle_time(self, now: float) -> int:
         """Our clock [s] in PX4's microseconds; 0 while nothing is known."""

@@ -42,12 +42,13 @@ class Flight:
         self.supervisor = self.node.supervisor
         self.twin = Px4Twin(load_vehicle(robot.vehicle), parameters=parameters)
         self.now, self.link, self.lease, self.sequence = EPOCH, True, None, 0
+        self.pace = 1.0  # of the twin's time beside the node's
         self.sent, self.path, self.states, self.reasons, self.phases = [], [], [State.IDLE], [], []
         self.orders = []
 
     def tick(self, act=None):
         """One tick of both; `act` is an action [A], or a function of the true odometry that gives one."""
-        self.now += STEP
+        self.now += STEP / self.pace
         for base, message in self.twin.advance():
             self.node.hear_vehicle(base, through_cdr(message), self.now + 0.002)
         if act is not None and self.lease is not None:

@@ -18,6 +18,7 @@ from robot_rl.hardware.safety.supervisor_messages import (
     pairs,
 )
 from robot_rl.hardware.safety.supervisor_state import State
+from tests.hardware.px4.conftest import EPOCH
 
 HOVER = [0.4905, 0.0, 0.0, 0.0]
 REST = {None: HOVER, "px4_attitude": [0.4905, 1.0, 0.0, 0.0, 0.0], "px4_velocity": [0.0, 0.0, 0.0, 0.0]}
@@ -357,6 +358,33 @@ def test_it_does_not_arm_with_a_fault_that_came_while_px4_checked(flight, fault)
     f.run(3.0)
     assert (f.state, f.supervisor.phase) == (State.IDLE, Phase.GROUNDED)
     assert (400, 1.0) not in f.orders
+
+
+@pytest.mark.parametrize("pace", [0.98, 0.9])
+def test_a_simulation_slower_than_real_time_is_flown(flight, pace):
+    """PX4 stamps by its agent's clock then, which it gives up to follow now and then: one sample has its own time."""
+    f, count = flight("px4_velocity"), 0
+    f.pace, hear = pace, f.node.hear_vehicle
+
+    def synchronised(base, message, received):
+        nonlocal count
+        count += base == "vehicle_odometry"
+        if count % 500 != 499:
+            for name in {"timestamp", "timestamp_sample"} & vars(message).keys():
+                setattr(message, name, getattr(message, name) + round(1e6 * EPOCH))
+        hear(base, message, received)
+
+    f.node.hear_vehicle = synchronised
+    f.take_off()
+    f.acquire()
+    f.run(20.0, [0.5, 0.0, 0.0, 0.0], until=lambda: f.twin.true.position[0] > 4)
+    assert f.state is State.RUNNING
+    f.supervisor.release(f.lease.id, f.now)
+    f.run(2.0)
+    f.supervisor.disengage()
+    f.finish()
+    assert State.STOPPED not in f.states
+    assert f.node.decoder.unreadable == count // 500
 
 
 @pytest.mark.parametrize("topic", ["vehicle_local_position", "battery_status"])
