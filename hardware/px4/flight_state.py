@@ -242,7 +242,8 @@ class Patience:
         checks: for PX4's pre-flight checks to pass in offboard mode.
         take_off: from arming until the home height.
         hand_over: for a change of the control level.
-        status: since the last VehicleStatus, or VehicleLocalPosition. battery: since the last BatteryStatus, if any.
+        status: since the last VehicleStatus, of which there may be two a second, or VehicleLocalPosition.
+        battery: since the last BatteryStatus, if any.
         silence: in the air without a valid proposal, whoever holds the lease, until the vehicle lands by itself.
     """
 
@@ -252,7 +253,7 @@ class Patience:
     checks: float = 10.0
     take_off: float = 20.0
     hand_over: float = 1.5
-    status: float = 1.5
+    status: float = 2.5
     battery: float = 5.0
     silence: float = 8.0
 

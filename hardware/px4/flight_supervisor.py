@@ -25,7 +25,7 @@ arm, holding a position is to a vehicle. Within a state a flight has phases:
 
 Rates and attitudes are streamed only while PX4 does not control the position: its own controllers write the same
 setpoints then. Whether it is still in offboard mode is believed to whichever says first that it is not, the control
-mode or the status, of which PX4 sends five a second.
+mode or the status, of which PX4 sends two a second, and at a change up to five.
 
 A fault of the source (actions or heartbeats stop) brakes and holds. Who comes back takes over again; but `silence`
 after the last valid proposal, or after the home place was reached or the way there broken off, the vehicle lands by
@@ -115,6 +115,7 @@ class FlightSupervisor(Supervision):
         self._jump: str | None = None
         self._restarts = 0
         self._orders: list[Order] = []
+        self._disarming: list[Order] = []  # given again while it lands
         self._order: Order | None = None
         self._given, self._tries, self._refused = -math.inf, 0, ""
         self._sent: tuple[Level | None, float] = (None, -math.inf)
@@ -461,9 +462,9 @@ class FlightSupervisor(Supervision):
                 else:
                     self._stay_here()
             case Phase.LANDING:
-                if not self._lands() and now - self._given >= patience.answer:
+                if now - self._given >= patience.answer:
                     self._given = now
-                    self._orders.append(Order(Command.LAND))
+                    self._orders += [Order(Command.LAND)] * (not self._lands()) + self._disarming
 
     def _lands(self) -> bool:
         """Whether PX4 lands by itself, or somebody else flies: the control mode tells that before the status."""
@@ -583,7 +584,7 @@ class FlightSupervisor(Supervision):
             self._yaw = self._odometry.yaw
         self._desk.revoke()
         self._go(Phase.LANDING)
-        self._given = self._now
+        self._given, self._disarming = self._now, []
         self._orders.append(Order(Command.LAND))
 
     def _abort(self, reason: str) -> None:
@@ -597,7 +598,8 @@ class FlightSupervisor(Supervision):
         """Leave the vehicle on the ground; see that it is disarmed where it was told to arm, whatever it answered."""
         if self.phase is Phase.ARMING and self._order is not None:
             self._land()
-            self._orders.append(Order(Command.ARM, 0.0))
+            self._disarming = [Order(Command.ARM, 0.0)]  # which PX4 refuses in the air
+            self._orders += self._disarming
         else:
             self._go(Phase.GROUNDED)
 

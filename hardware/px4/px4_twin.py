@@ -34,8 +34,11 @@ BOOT = 20.0
 
 HOLD, RETURN, DISARMED = 4, 5, 1
 _SUBSTEPS = 5
-_EVERY = {"vehicle_status": 20, "vehicle_control_mode": 50, "vehicle_local_position": 2, "battery_status": 100}
-"""Steps between two messages; a change of the control mode is told at once, one of the status at its next turn."""
+_EVERY = {"vehicle_status": 50, "vehicle_control_mode": 50, "vehicle_local_position": 2, "battery_status": 100}
+"""Steps between two messages; a change of the control mode is told at once, one of the status, too, unless `SPACED`."""
+
+SPACED = 20
+"""Least steps between two of the status; a change in between waits."""
 
 HEARTBEAT, BEFORE, LOSS, SPOOL_UP, LANDED = 0.5, 1.0, 1.08, 2.0, 2.0
 """Longest gap of a stream, its least length before the mode, COM_OF_LOSS_T as it acts, times of spooling up and
@@ -101,7 +104,7 @@ class Px4Twin:
         self._armed_at, self._touched = -math.inf, math.inf
         self._hold, self._lost = self._here(), -math.inf
         self._out: list[tuple[str, Any]] = []
-        self._changed = True
+        self._changed, self._untold, self._told = True, True, -SPACED
 
     @property
     def time(self) -> float:
@@ -287,6 +290,11 @@ class Px4Twin:
         due = {base for base, steps in _EVERY.items() if self._steps % steps == 0}
         if changed:
             due.add("vehicle_control_mode")
+        self._untold |= changed
+        if self._untold and self._steps - self._told >= SPACED:
+            due.add("vehicle_status")
+        if "vehicle_status" in due:
+            self._untold, self._told = False, self._steps
         if "vehicle_control_mode" in due and self.nav_state == OFFBOARD:
             if self._controls is not self._wanted:
                 # Until now PX4's own controllers wrote these setpoints, about to hover.

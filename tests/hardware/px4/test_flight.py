@@ -267,7 +267,7 @@ def test_a_pilot_is_never_fought(flight, landing):
     if landing:
         f.supervisor.emergency_stop("test")
         f.run(0.5)
-    while f.twin._steps % 20:
+    while f.twin._told != f.twin._steps:
         f.tick()
     f.twin.switch(POSITION)
     f.run(0.03, HOVER)
@@ -311,6 +311,19 @@ def test_a_take_off_that_px4_refuses_ends_on_the_ground(flight, fault, reason):
     sent = len(f.sent)
     f.run(1.0)
     assert len(f.sent) == sent
+
+
+def test_an_order_to_disarm_that_is_lost_is_given_again(flight):
+    f = flight()
+    f.run(1.0)
+    f.supervisor.home(f.now)
+    assert f.run(30.0, until=lambda: f.twin.armed)
+    f.supervisor.hold("test")
+    f.link = False
+    f.tick()
+    assert f.twin.armed
+    f.link = True
+    assert f.run(1.5, until=lambda: not f.twin.armed)
 
 
 def test_answers_to_a_ground_station_are_not_ours(flight):
