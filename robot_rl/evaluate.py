@@ -371,10 +371,11 @@ def _paired(outcomes: Sequence[Outcome], others: Sequence[Outcome], by_success: 
 
 
 def _means(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Of each metric of the task, over the episodes that have it."""
+    """Of each metric of the task, over the episodes that have it as a finite number."""
     names = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
-    known = {name: [o.metrics[name] for o in outcomes if o.metrics.get(name) is not None] for name in names}
-    return {name: float(np.mean(values)) for name, values in known.items() if values}  # type: ignore[arg-type]
+    values = {name: np.array([outcome.metrics.get(name) for outcome in outcomes], float) for name in names}
+    known = {name: each[np.isfinite(each)] for name, each in values.items()}
+    return {name: float(each.mean()) for name, each in known.items() if len(each)}
 
 
 def _resolved(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,8 +94,8 @@ class WorldEnv(gymnasium.Env):
     """One copy of a task, observed and commanded under a contract.
 
     Every episode is decided by the seed given to `reset` alone. `terminated`: done or lost, as the task says.
-    `truncated`: the horizon, or a simulation that diverged (`info["diverged"]`). The last info of an episode has
-    `metrics`, see `World.metrics`.
+    `truncated`: the horizon, or a simulation that diverged (`info["diverged"]`). The last info of any other
+    episode has `metrics`, see `World.metrics`.
 
     Args:
         spec: resolved, plain JSON types.
@@ -146,10 +146,10 @@ class WorldEnv(gymnasium.Env):
         rewards, terminations, truncations, successes = self.world.step(action[None])
         terminated, truncated = bool(terminations[0]), bool(truncations[0])
         info: Info = {"success": bool(successes[0])}
-        if terminated or truncated:
-            info["metrics"] = self.world.metrics(0)
         if self.world.diverged[0]:
             info["diverged"] = True
+        elif terminated or truncated:
+            info["metrics"] = self.world.metrics(0)
         return self.observe(), float(rewards[0]), terminated, truncated, info
 
     @property
@@ -256,9 +256,8 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         rows, diverged = np.flatnonzero(ended), self.world.diverged
         seen = [list(values[rows]) for values in self._last.values()]
         for index, *last in zip(rows.tolist(), *seen, strict=True):
-            info: Info = {"success": bool(success[index]), "metrics": self.world.metrics(index)}
-            if diverged[index]:
-                info["diverged"] = True
+            info: Info = {"success": bool(success[index])}
+            info |= {"diverged": True} if diverged[index] else {"metrics": self.world.metrics(index)}
             finals[index] = info, dict(zip(self._last, last, strict=True))
         self._active &= ~ended
         started = self._begin(list(finals)) if finals else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from robot_rl import cli, replay, sim
+from robot_rl import cli, replay, rollout, sim
 from robot_rl.datasets import ContractError, EpisodeStore
 from robot_rl.evaluate import Candidate, EvaluateError, main, offline, simulate
 from robot_rl.observation_shift import reference
@@ -101,6 +102,18 @@ def test_the_command_leaves_a_complete_run_folder(checkpoint, tmp_path, capsys):
     assert "reach" in page
     assert "data:video/mp4;base64," in page
     assert f"of 20 episodes succeed, {metrics['success_rate']:.1%}" in capsys.readouterr().out
+
+
+def test_a_metric_that_is_not_finite_counts_for_nothing(walker, tmp_path, monkeypatch):
+    run = rollout.run_episodes
+
+    def measured(*given, **options):
+        outcomes = run(*given, **options)
+        depths = (math.nan, 0.5, None, 0.25)
+        return [replace(each, metrics={"depth": depth}) for each, depth in zip(outcomes, depths, strict=True)]
+
+    monkeypatch.setattr(rollout, "run_episodes", measured)
+    assert simulate(tmp_path, walker, {}, SEEDS[:4], videos=0)["metrics"] == {"depth": 0.375}
 
 
 def test_outcomes_depend_on_the_seeds_alone(walker, tmp_path):

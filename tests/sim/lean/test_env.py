@@ -111,6 +111,15 @@ def test_the_horizon_truncates_and_a_broken_simulation_is_no_end(task):
         _, reward, terminated, truncated, info = env.step(rest)
         assert (reward, terminated, truncated, info["success"]) == (0.0, False, True, False)
         assert info["diverged"]
+        assert "metrics" not in info  # they would be of no state of the task
+    with sim.make_vector({"task": task, "horizon": 2}, 2) as venv:
+        venv.reset(seed=[0, 1])
+        for _ in range(2):
+            venv.world.physics.qvel[0, 0] = np.nan
+            finals = venv.step(np.tile(rest, (2, 1)))[4]["final_info"]
+            if finals[0] is not None:
+                assert finals[0] == {"success": False, "diverged": True}
+        assert set(finals[1]) == {"success", "metrics"}
     env.reset(seed=0)
     assert np.isfinite(env.step(rest)[0][next(iter(env.contract.observation))]).all()
 
