@@ -79,11 +79,15 @@ class Choice:
         return row, [row["judged_success_rate"]]
 
     def replaces(self, best: Mapping[str, Any] | None, rank: Sequence[float]) -> bool:
-        """Whether a policy is as good as the best one so far, or that one was chosen by something else."""
+        """Whether a policy is as good as the best one so far, or that one was chosen by something else.
+
+        What is no number is worse than any.
+        """
         if best is None or ("by" in best and best["by"] != self.by) or ("by" not in best and not self._source.is_task):
             return True
         before = best.get("rank", [best[name] for name in ("success_rate", "mean_return") if name in best])
-        return tuple(rank) >= tuple(before)
+        now, then = (np.nan_to_num(np.asarray(each, float), nan=-np.inf).tolist() for each in (rank, before))
+        return bool(now >= then)
 
 
 def lasted(shown: NDArray[np.bool_], persistence: int) -> bool:

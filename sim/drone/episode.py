@@ -195,7 +195,7 @@ def finish(
         diverged = False
         for column in range(ODOMETRY):
             diverged |= not math.isfinite(flown[column])
-        rewards[drone] = reward
+        rewards[drone] = 0.0 if diverged else reward
         flags[0, drone] = lost and not diverged
         flags[1, drone] = (over and not lost) or diverged
         flags[2, drone] = success and not diverged

@@ -52,6 +52,16 @@ def test_the_tasks_success_chooses_and_ties_are_decided_by_the_return() -> None:
     assert not choice.replaces({"step": 1, **row}, [0.5, 0.7])  # of a training from before ranks were kept
 
 
+@pytest.mark.parametrize("spec", [PEG, HOPPER])
+def test_a_return_that_is_no_number_is_worse_than_any(spec: dict[str, str]) -> None:
+    choice = by_task(spec)
+    (row, bad), (_, good) = (choice.judge([outcome(True, reward)], []) for reward in (np.nan, -1.0))
+    best = {"step": 1, **row, "by": choice.by}
+    assert choice.replaces({**best, "rank": bad}, good)
+    assert choice.replaces({**best, "rank": bad}, bad)
+    assert not choice.replaces({**best, "rank": good}, bad)
+
+
 def test_a_task_without_success_is_judged_by_its_return() -> None:
     choice = by_task(HOPPER)
     row, rank = choice.judge([outcome(True, 10.0), outcome(True, 20.0)], [])

@@ -337,6 +337,16 @@ def test_refuses_actions_that_cannot_be_flown():
             venv.call("explode")
 
 
+@pytest.mark.parametrize("task", ["drone/hover", "drone/gates"])
+def test_a_broken_simulation_is_truncated_and_earns_nothing(task):
+    env = sim.make(task)
+    env.reset(seed=0)
+    env.world.batch.write("velocity", np.full(3, np.nan))
+    _, reward, terminated, truncated, info = env.step(env.rest_action())
+    assert (reward, terminated, truncated) == (0.0, False, True)
+    assert info == {"success": False, "diverged": True}
+
+
 def test_the_specification_is_plain_and_resolves_to_itself():
     spec = resolve({"task": "drone/gates", "randomization": "test"})
     assert spec["robot"] == "cf21B_500"
