@@ -73,6 +73,7 @@ class Attempt:
         facts: what was drawn, for example by the randomisation, and those of the one who acted.
         intervened: bool [T], where a person had taken over in what is played back; None: nowhere.
         source: who acted, where it was not the actor.
+        diverged: whether the simulation did, in the last step; what is observed then is no state of the task.
     """
 
     seed: int
@@ -87,6 +88,7 @@ class Attempt:
     facts: dict[str, Any] = field(default_factory=dict)
     intervened: np.ndarray | None = None
     source: str = ""
+    diverged: bool = False
 
     def observation(self, row: int) -> dict[str, np.ndarray]:
         """The observation before action `row`; row T is the final one."""
@@ -140,6 +142,7 @@ def attempt(env: Any, start: Callable[[int], Acting], seed: int) -> Attempt:
         truncated=np.asarray(truncations),
         states=np.stack(states),
         facts=({"randomization": drawn} if drawn else {}) | acting.facts,
+        diverged=step_info.get("diverged", False),
     )
 
 

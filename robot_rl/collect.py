@@ -4,6 +4,7 @@ Scripted experts act, or a policy; or recorded demonstrations are multiplied, re
 
 Worker processes simulate, one attempt for each seed; this process alone writes, in the order of the seeds, so that the
 store does not depend on the number of workers. What was committed stays: run again, it goes on with the next seed.
+Nothing is recorded of a simulation that diverged; its seed counts as tried, once in each run.
 """
 
 from __future__ import annotations
@@ -122,9 +123,12 @@ def _record(
         ) as bar,
     ):
         for attempt in attempts:
-            write(writer, attempt, plain["task"], actor, plain["sim_state"])
-            steps += len(attempt.actions)
-            seeds.note({attempt.seed: attempt.success})
+            seeds.note({attempt.seed: attempt.success and not attempt.diverged})
+            if attempt.diverged:
+                tqdm.write(f"Nothing of seed {attempt.seed} is recorded: the simulation diverged.")
+            else:
+                write(writer, attempt, plain["task"], actor, plain["sim_state"])
+                steps += len(attempt.actions)
             bar.n = seeds.counted
             bar.set_postfix(success=f"{seeds.successes / len(seeds.outcomes):.0%}")
     return steps

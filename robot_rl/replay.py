@@ -59,7 +59,7 @@ def _differs(outcome: Outcome) -> str:
 
 
 def attempts(env: Any, outcomes: Sequence[Outcome]) -> Iterator[Attempt]:
-    """The episodes with all that is recorded of one; what does not end as it had is said, and left out.
+    """The episodes with all that is recorded of one; what diverges, or does not end as it had, is said and left out.
 
     Args:
         env: as the one that they ran in.
@@ -68,7 +68,9 @@ def attempts(env: Any, outcomes: Sequence[Outcome]) -> Iterator[Attempt]:
 
     for outcome in tqdm(outcomes, desc="record", unit="episode", disable=None):
         made = attempt(env, _Again(outcome.actions).begin, outcome.seed)
-        if made.success == outcome.success and len(made.actions) == outcome.steps:
+        if made.diverged:
+            print(f"Not recorded: the simulation of seed {outcome.seed} diverges")
+        elif made.success == outcome.success and len(made.actions) == outcome.steps:
             yield made
         else:
             print(f"Not recorded: {_differs(outcome)}")

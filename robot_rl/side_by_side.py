@@ -10,6 +10,7 @@ import numpy as np
 
 from robot_rl.attempt import Actor, Attempt
 from robot_rl.datasets import Contract
+from robot_rl.rl.environments import diverged
 from robot_rl.sim.world_env import WorldVectorEnv
 
 COPIES = 32
@@ -53,7 +54,7 @@ class SideBySide:
         drawn = [each.get("randomization") for each in info["reset_info"][: len(seeds)]]
         acting, active = self._start(seeds), info["active"]
         seen, states, rows = [observation], [venv.get_states()], []
-        lengths, successes = np.zeros(COPIES, np.int64), np.zeros(COPIES, bool)
+        lengths, successes, lost = np.zeros(COPIES, np.int64), np.zeros(COPIES, bool), np.zeros(COPIES, bool)
         while active.any():
             executed, intended = acting(observation, active)
             observation, reward, terminated, truncated, info = venv.step(executed)
@@ -62,6 +63,7 @@ class SideBySide:
             states.append(venv.get_states())
             lengths += active
             successes |= info["success"]
+            lost |= diverged(info, COPIES)
             active = info["active"]
         actions, intentions, rewards, terminations, truncations = (np.stack(each) for each in zip(*rows, strict=True))
         return [
@@ -76,6 +78,7 @@ class SideBySide:
                 truncated=truncations[:end, copy],
                 states=np.stack([row[copy] for row in states[: end + 1]]),
                 facts={"randomization": drawn[copy]} if drawn[copy] else {},
+                diverged=bool(lost[copy]),
             )
             for copy, (seed, end) in enumerate(zip(seeds, lengths[: len(seeds)].tolist(), strict=True))
         ]

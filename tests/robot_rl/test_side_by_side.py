@@ -7,9 +7,12 @@ from robot_rl.attempt import Actor, attempt
 from robot_rl.cli import compose
 from robot_rl.collect import main as collect
 from robot_rl.datasets import EpisodeStore
+from robot_rl.replay import attempts
+from robot_rl.rollout import Outcome
 from robot_rl.side_by_side import COPIES, SideBySide
 from robot_rl.sim import make
 from robot_rl.sim.expert.world_expert import WorldExpert
+from robot_rl.sim.lean.world import LeanWorld
 from robot_rl.sim.spec import resolve
 
 
@@ -38,6 +41,44 @@ def test_one_attempt_and_many_are_the_same(expert: str | None, horizon: int):
         np.testing.assert_allclose(made[5].observations[name], values, rtol=1e-6, err_msg=name)
     assert (made[5].success, made[5].facts) == (wanted.success, wanted.facts)
     assert not np.array_equal(made[5].actions, made[5].intended)
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of a lean task diverge in the third step of the episode of seed 1."""
+    begin, step = LeanWorld.begin, LeanWorld.step
+    seed_of = {}
+
+    def begun(self, rows, seeds, records=None):
+        seed_of.update(zip(rows, seeds, strict=True))
+        return begin(self, rows, seeds, records)
+
+    def stepped(self, actions):
+        self.physics.qvel[[row for row, seed in seed_of.items() if seed == 1 and self.steps[row] == 2]] = np.nan
+        return step(self, actions)
+
+    monkeypatch.setattr(LeanWorld, "begin", begun)
+    monkeypatch.setattr(LeanWorld, "step", stepped)
+
+
+def test_nothing_is_recorded_of_what_diverged(tmp_path: Path, breaking: None, capsys: pytest.CaptureFixture[str]):
+    asked = compose(
+        "collect", [f"output={tmp_path / 'peg.zarr'}", "task=peg", "environment={horizon: 5}", "episodes=4"]
+    )
+    for _ in range(2):  # what diverged is tried once more by the same command
+        assert collect(asked) == 0
+        assert capsys.readouterr().out.count("Nothing of seed 1 is recorded: the simulation diverged.") == 1
+        store = EpisodeStore.open(tmp_path / "peg.zarr")
+        assert [store.facts(index)["seed"] for index in range(len(store))] == [0, 2, 3]
+
+
+def test_nor_of_an_evaluation(breaking: None, capsys: pytest.CaptureFixture[str]):
+    spec, flags = resolve({"task": "peg", "horizon": 5}), np.zeros(3, bool)
+    outcomes = [
+        Outcome(seed, None, np.zeros(3), np.zeros((3, 4), np.float32), flags, flags, False, True) for seed in (1, 2)
+    ]
+    assert [each.seed for each in attempts(make(spec), outcomes)] == [2]
+    assert "Not recorded: the simulation of seed 1 diverges" in capsys.readouterr().out
 
 
 @pytest.mark.slow
