@@ -111,22 +111,40 @@ def replace(
         Where the store is now as it was before; it shares its frames with the new one.
 
     Raises:
-        As `assemble`; and StoreLocked: somebody is writing the store.
+        As `assemble`; StoreLocked: somebody is writing the store; and StoreError: it is not as it was opened any more.
     """
     path = Path(path)
     layout = _common_layout(parts)
     with explain_write_errors(path, "opening the store for an edit"):
         lock = WriterLock(path / LOCK)
     try:
+        _refuse_changed(path, parts)
         before = _free_name(path)
         with _beside(path) as beside:
             _write(beside, layout, parts, progress, disk or LateDisk())
+            _refuse_changed(path, parts)  # facts are noted beside a writer, too
             beside.rename(before)
             _exchange(before, path)
             Disk().sync_folder(path.parent)
     finally:
         lock.release()
     return before
+
+
+def _refuse_changed(path: Path, parts: Sequence[Part]) -> None:
+    """Raise `StoreError` if the store that is to be replaced holds more by now than the parts know of."""
+    now = EpisodeStore(path)
+    stores = {id(part.store): part.store for part in parts if part.store.path.resolve() == path.resolve()}
+    for store in stores.values():
+        if _content(store) != _content(now):
+            raise StoreError(
+                f"{path}: expected the {len(store)} episodes that it was opened with, and the same facts of them, got "
+                f"{len(now)} or other facts. Nothing was changed; run it again."
+            )
+
+
+def _content(store: EpisodeStore) -> tuple[Layout, list[dict[str, Any]]]:
+    return store.layout, [store.facts(number) for number in range(len(store))]
 
 
 @contextmanager

@@ -89,6 +89,24 @@ def test_delete_keeps_the_store_as_it_was_beside(store: EpisodeStore) -> None:
     assert edited.facts(0)["origin"] == {"store": store.path.name, "id": store.provenance["id"], "episode": 1}
 
 
+@pytest.mark.parametrize("came", ["an episode", "a fact", "a fact meanwhile"])
+def test_what_came_since_the_store_was_opened_is_not_dropped(store: EpisodeStore, record: Record, came: str) -> None:
+    other, length = EpisodeStore.open(store.path), len(store)
+
+    def note(*_: int) -> None:
+        other.annotate(1, note="seen")
+
+    if came == "an episode":
+        record_into(record, store.path, {77: 3})
+    elif came == "a fact":
+        note()
+    with pytest.raises(StoreError, match="run it again"):
+        edit.replace(store.path, edit.whole(store, [1]), note if came == "a fact meanwhile" else None)
+    other.refresh()
+    assert (len(other), "note" in other.facts(1)) == ((length + 1, False) if came == "an episode" else (length, True))
+    assert [each.name for each in store.path.parent.glob("*.before-*")] == []
+
+
 def test_a_trimmed_episode_is_a_whole_one(store: EpisodeStore, tmp_path: Path) -> None:
     episode = max(range(len(store)), key=lambda number: store.lengths[number])
     length = int(store.lengths[episode])
