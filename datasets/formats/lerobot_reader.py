@@ -115,6 +115,10 @@ class _Dataset:
         skipped = ("image", "video", "string")
         names = [name for name in table.column_names if self.features[name]["dtype"] not in skipped]
         rows = {name: _numpy(table.column(name)) for name in names}
+        # LeRobot lays out vectors of one element as scalars.
+        vectors = {
+            name: rows[name].reshape(steps, -1) for name in ("action", "policy_action", "sim_state") if name in rows
+        }
         repeated = np.arange(steps + 1).clip(max=steps - 1)
         observation = {}
         for name, feature in self.contract.observation.items():
@@ -131,18 +135,18 @@ class _Dataset:
         stamps = {name.removeprefix("stamp."): rows[name][repeated] for name in rows if name.startswith("stamp.")}
         for name, values in stamps.items():
             values[-1] = self._final[f"stamp.{name}"][number]
-        states = rows["sim_state"][repeated] if self.ours.get("sim_state_size") else None
+        states = vectors["sim_state"][repeated] if self.ours.get("sim_state_size") else None
         if states is not None:
             states[-1] = self._final["sim_state"][number]
         done = rows["next.done"].reshape(-1) if "next.done" in rows else np.zeros(steps, bool)
         success = facts.pop("success", None) if self._facts else self._success(rows)
         return Trajectory(
-            f"episode {number}", observation, rows["action"].astype(np.float32).reshape(steps, -1), frames,
+            f"episode {number}", observation, vectors["action"].astype(np.float32), frames,
             rows["next.reward"].reshape(-1) if "next.reward" in rows else None,
             terminated=bool(self._final["terminated"][number]) if self._final else bool(done[-1]),
             truncated=bool(self._final["truncated"][number]) if self._final else False,
             success=success, facts=facts, stamps=stamps, sim_state=states,
-            policy_action=rows.get("policy_action"), intervened=rows.get("intervened"),
+            policy_action=vectors.get("policy_action"), intervened=rows.get("intervened"),
         )  # fmt: skip
 
     def _success(self, rows: Mapping[str, np.ndarray]) -> bool:

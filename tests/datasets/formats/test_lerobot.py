@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from robot_rl.datasets import EpisodeStore, StoreError
+from robot_rl.datasets import Contract, EpisodeStore, Feature, StoreError
 from robot_rl.datasets.check import check
 from robot_rl.datasets.formats import lerobot
 from robot_rl.datasets.formats.trajectory import ImportFailed
@@ -110,6 +110,27 @@ def test_round_trip_without_video_is_exact(store: EpisodeStore, tmp_path: Path, 
     back = lerobot.read(tmp_path / "out", tmp_path / "back.zarr").store
     assert not check(back)
     same(back, store)
+
+
+@pytest.mark.parametrize("others", [(), ("counter",)])
+def test_vectors_of_one_element_and_scalars_stay_what_they_are(
+    tmp_path: Path, same: Callable[..., None], others: tuple[str, ...]
+) -> None:
+    features = {"opening": Feature("opening", (1,)), "counter": Feature("counter", (1,), dtype="int64")}
+    observed = {name: features[name] for name in ("opening", *others)}
+    if others:
+        observed["width"] = Feature("width", ())
+    contract = Contract("one", 20.0, observed, {"gripper": Feature("gripper", (1,), kind="action")})
+    store = EpisodeStore.create(tmp_path / "one.zarr", contract, sim_state_size=1)
+    with EpisodeStore.append(store.path) as writer, writer.episode() as episode:
+        for step in range(4):
+            row = {name: np.full(each.shape, step, each.dtype) for name, each in observed.items()}
+            if step < 3:
+                episode.add(row, [step], sim_state=[step], policy_action=[step + 0.5])
+        episode.finish(row, success=True, sim_state=[3])
+    store.refresh()
+    lerobot.write(store, tmp_path / "out")
+    same(lerobot.read(tmp_path / "out", tmp_path / "back.zarr").store, store)
 
 
 @pytest.mark.parametrize("codec", ["libsvtav1", "libx264"])
