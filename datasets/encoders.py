@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Lock, Semaphore, Thread
+from threading import Semaphore, Thread
 
 _BACKLOG = 32
 """Frames that may wait; recording is held up by more, so that memory stays bounded."""
 
 
 class Encoders:
-    """Does jobs, which must not raise. A small frame is encoded so soon that a future for each would tell."""
+    """Does jobs of one thread, which must not raise. A small frame is encoded so soon that a future each would tell."""
 
     def __init__(self, threads: int) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._room, self._waiting = Semaphore(_BACKLOG), Lock()
+        self._room = Semaphore(_BACKLOG)
         self._threads = [Thread(target=self._work, name="encode", daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -27,10 +27,9 @@ class Encoders:
 
     def wait(self) -> None:
         """Until all jobs handed over so far are done."""
-        with self._waiting:
-            for _ in range(_BACKLOG):
-                self._room.acquire()
-            self._room.release(_BACKLOG)
+        for _ in range(_BACKLOG):
+            self._room.acquire()
+        self._room.release(_BACKLOG)
 
     def close(self) -> None:
         """Do what waits, and end the threads."""

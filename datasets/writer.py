@@ -10,7 +10,7 @@ anywhere:
 3. the same for the header of `meta/episode_ends`. This one rename is the commit.
 
 Several episodes may be recorded at once, for example one of each of a batch of environments; each takes its number when
-it is finished.
+it is finished. All of that is for one thread: those that encode are the writer's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import zlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Any
 
@@ -45,7 +44,7 @@ _NOWHERE: Place = (-1, -1, -1)
 
 
 class StoreWriter:
-    """Records episodes into a store; made by `EpisodeStore.append`, used in a `with` statement.
+    """Records episodes into a store; made by `EpisodeStore.append`, used in a `with` statement. For one thread.
 
     Attributes:
         store: what is committed so far, for reading.
@@ -70,8 +69,6 @@ class StoreWriter:
         self._packers = {
             camera: FramePacker(self._arrays[f"frames/{camera}/bytes"]) for camera in self.store.contract.cameras
         }
-        self._commit_lock = Lock()
-        self._episodes_lock = Lock()
         self._encoders = Encoders(encode_threads) if encode_threads and self._packers else None
 
     def episode(
@@ -89,8 +86,7 @@ class StoreWriter:
         self._check_usable()
         facts = {"task": task, "source": source, "seed": seed, "operator": operator, "text": text}
         episode = EpisodeWriter(self, facts)
-        with self._episodes_lock:
-            self._open_episodes.add(episode)
+        self._open_episodes.add(episode)
         return episode
 
     def close(self) -> None:
@@ -148,7 +144,7 @@ class StoreWriter:
 
     def _commit(self, rows: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> int:
         self._check_usable()
-        with self._commit_lock, explain_write_errors(self.store.path, "committing an episode"):
+        with explain_write_errors(self.store.path, "committing an episode"):
             number, start = len(self.store), self.store.num_rows
             stop = start + len(rows["data/action"])
             lengths = dict.fromkeys(rows, stop)
@@ -180,12 +176,11 @@ class StoreWriter:
         return found
 
     def _done(self, episode: EpisodeWriter) -> None:
-        with self._episodes_lock:
-            self._open_episodes.discard(episode)
-            if not self._open_episodes:
-                # Space of discarded episodes is used again once nobody can be writing behind it.
-                for packer in self._packers.values():
-                    packer.reset()
+        self._open_episodes.discard(episode)
+        if not self._open_episodes:
+            # Space of discarded episodes is used again once nobody can be writing behind it.
+            for packer in self._packers.values():
+                packer.reset()
 
 
 class EpisodeWriter:
