@@ -109,7 +109,7 @@ class Encoder(nn.Module):
 
 def _flat(value: Tensor) -> Tensor:
     """[B, To, *shape] to [B, To, size]. What is flat already stays out of an exported graph."""
-    return value if value.dim() == 3 else value.flatten(2)
+    return value if value.dim() == 3 else value.unsqueeze(2).flatten(2)
 
 
 def _key(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from robot_rl.policies import OnnxPolicy, PolicyError, Prefix, export_policy
+from robot_rl.datasets import Contract, Feature
+from robot_rl.datasets.statistics import Statistics
+from robot_rl.policies import OnnxPolicy, PolicyError, Prefix, build_policy, export_policy
+
+from .conftest import statistics_of
 
 PROCESSES: dict[str, Any] = {
     "flow": {"name": "flow_matching"},
@@ -70,6 +75,20 @@ def test_a_squashed_gaussian_without_residual_blocks(make_policy: Any, make_batc
     (tmp_path / "drawn" / "deviation.onnx").unlink()
     with pytest.raises(PolicyError, match=r"lacks deviation\.onnx"):
         OnnxPolicy(tmp_path / "drawn")
+
+
+def test_scalars_are_observed_beside_vectors(
+    contract: Contract, statistics: dict[str, Statistics], make_batch: Any, tmp_path: Path
+) -> None:
+    observed = {"width": Feature("width", ()), "joint_position": contract.observation["joint_position"]}
+    known = {**statistics, "width": statistics_of(np.linspace(0.0, 4.0, 20))}
+    config = {"process": {"name": "flow_matching"}, "denoiser": {"name": "mlp", "width": 32}, "action_horizon": 8}
+    policy = build_policy(config, replace(contract, observation=observed), known)
+    batch = make_batch(policy)
+    assert policy.loss(batch, generator=torch.Generator().manual_seed(0)).isfinite().all()
+    width = batch["observation"]["width"]
+    torch.testing.assert_close(policy.eval().encode(batch["observation"])[..., 0], width / 2 - 1)
+    compare(policy, batch, tmp_path)
 
 
 def test_other_horizons(make_policy: Any, make_batch: Any, tmp_path: Path) -> None:
