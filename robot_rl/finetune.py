@@ -220,7 +220,7 @@ class _Run:
         bar = progress(settings.steps, learner.steps, "finetune", "step")
         try:
             evaluated: dict[str, float] = {}
-            if learner.steps == 0:
+            if self.results["best"] is None:
                 evaluated = self._evaluate()
                 log.add(0, evaluated)
                 self._save_last()

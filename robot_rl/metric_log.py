@@ -28,7 +28,7 @@ class MetricLog:
         # Buffered by line, so that a kill loses nothing that was shown.
         self._file = self._path.open("a", newline="", buffering=1)
         self._writer = csv.DictWriter(self._file, self._columns, restval="", lineterminator="\n")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None, flush_secs=10)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, flush_secs=10)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Record values measured after `step` steps."""
@@ -42,7 +42,7 @@ class MetricLog:
         self._board.close()
 
     def _keep(self, step: int) -> None:
-        kept = [row for row in read_metrics(self._path) if row["step"] <= step] if step else []
+        kept = [row for row in read_metrics(self._path) if row["step"] <= step]
         beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         with beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="", lineterminator="\n")

@@ -108,6 +108,22 @@ def test_the_best_checkpoint_is_kept(base: Path, tmp_path: Path, monkeypatch: py
     assert load_provenance(tmp_path / "run")["training"]["step"] == 128
 
 
+def test_a_run_killed_before_its_first_save_evaluates_the_beginning_once(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _finetune(base, tmp_path / "whole") == 0
+    with monkeypatch.context() as patch:
+
+        def killed(_: Any) -> None:
+            raise SystemError("killed")
+
+        patch.setattr("robot_rl.rl.learner.Learner.iterate", killed)
+        with pytest.raises(SystemError):
+            _finetune(base, tmp_path / "killed")
+    assert _finetune(base, tmp_path / "killed") == 0
+    assert _rows(tmp_path / "killed") == _rows(tmp_path / "whole")
+
+
 def _stop_after(monkeypatch: pytest.MonkeyPatch, iterations: int, learner: str = "learner.Learner") -> None:
     """Let Ctrl-C arrive during that iteration."""
     module, name = learner.split(".")
