@@ -5,6 +5,9 @@ in the scene it was recorded in, where the same actions lead through the same st
 shows whether they still succeed. Rendered, nothing moves by itself: each recorded state is set in turn and seen by the
 environment's cameras, and all else stays as it was recorded.
 
+Flights and lean tasks are begun from the seed of their episode, too, which decides what no state holds: the course, what
+is drawn, the noise of sensors. So their pictures are made of the scene as it was recorded alone.
+
 A session of teleoperation on the twin holds no states. It is replayed from the scene of its seed and where the arm was
 first observed, measured against what was observed, and the episodes that are made of it hold states, for `render`.
 """
@@ -52,26 +55,33 @@ def check(store: EpisodeStore, spec: Mapping[str, Any], how: str) -> None:
     Raises:
         PlaybackError: it lacks episodes or what they begin with, or comes from another task, robot or controller.
     """
-    there = recorded_environment(store)
-    if family_of(spec) != "arm":
-        raise PlaybackError(
-            f"{store.path} holds episodes of {spec['task']}, which cannot be played back yet; arms' can"
-        )
+    there, family = recorded_environment(store), family_of(spec)
+    if family == "gym":
+        raise PlaybackError(f"{store.path} holds episodes of {spec['task']}; Gymnasium's tasks cannot be played back")
     if not len(chosen := store.select().tolist()):
         raise PlaybackError(f"{store.path} holds no episodes")
     known = [key for key in ("task", "robot", "controller", "rate_hz") if key in there]
     if different := [key for key in known if there[key] != spec[key]]:
         lines = ", ".join(f"{key} {there[key]}, not {spec[key]}" for key in different)
         raise PlaybackError(f"{store.path} was recorded with {lines}; leave these keys as they were recorded")
-    if store.layout.sim_state_size:
+    if family != "arm" and how == "render" and spec["randomization"] != there.get("randomization"):
+        raise PlaybackError(
+            f"{store.path}: pictures of {spec['task']} are of the scene as it was recorded; leave randomization out"
+        )
+    unknown = [index for index in chosen if not isinstance(store.facts(index).get("seed"), int)]
+    if store.layout.sim_state_size and (family == "arm" or not unknown):
         return
+    if store.layout.sim_state_size:
+        raise PlaybackError(f"{store.path} lacks the seed of episodes {', '.join(map(str, unknown))}")
+    if family != "arm":
+        raise PlaybackError(f"{store.path} lacks states of the simulator; record it with sim_state=true")
     if how == "render":
         raise PlaybackError(
             f"{store.path} lacks states of the simulator; source=replay makes episodes of it that hold them"
         )
     if "joint_position" not in store.contract.observation:
         raise PlaybackError(f"{store.path} lacks states of the simulator and joint_position, from which to begin")
-    if unknown := [index for index in chosen if not isinstance(store.facts(index).get("seed"), int)]:
+    if unknown:
         raise PlaybackError(
             f"{store.path} lacks states of the simulator and, of episodes {', '.join(map(str, unknown))}, a seed, "
             "from which to begin"
@@ -79,8 +89,8 @@ def check(store: EpisodeStore, spec: Mapping[str, Any], how: str) -> None:
 
 
 def seen(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """An environment whose randomisation is that of the pictures alone."""
-    if spec["randomization"] is None:
+    """An environment of an arm whose randomisation is that of the pictures alone; others as they are."""
+    if spec["randomization"] is None or family_of(spec) != "arm":
         return dict(spec)
     variation = load("randomization", spec["randomization"])
     return {**spec, "randomization": {key: value for key, value in variation.items() if key in ("name", *SEEN)}}
@@ -120,12 +130,13 @@ def replay(env: Any, episode: Episode, seed: int, redraw: bool) -> Attempt:
         _, info = env.reset(seed=episode.facts["seed"])
         record = info.get("randomization") or {}
         env.set_joints(episode.observation["joint_position"][0])
-    observations, states, positions, ends = [env.observe()], [env.get_state()], [_positions(env)], []
+    observations, states, ends = [env.observe()], [env.get_state()], []
+    positions = [] if recorded.shape[1] else [_positions(env)]
     for action in episode.action:
         observation, reward, terminated, truncated, info = env.step(action)
         observations.append(observation)
         states.append(env.get_state())
-        positions.append(_positions(env))
+        positions += [] if recorded.shape[1] else [_positions(env)]
         ends.append((reward, terminated, truncated, info["success"]))
         if terminated or truncated:
             break
@@ -153,6 +164,7 @@ def replay(env: Any, episode: Episode, seed: int, redraw: bool) -> Attempt:
         states=np.stack(states),
         source=str(episode.facts.get("source", "")),
         facts=_facts(episode, "replay", record) | {"deviation": deviation, "followed": followed},
+        diverged=info.get("diverged", False),
     )
 
 
@@ -187,7 +199,10 @@ def render(env: Any, episode: Episode, seed: int, redraw: bool) -> Attempt:
 def _reset(env: Any, episode: Episode, seed: int, redraw: bool) -> Mapping[str, Any]:
     """Begin an episode with the randomisation of a recorded one, or a new one. Returns what it drew."""
     options: dict[str, Any] = {}
-    if env.specification["randomization"] is not None and not redraw:
+    if family_of(env.specification) != "arm":
+        options = {} if redraw else {"randomization": episode.facts.get("randomization")}
+        seed = seed if redraw else episode.facts["seed"]
+    elif env.specification["randomization"] is not None and not redraw:
         recorded = episode.facts.get("randomization")
         if recorded is None:
             raise PlaybackError(

@@ -191,6 +191,12 @@ class WorldEnv(gymnasium.Env):
         """
         self.world.set_states(np.asarray(state, float)[None], np.array([0]))
 
+    set_scene = set_state  # a state holds nothing but the scene
+
+    def positions(self, state: np.ndarray) -> np.ndarray:
+        """What is compared of a state [S] with that of another episode: all of it."""
+        return np.asarray(state, float)
+
 
 class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray]):
     """N copies of a task, all stepped at once in one process. The interface is that of `robot_rl.sim.vector.VectorEnv`.

@@ -183,3 +183,42 @@ def test_without_states_an_episode_begins_as_it_was_observed(tmp_path: Path) -> 
     pictures = tmp_path / "pictures.zarr"
     assert _collect(pictures, "source=render", f"demonstrations={again}", "cameras={agentview: [24, 32]}") == 0
     assert EpisodeStore.open(pictures)[0].observation["agentview"].shape == (len(new) + 1, 24, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "keys"),
+    [
+        ("peg", ["noise=0.3", "environment={horizon: 12}"]),
+        ("drone/gates", ["noise=0.05", "randomization=full", "environment={horizon: 40}"]),
+    ],
+)
+def test_lean_tasks_and_flights_go_as_recorded_and_are_seen(
+    task: str, keys: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, again, seen = (tmp_path / f"{name}.zarr" for name in ("recorded", "again", "seen"))
+    assert _collect(path, f"task={task}", "episodes=2", "first_seed=7", *keys) == 0
+    assert _collect(again, "source=replay", f"demonstrations={path}") == 0
+    assert "2 of 2 replayed episodes went as recorded (largest deviation 0 " in capsys.readouterr().out
+    camera = "onboard" if task.startswith("drone") else "agentview"
+    assert _collect(seen, "source=render", f"demonstrations={again}", f"cameras={{{camera}: [24, 32]}}") == 0
+    before, after = EpisodeStore.open(path), EpisodeStore.open(seen)
+    env = sim.make({**before.provenance["environment"], "cameras": {camera: [24, 32]}})
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new.sim_state, old.sim_state)
+        env.reset(seed=old.facts["seed"], options={"randomization": old.facts.get("randomization")})
+        for step, action in enumerate(old.action):
+            there = env.observe()
+            for name, values in old.observation.items():
+                np.testing.assert_array_equal(new.observation[name][step], values[step])
+                np.testing.assert_array_equal(there[name], values[step])
+            picture = new.observation[camera][step].astype(int)
+            assert np.abs(picture - there[camera]).mean() < 3  # of 255, JPEG
+            env.step(action)
+    env.close()
+
+
+def test_pictures_of_a_flight_are_of_the_scene_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "recorded.zarr"
+    assert _collect(path, "task=drone/hover", "episodes=1", "environment={horizon: 4}") == 0
+    with pytest.raises(PlaybackError, match="leave randomization out"):
+        _collect(tmp_path / "n.zarr", "source=render", f"demonstrations={path}", "randomization=visual")
