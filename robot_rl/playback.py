@@ -5,8 +5,8 @@ in the scene it was recorded in, where the same actions lead through the same st
 shows whether they still succeed. Rendered, nothing moves by itself: each recorded state is set in turn and seen by the
 environment's cameras, and all else stays as it was recorded.
 
-Flights and lean tasks are begun from the seed of their episode, too, which decides what no state holds: the course, what
-is drawn, the noise of sensors. So their pictures are made of the scene as it was recorded alone.
+Flights and lean tasks are begun from the seed of their episode, too, which decides what no state holds: the course,
+what is drawn, the noise of sensors. So their pictures are made of the scene as it was recorded alone.
 
 A session of teleoperation on the twin holds no states. It is replayed from the scene of its seed and where the arm was
 first observed, measured against what was observed, and the episodes that are made of it hold states, for `render`.

@@ -5,8 +5,8 @@ time of reception and the stamp is the offset of the clocks, up to the least del
 taken, half a second of PX4's: a simulation's clock may run several per cent slower than ours, and each second of memory
 makes samples look as much older. A delay that grows at once is known as such for as long.
 
-Where PX4 stamps by the clock of its agent (UXRCE_DDS_SYNCT) and gives up to follow it, a few samples have the time since
-it was started, and then again the agent's. They are left out.
+Where PX4 stamps by the clock of its agent (UXRCE_DDS_SYNCT) and gives up to follow it, a few samples have the time
+since it was started, and then again the agent's. They are left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TimeSync:
         self.restarts = 0
         self._stamp, self._older = -math.inf, 0
         self._heard = 0
-        self._least = deque[tuple[int, float]]()  # the number of a sample, and its difference that none after it is below
+        self._least = deque[tuple[int, float]]()  # number and difference of samples of whom no later one is below
 
     def hear(self, microseconds: int, received: float) -> float | None:
         """A sample of PX4's time [us] was received at ours [s]: when it was taken, by our clock; None: nobody knows."""
