@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import ArrayLike
 
 from robot_rl.sim.drone.flight import GRAVITY, SUBSTEP
+from robot_rl.sim.drone.vehicle_entries import autopilot, check
 from robot_rl.sim.spec import SpecError
 
 FOLDER = Path(__file__).parent
@@ -176,12 +177,8 @@ class Vehicle:
     @cached_property
     def control(self) -> dict[str, dict[str, Any]]:
         """Parameters of the autopilot: PX4's with what differs here."""
-        content = deepcopy(_autopilot())
+        content = deepcopy(autopilot())
         for part, values in self.autopilot.items():
-            if part not in content or (unknown := sorted(set(values) - set(content[part]))):
-                raise SpecError(
-                    f"vehicle {self.name}: autopilot.{part}: no such entry {unknown if part in content else ''}"
-                )
             content[part] |= values
         return content
 
@@ -197,12 +194,6 @@ class Vehicle:
 _TRIANGLE = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 
-@cache
-def _autopilot() -> dict[str, dict[str, Any]]:
-    content: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "autopilot" / "px4.yaml").read_text())
-    return content
-
-
 def available() -> list[str]:
     """Names of the vehicles."""
     return sorted(path.stem for path in (FOLDER / "vehicle").glob("*.yaml"))
@@ -212,20 +203,13 @@ def load_vehicle(entry: str | Mapping[str, Any]) -> Vehicle:
     """A vehicle by its name, by the path of a file (.yaml), or of a mapping with the content of such a file.
 
     Raises:
-        SpecError: there is no such vehicle, or a key is unknown or missing.
+        SpecError: there is no such vehicle, or it cannot be one; every problem is listed.
     """
     content = dict(entry) if isinstance(entry, Mapping) else read_vehicle(entry)
-    known = {item.name for item in fields(Vehicle)}
-    needed = ("name", "mass", "inertia", "arm", "thrust", "torque_per_thrust", "drag", "max_rates")
-    if unknown := sorted(set(content) - known):
-        raise SpecError(f"vehicle: no key {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
-    if missing := [key for key in needed if key not in content]:
-        raise SpecError(f"vehicle: {', '.join(missing)} has to be given")
+    check(content, f"vehicle {content.get('name', '')}".strip())
     lists = ("inertia", "arm", "drag", "max_rates")
     values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in content.items()}
     vehicle = Vehicle(**values)
-    if bool(vehicle.rise) != bool(vehicle.fall):
-        raise SpecError(f"vehicle {vehicle.name}: rise and fall have to be given both or not at all")
     if not 0 < vehicle.hover_throttle < 1:
         raise SpecError(f"vehicle {vehicle.name}: it cannot hover, that would take throttle {vehicle.hover_throttle:g}")
     if (np.linalg.eigvalsh(vehicle.inertia_matrix) <= 0).any():
@@ -237,14 +221,18 @@ def read_vehicle(entry: str) -> dict[str, Any]:
     """Content of the file of a vehicle, by its name or by the path of a file (.yaml).
 
     Raises:
-        SpecError: there is no such file, or it holds no mapping.
+        SpecError: there is no such file, or it holds no vehicle; every problem is listed.
     """
     path = Path(entry) if is_path(entry) else FOLDER / "vehicle" / f"{entry}.yaml"
     if not path.is_file():
         raise SpecError(f"no vehicle {entry!r}; there are: {', '.join(available())}, and paths of files (.yaml)")
-    content = yaml.safe_load(path.read_text())
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise SpecError(f"{path}: expected a vehicle's file, as those of sim/drone/vehicle")
+    check(content, str(path))
     return content
 
 

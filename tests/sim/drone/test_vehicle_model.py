@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import yaml
 
 from robot_rl.sim.drone.vehicle_model import available, load_vehicle
 from robot_rl.sim.spec import SpecError
@@ -42,7 +43,25 @@ BASE = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"masss": 1.0}, "no key masss"),
+        ({"masss": 1.0}, "no key masss; there are: arm, autopilot"),
+        ({"mass": "heavy"}, "mass: expected a finite number above 0, got 'heavy'"),
+        ({"mass": True}, "mass: expected a finite number"),
+        ({"inertia": 0.02}, "inertia: expected a list of 3 or 6 finite numbers, got 0.02"),
+        ({"inertia": ["a", "b"]}, "inertia: expected a list of 3 or 6"),
+        ({"inertia": [0.01, 0.01, float("nan")]}, "inertia: .*nan"),
+        ({"arm": [0.17]}, r"arm: expected a list of 2 finite numbers above 0, got \[0.17\]"),
+        ({"thrust": {"maximum": 15}}, r"thrust\.linear is missing\n  - thrust\.quadratic is missing"),
+        ({"thrust": {"linear": 0, "quadratic": 0, "maximum": 5}}, "thrust: expected one that grows"),
+        ({"thrust": {"linear": 5, "quadratic": 0}}, "thrust: expected either maximum or thrust_to_weight"),
+        ({"thrust": {**BASE["thrust"], "unit": "Hz"}}, r"thrust\.unit: expected rpm or one, got 'Hz'"),
+        ({"drag": [-1, -1]}, "drag: expected a list of 2 finite numbers of at least 0"),
+        ({"direct": 1}, "direct: expected true or false"),
+        ({"rise": {"lineer": 18.5}}, r"no key rise\.lineer; there are: linear, quadratic"),
+        ({"rise": {"linear": -18.5}}, r"rise\.linear: expected a finite number of at least 0"),
+        ({"rise": {"linear": 0}, "fall": {"linear": 9}}, "rise: expected a part above 0"),
+        ({"autopilot": [1]}, "autopilot: expected a mapping of rates, attitude, velocity, got"),
+        ({"autopilot": {"rates": {"q": 1}}}, r"no key autopilot\.rates\.q; there are: d, "),
+        ({"autopilot": {"rates": {"p": 0.1}}}, r"autopilot\.rates\.p: expected a list of 3"),
         ({"mass": 3.0}, "cannot hover"),
         ({"inertia": [0.01, -0.01, 0.02]}, "positive definite"),
         ({"rise": {"linear": 9.0}}, "rise and fall"),
@@ -59,5 +78,18 @@ def test_names_what_exists():
         load_vehicle("no_such")
     with pytest.raises(SpecError, match="mass"):
         load_vehicle({"name": "mine"})
-    with pytest.raises(SpecError, match="autopilot"):
-        load_vehicle({**BASE, "autopilot": {"rates": {"q": 1}}}).control  # noqa: B018
+
+
+def test_tells_all_that_is_wrong_with_a_file_by_its_name(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "mass": "heavy", "arm": [0.17], "rise": {"lineer": 9}}))
+    with pytest.raises(SpecError) as caught:
+        load_vehicle(str(path))
+    first, *problems = str(caught.value).splitlines()
+    assert str(path) in first
+    assert [problem.split(":")[0].strip(" -") for problem in problems] == [
+        "arm", "mass", "no key rise.lineer; there are",
+    ]  # fmt: skip
+    path.write_text("name: [")
+    with pytest.raises(SpecError, match=r"mine\.yaml: not valid YAML"):
+        load_vehicle(str(path))
