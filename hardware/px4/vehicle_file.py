@@ -191,5 +191,13 @@ def load_robot(source: str | Path) -> RobotFile | VehicleFile:
     """
     path = Path(source)
     path = path if path.suffix else FOLDER / f"{source}.yaml"
-    vehicle = path.is_file() and f"\nkind: {KIND}" in path.read_text()
-    return VehicleFile.load(source) if vehicle else RobotFile.load(source)
+    return VehicleFile.load(source) if path.is_file() and _kind(path) == KIND else RobotFile.load(source)
+
+
+def _kind(path: Path) -> Any:
+    """The entry `kind` of a robot's file; None without one, or where the file is no YAML."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError:
+        return None
+    return content.get("kind") if isinstance(content, Mapping) else None

@@ -20,6 +20,16 @@ def test_arms_and_vehicles_are_told_apart():
     for load in (load_robot, VehicleFile.load):
         with pytest.raises(RobotFileError, match="shipped are panda, px4, so101, ur5e"):
             load("px5")
+        with pytest.raises(RobotFileError, match=r"my\.yaml:\n  - no such file"):
+            load("my.yaml")
+
+
+@pytest.mark.parametrize("kind", ["px4", '"px4"', "'px4'  # a vehicle"])
+def test_a_vehicle_is_told_by_its_kind_however_that_is_written(tmp_path, kind):
+    path = tmp_path / "vehicle.yaml"
+    text = (FOLDER / "px4.yaml").read_text().replace("kind: px4\n", "")
+    path.write_text(f"kind: {kind}\n{text}")
+    assert isinstance(load_robot(path), VehicleFile)
 
 
 def test_a_file_for_a_task_comes_back_as_it_was_written(tmp_path):
@@ -147,7 +157,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
 def test_a_file_that_is_no_yaml_is_told(tmp_path):
     path = tmp_path / "vehicle.yaml"
     path.write_text("name: a\nkind: px4\nflight: [")
-    with pytest.raises(RobotFileError, match="not valid YAML"):
+    with pytest.raises(RobotFileError, match=r"vehicle\.yaml:\n  - not valid YAML"):
         load_robot(path)
 
 
