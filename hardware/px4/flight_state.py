@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
@@ -262,6 +262,13 @@ class Patience:
             raise ValueError(f"patience: expected positive times, and a stream of more than 1 s, got {self}")
 
 
+STALE = 0.1
+"""For at most so long PX4 goes on with a setpoint that nobody has renewed: `watchdog.action` and a tick [s]."""
+
+SLOW = 0.03
+"""Longest period of actions that the `watchdog.action` of a vehicle's file is meant for [s]."""
+
+
 @dataclass(frozen=True)
 class FlightPlan:
     """How a vehicle is flown.
@@ -271,7 +278,7 @@ class FlightPlan:
         homing_speed: sideways, on the way there [m/s].
         hover_throttle: that about carries the vehicle.
         landing_speed: of our own descent while PX4 has not taken over the landing [m/s].
-        watchdog: `action` plus a tick has to be at most 0.1 s; `following_error` does not count here.
+        watchdog: `action` plus a tick has to be at most `STALE`; `following_error` does not count here.
     """
 
     limits: FlightLimits
@@ -295,16 +302,27 @@ class FlightPlan:
             raise ValueError(f"hover_throttle: expected within the limits {low} to {high}, got {self.hover_throttle}")
         if not (min(self.homing_speed, self.landing_speed) > 0 and self.tick_rate_hz > 0):
             raise ValueError("homing_speed, landing_speed, tick_rate_hz: expected positive numbers")
-        slow = self.watchdog.action + 1 / self.tick_rate_hz
-        if slow > 0.1 + 1e-9:
+        if self.watchdog.action > self._longest_action + 1e-9:
+            slow = self.watchdog.action + 1 / self.tick_rate_hz
             raise ValueError(
-                f"watchdog.action: with a tick at most 0.1 s, for PX4 goes on with stale rates; got {slow} s"
+                f"watchdog.action: with a tick at most {STALE} s, for PX4 goes on with stale rates; got {slow} s"
             )
         if self.patience.silence <= self.watchdog.action:
             raise ValueError(
                 f"patience.silence: expected more than watchdog.action, {self.watchdog.action} s, after which the "
                 f"vehicle holds before it lands; got {self.patience.silence} s"
             )
+
+    @property
+    def _longest_action(self) -> float:
+        """That `watchdog.action` may be [s]."""
+        return STALE - 1 / self.tick_rate_hz
+
+    def for_period(self, period: float) -> FlightPlan:
+        """The same plan for actions every `period` s: the watchdog waits for slow ones as long as it may."""
+        if period <= SLOW:
+            return self
+        return replace(self, watchdog=replace(self.watchdog, action=self._longest_action))
 
     @classmethod
     def from_mapping(cls, plain: Mapping[str, Any]) -> FlightPlan:

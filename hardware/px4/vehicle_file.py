@@ -125,8 +125,11 @@ class VehicleFile:
         return replace(self, plan=replace(self.plan, patience=replace(self.plan.patience, silence=seconds)))
 
     def for_policy(self, contract: Contract) -> VehicleFile:
-        """The same vehicle under the contract of a policy, whose observations may hold more than odometry gives."""
-        return replace(self, contract=contract)
+        """The same vehicle under the contract of a policy, whose observations may hold more than odometry gives.
+
+        Its watchdog waits for actions as long as it may where they come seldom, see `FlightPlan.for_period`.
+        """
+        return replace(self, contract=contract, plan=self.plan.for_period(1 / contract.rate_hz))
 
     def with_room(self, lower: np.ndarray, upper: np.ndarray) -> VehicleFile:
         """The same vehicle within a fence that holds a box [3] m, too."""

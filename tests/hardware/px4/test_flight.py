@@ -1,5 +1,7 @@
 """Whole flights in the twin, on simulated time: as planned, and with each fault that must end in a landing."""
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from robot_rl.hardware.px4.flight_state import LAND, OFFBOARD, Level, Phase
 from robot_rl.hardware.px4.frames import swap_attitude
 from robot_rl.hardware.px4.px4_twin import RETURN
+from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.ros2 import messages
 from robot_rl.hardware.safety.proposal import Proposal
 from robot_rl.hardware.safety.supervisor import SupervisorError
@@ -139,6 +142,23 @@ def test_streams_before_it_orders_and_hands_over_when_px4_says_so(flight):
     sent = f.streamed()["vehicle_rates_setpoint"]
     np.testing.assert_allclose([sent.roll, sent.pitch, sent.yaw], [0.1, -0.2, -0.3], rtol=1e-6)
     assert sent.thrust_body[2] == pytest.approx(-0.6)
+
+
+@pytest.mark.parametrize(("rate_hz", "longest"), [(50.0, 0.06), (20.0, 0.09)])
+def test_actions_of_a_slow_policy_may_be_late(flight, rate_hz, longest):
+    robot = VehicleFile.load("px4")
+    plan = robot.for_policy(replace(robot.contract, rate_hz=rate_hz)).plan
+    assert plan.watchdog.action == pytest.approx(longest)
+    f = flight(watchdog=plan.watchdog).take_off()
+    f.acquire()
+    f.run(2.0, HOVER, until=lambda: f.supervisor.phase is Phase.FOLLOWING)
+    for _ in range(10):  # where 50 ms were meant
+        f.tick(HOVER)
+        f.keep()
+        f.run(0.07)
+    assert (set(f.phases[-80:]) == {Phase.FOLLOWING}) == (rate_hz == 20.0)
+    f.run(0.03)
+    assert f.supervisor.phase is not Phase.FOLLOWING  # within a tenth of a second all the same
 
 
 def test_actions_that_stop_become_zero_rates_within_a_tenth_of_a_second_then_a_held_position(flight):
