@@ -86,6 +86,8 @@ def main(config: DictConfig) -> int:
     flies = isinstance(robot, VehicleFile)
     if not flies:
         robot.for_policy(candidate.policy.contract)
+    elif not plain["home"]:
+        raise EvaluateError("home=false: a vehicle begins each flight where its task begins; leave it out")
     spec = _environment(candidate, plain) if plain["twin"] or flies else None
     if flies and spec is not None and not str(spec["task"]).startswith("drone/"):
         raise EvaluateError(f"{plain['policy']} was trained for {spec['task']}, and {plain['robot']} is a vehicle")
@@ -233,6 +235,7 @@ def _deploy(
     from robot_rl.attended import Keys
     from robot_rl.deployment import Deployment, Stopped
     from robot_rl.flight_deployment import HAND_OVER, FlightDeployment, file_for_task, flight_parameters, start_of
+    from robot_rl.hardware.px4.flight_task import FlightTask
     from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
     from robot_rl.hardware.ros2.graph import open_graph
     from robot_rl.hardware.terminal import Terminal
@@ -245,6 +248,7 @@ def _deploy(
     if isinstance(robot, VehicleFile):
         assert spec is not None
         vehicle = file_for_task(str(plain["robot"]), spec, plain["first_seed"], twin, plain["episodes"])
+        FlightTask(vehicle, candidate.policy.contract, spec["task"], horizon)  # refuses what its node could not fly
         nodes = flight_parameters(plain, folder, spec, file, horizon)
         kind = partial(FlightDeployment, simulated=twin, start_of=start_of(spec))
         sets_scene, horizon = False, horizon + HAND_OVER

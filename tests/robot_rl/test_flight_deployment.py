@@ -1,17 +1,20 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from robot_rl import cli, deploy
 from robot_rl.datasets import EpisodeStore
+from robot_rl.evaluate import Candidate
 from robot_rl.flight_deployment import file_for_task, flight_parameters
 from robot_rl.hardware.px4.vehicle_file import VehicleFile
 from robot_rl.hardware.robot_file import RobotFileError
 from robot_rl.hardware.ros2.graph import Endpoint
 from robot_rl.hardware.ros2.qos import RELIABLE
+from robot_rl.sim.drone.env import DroneEnv
 from robot_rl.sim.spec import resolve
 
 SPEC = resolve({"task": "drone/gates"})
@@ -62,6 +65,27 @@ def test_a_vehicle_that_somebody_else_commands_is_refused() -> None:
     deploy.check_alone([told], vehicle, False)  # what a real vehicle is for
     with pytest.raises(DeployError, match="never reaches another robot"):
         deploy.check_alone([told], vehicle, True)
+
+
+@pytest.mark.parametrize(
+    ("observed", "further", "message"),
+    [
+        (["position", "optical_flow", "range"], [], "no optical_flow, range is heard from a vehicle"),
+        (["position"], ["home=false"], "home=false: a vehicle begins each flight where its task begins"),
+    ],
+)
+def test_what_no_vehicle_does_is_refused_before_anything_is_started(tmp_path, monkeypatch, observed, further, message):
+    def refuse(*_):
+        raise AssertionError("something is started")
+
+    policy = SimpleNamespace(contract=DroneEnv("drone/figure8").contract.select(observed))
+    candidate = Candidate(Path("runs/demo"), policy, {"environment": {"task": "drone/figure8"}})
+    monkeypatch.setattr(Candidate, "load", lambda *_: candidate)
+    monkeypatch.setattr("robot_rl.hardware.ros2.graph.open_graph", refuse)
+    words = ["policy=runs/demo", "robot=px4", "twin=true", f"output={tmp_path / 'run'}", *further]
+    with pytest.raises(ValueError, match=message):
+        deploy.main(cli.compose("deploy", words))
+    assert not (tmp_path / "run").exists()
 
 
 def test_metrics_are_averages_of_the_flights_that_have_them() -> None:
