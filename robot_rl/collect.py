@@ -31,7 +31,7 @@ from robot_rl.differences import differences
 from robot_rl.interrupt import Interrupt
 from robot_rl.seed import FIRST_EVALUATION_SEED
 from robot_rl.sim import is_world, knows_success
-from robot_rl.sim.spec import SpecError, resolve
+from robot_rl.sim.spec import SpecError, family_of, resolve
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -304,6 +304,8 @@ def _teleoperate(plain: dict[str, Any]) -> int:
     keys = ("task", "robot", "randomization", "cameras", "observation", "policy", "episodes", "first_seed")
     named: dict[str, Any] = {"task": TASK, "episodes": EPISODES}
     named |= {key: plain[key] for key in keys if plain[key] is not None}
+    if family_of(named) == "drone":
+        named = {"robot": "px4"} | named
     output = plain["output"] or f"data/{named['task']}_teleop"
     return teleop.run(
         defaults | {"twin": True} | named | {"output": output, "device": plain["device"] or "keyboard"} | further

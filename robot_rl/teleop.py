@@ -80,8 +80,8 @@ def run(plain: Mapping[str, Any]) -> int:
             return _check(graph, float(plain["seconds"]))
     if not plain["real_time"] and not (plain["twin"] and plain["device"] == "scripted"):
         raise TeleopError("real_time=false: a person lives in real time; only device=scripted on a twin does not")
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
     contract = str(plain["policy"]) if plain["policy"] else str(_write_contract(folder, plain))
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
     recorded, seed = recorded_before(folder / "episodes.zarr", plain["first_seed"], plain["until_success"])
     if plain["episodes"] and recorded >= plain["episodes"]:
         print(f"{folder / 'episodes.zarr'} already holds {recorded} episodes; nothing to do.")
@@ -195,6 +195,8 @@ def _check_scenes(plain: Mapping[str, Any]) -> None:
         raise TeleopError(
             f"first_seed={plain['first_seed']}: expected 0 to {FIRST_EVALUATION_SEED - 1}; others are for evaluation"
         )
+    if str(plain["task"]).startswith("drone/") and not flies(plain):
+        raise TeleopError(f"task={plain['task']}: {plain['robot']} is an arm; give robot=px4, or a vehicle's own file")
     if plain["randomization"] is None:
         return
     if not plain["twin"]:
@@ -211,6 +213,7 @@ def _write_contract(folder: Path, plain: Mapping[str, Any]) -> Path:
     store = folder / "episodes.zarr"
     if store.exists():
         equal(EpisodeStore.open(store).contract, contract)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "contract.json"
     path.write_text(contract.to_json())
     return path

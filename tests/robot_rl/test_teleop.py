@@ -171,6 +171,10 @@ def test_scenes_that_cannot_be_are_refused(tmp_path):
         teleop.run(plain("twin=true", "randomization=wild", f"output={tmp_path}/run"))
     with pytest.raises(TeleopError, match="evaluation"):
         teleop.run(plain("twin=true", "first_seed=100000", f"output={tmp_path}/run"))
+    with pytest.raises(TeleopError, match="task=drone/hover: panda is an arm; give robot=px4"):
+        teleop.run(plain("twin=true", "task=drone/hover", f"output={tmp_path}/run"))
+    with pytest.raises(TeleopError, match="there is no depth"):
+        teleop.run(plain("twin=true", "observation=[depth]", f"output={tmp_path}/run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -196,5 +200,8 @@ def test_collect_holds_the_same_session(monkeypatch, tmp_path):
     wanted = {"device": "web", "episodes": 5, "task": "stack", "operator": "Ada", "twin": True, "countdown": 3.0}
     assert asked[0].keys() == plain().keys()
     assert {key: asked[0][key] for key in wanted} == wanted
+    for robot, further in {"panda": ["task=lift"], "px4": ["task=drone/hover"], "ur5e": ["robot=ur5e"]}.items():
+        collect.main(compose("collect", ["source=teleop", *further]))
+        assert asked[-1]["robot"] == robot
     with pytest.raises(collect.CollectError, match="operater"):
         collect.main(compose("collect", ["source=teleop", "teleop={operater: Ada}"]))
