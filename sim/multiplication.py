@@ -26,7 +26,7 @@ from robot_rl.sim.rotation import (
     quaternion_to_6d,
     vector_from_matrix,
 )
-from robot_rl.sim.spec import load
+from robot_rl.sim.spec import family_of, load
 
 LIFTED = 0.015
 """An object is grasped when it has gone this far in the closed gripper [m]."""
@@ -227,6 +227,11 @@ def subtasks_of(task: str | Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         MultiplicationError: it has none.
     """
+    if family_of({"task": task}) != "arm":
+        raise MultiplicationError(
+            f"demonstrations of {task} cannot be multiplied: expected a task of an arm, with subtasks in its file of "
+            "sim/task"
+        )
     content = load("task", task)
     if not content.get("subtasks"):
         raise MultiplicationError(f"task {content['name']} has no subtasks in its file, which multiplying needs")

@@ -191,3 +191,9 @@ def _empty(path: Path) -> Path:
     """A store of the can's contract without an episode."""
     EpisodeStore.create(path, ArmEnv("pick_place_can").contract)
     return path
+
+
+@pytest.mark.parametrize("task", ["drone/hover", "gym/CartPole-v1", "push_t"])
+def test_only_tasks_of_arms_have_subtasks(task):
+    with pytest.raises(MultiplicationError, match=f"demonstrations of {task} cannot .* expected a task of an arm"):
+        subtasks_of(task)
