@@ -43,10 +43,11 @@ def resolve(given: Any) -> dict[str, float] | None:
     options = {} if given == "mujoco" else given
     if not isinstance(options, Mapping) or set(options) - set(DEFAULTS):
         raise SpecError(f"contact: expected null, mujoco, or a mapping of {', '.join(DEFAULTS)}; got {given!r}")
-    found = {name: float(value) for name, value in {**DEFAULTS, **options}.items()}
-    if found["friction"] <= 0 or not 0 <= found["bounce"] < 1:
-        raise SpecError(f"contact: expected a friction above 0 and a bounce of 0 to below 1, got {found}")
-    return found
+    found = {**DEFAULTS, **options}
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found.values())
+    if not numbers or not math.isfinite(found["friction"]) or found["friction"] <= 0 or not 0 <= found["bounce"] < 1:
+        raise SpecError(f"contact: expected a finite friction above 0 and a bounce of 0 to below 1, got {found}")
+    return {name: float(value) for name, value in found.items()}
 
 
 class Contact:

@@ -201,6 +201,14 @@ def test_the_entry_is_resolved_and_refused():
     assert spec["contact"] == contact.DEFAULTS
     assert resolve(spec) == spec
     assert resolve({"task": "drone/hover"})["contact"] is None
-    for wrong in ("bullet", {"stiffness": 1.0}, {"bounce": 1.0}, {"friction": 0.0}):
-        with pytest.raises(SpecError, match="contact"):
+    for wrong in (
+        "bullet",
+        {"stiffness": 1.0},
+        {"bounce": 1.0},
+        {"friction": 0.0},
+        {"friction": "abc"},
+        {"friction": math.inf},
+        {"bounce": [0.3]},
+    ):
+        with pytest.raises(SpecError, match=f"contact.*{next(iter(wrong)) if isinstance(wrong, dict) else wrong}"):
             resolve({"task": "drone/hover", "contact": wrong})
