@@ -127,6 +127,8 @@ def finetuning_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> Path |
 def learning_curves(path: Path, panels: Mapping[str, Mapping[str, Sequence[Sequence[Mapping[str, float]]]]]) -> Path:
     """Evaluated success, or where a task knows none the return, over the control steps of several fine-tunings.
 
+    Pale: what the episodes of the training made, with exploration.
+
     Args:
         panels: by title, then by label the rows of each training of that kind, which share a colour.
     """
@@ -135,11 +137,14 @@ def learning_curves(path: Path, panels: Mapping[str, Mapping[str, Sequence[Seque
         for panel, (title, kinds) in zip(axes, panels.items(), strict=True):
             known = any("success_rate" in row for trainings in kinds.values() for rows in trainings for row in rows)
             column, factor, label = ("success_rate", 100, "success [%]") if known else ("mean_return", 1, "mean return")
+            tried = "train_success_rate" if known else "train_return"
             for colour, (kind, trainings) in zip(COLOURS, kinds.items(), strict=False):
                 for number, rows in enumerate(trainings):
                     steps, values = _column(rows, column)
                     name = kind if number == 0 else None
                     panel.plot(steps, factor * values, color=colour, marker=".", markersize=4, label=name)
+                    steps, values = _column(rows, tried)
+                    panel.plot(steps, factor * values, color=colour, linewidth=0.7, alpha=0.4)
             panel.set(title=title, ylabel=label, xlabel="control steps", ylim=(0, 101 if known else None))
             panel.legend(loc="lower right")
     return path
