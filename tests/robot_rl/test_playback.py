@@ -189,7 +189,9 @@ def test_without_states_an_episode_begins_as_it_was_observed(tmp_path: Path) -> 
     ("task", "keys"),
     [
         ("peg", ["noise=0.3", "environment={horizon: 12}"]),
-        ("drone/gates", ["noise=0.05", "randomization=full", "environment={horizon: 40}"]),
+        pytest.param(
+            "drone/gates", ["noise=0.05", "randomization=full", "environment={horizon: 40}"], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_lean_tasks_and_flights_go_as_recorded_and_are_seen(

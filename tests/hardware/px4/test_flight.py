@@ -393,7 +393,7 @@ def test_it_does_not_arm_with_a_fault_that_came_while_px4_checked(flight, fault)
     assert (400, 1.0) not in f.orders
 
 
-@pytest.mark.parametrize("pace", [0.98, 0.9])
+@pytest.mark.parametrize("pace", [0.98, pytest.param(0.9, marks=pytest.mark.slow)])
 def test_a_simulation_slower_than_real_time_is_flown(flight, pace):
     """PX4 stamps by its agent's clock then, which it gives up to follow now and then: one sample has its own time."""
     f, count = flight("px4_velocity"), 0

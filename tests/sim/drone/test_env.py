@@ -56,6 +56,7 @@ def test_tracks_the_figure_8_within_five_centimetres():
         assert final["metrics"]["position_rmse"] < 0.05
 
 
+@pytest.mark.slow
 def test_passes_the_gates():
     finals = fly_all("drone/gates", 50, range(100))
     assert sum(final["success"] for final in finals.values()) >= 99
