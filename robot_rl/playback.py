@@ -69,10 +69,10 @@ def check(store: EpisodeStore, spec: Mapping[str, Any], how: str) -> None:
             f"{store.path}: pictures of {spec['task']} are of the scene as it was recorded; leave randomization out"
         )
     unknown = [index for index in chosen if not isinstance(store.facts(index).get("seed"), int)]
-    if store.layout.sim_state_size and (family == "arm" or not unknown):
-        return
     if store.layout.sim_state_size:
-        raise PlaybackError(f"{store.path} lacks the seed of episodes {', '.join(map(str, unknown))}")
+        if family != "arm" and unknown:
+            raise PlaybackError(f"{store.path} lacks the seed of episodes {', '.join(map(str, unknown))}")
+        return
     if family != "arm":
         raise PlaybackError(f"{store.path} lacks states of the simulator; record it with sim_state=true")
     if how == "render":

@@ -205,8 +205,11 @@ def load_vehicle(entry: str | Mapping[str, Any]) -> Vehicle:
     Raises:
         SpecError: there is no such vehicle, or it cannot be one; every problem is listed.
     """
-    content = dict(entry) if isinstance(entry, Mapping) else read_vehicle(entry)
-    check(content, f"vehicle {content.get('name', '')}".strip())
+    if isinstance(entry, Mapping):
+        content = dict(entry)
+        check(content, f"vehicle {content.get('name', '')}".strip())
+    else:
+        content = read_vehicle(entry)
     lists = ("inertia", "arm", "drag", "max_rates")
     values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in content.items()}
     vehicle = Vehicle(**values)

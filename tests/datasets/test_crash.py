@@ -112,7 +112,7 @@ def test_a_kill_at_any_instant_loses_at_most_the_unfinished_episode(counting: Pa
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("threads", [0, 2])
 def test_five_hundred_kills(counting: Path, threads: int) -> None:
-    kill_many(counting, [random.uniform(0.0, 0.1) for _ in range(250)], threads)
+    kill_many(counting, [random.uniform(0.0, 0.1) for _ in range(500)], threads)
 
 
 # ----------------------------------------------------------------------------------------------------------- power cuts

@@ -16,7 +16,7 @@ from robot_rl.sim.lean.world import LeanWorld
 from robot_rl.sim.spec import resolve
 
 
-@pytest.mark.parametrize(("expert", "horizon"), [(None, 40), pytest.param("mpc", 5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("expert", "horizon"), [(None, 40), pytest.param("mpc", 12, marks=pytest.mark.slow)])
 def test_one_attempt_and_many_are_the_same(expert: str | None, horizon: int):
     spec = resolve({"task": "drone/hover", "randomization": "test", "horizon": horizon})
     copies = SideBySide(spec, Actor("expert", noise=0.05, expert=expert))
