@@ -34,6 +34,7 @@ from robot_rl.hardware.robot_file import (
     action_features,
 )
 from robot_rl.hardware.ros2.qos import Qos
+from robot_rl.sim.spec import is_finite
 
 
 def read(path: Path) -> RobotFile:
@@ -389,13 +390,13 @@ class _Reader:
         return []
 
     def _numbers(self, where: str, values: Any, count: int) -> tuple[float, ...]:
-        if isinstance(values, (list, tuple)) and len(values) == count and all(_finite(value) for value in values):
+        if isinstance(values, (list, tuple)) and len(values) == count and all(is_finite(value) for value in values):
             return tuple(float(value) for value in values)
         self.problems.append(f"{where}: expected {count} finite numbers, got {values!r}")
         return ()
 
     def _positive(self, where: str, value: Any) -> float:
-        if _finite(value) and value > 0:
+        if is_finite(value) and value > 0:
             return float(value)
         self.problems.append(f"{where}: expected a positive number, got {value!r}")
         return 1.0
@@ -441,7 +442,3 @@ def _types(annotation: Any) -> tuple[type, ...]:
 
 def _words(expected: tuple[type, ...]) -> str:
     return "a list" if tuple in expected else "a text" if str in expected else "a number"
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,11 @@ CHOICES = {"render_quality": ("fast", "full"), "stepper": ("fast", "robosuite")}
 
 class SpecError(ValueError):
     """An environment cannot be made as asked. The message names what exists."""
+
+
+def is_finite(value: Any) -> bool:
+    """Whether an entry of a YAML file is a finite number, as true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def family_of(spec: str | Mapping[str, Any]) -> Literal["arm", "drone", "lean", "gym"]:

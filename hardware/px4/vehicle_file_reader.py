@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from robot_rl.hardware.robot_file import RobotFileError, Stream
 from robot_rl.hardware.ros2.arguments import FULL_NAME
 from robot_rl.hardware.ros2.qos import Qos
 from robot_rl.hardware.safety.supervisor_state import Watchdog
+from robot_rl.sim.spec import is_finite
 
 NEEDED = ("name", "contract", "flight")
 OPTIONAL = ("kind", "description", "namespace", "vehicle", "px4_msgs", "cameras")
@@ -156,14 +156,13 @@ def _odd_keys(where: str, plain: Mapping[str, Any], known: set[str]) -> list[str
 
 def _odd_numbers(where: str, value: Any, shape: Sequence[int] = ()) -> list[str]:
     """What is wrong with numbers that should be finite, [*shape]; none where nothing is."""
-    if _finite(value, shape):
+    if _holds(value, shape):
         return []
     wanted = f"{' x '.join(map(str, shape))} finite numbers" if shape else "a finite number"
     return [f"{where}: expected {wanted}, got {value!r}"]
 
 
-def _finite(value: Any, shape: Sequence[int]) -> bool:
-    if shape:
-        right = isinstance(value, list | tuple) and len(value) == shape[0]
-        return right and all(_finite(each, shape[1:]) for each in value)
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _holds(value: Any, shape: Sequence[int]) -> bool:
+    if not shape:
+        return is_finite(value)
+    return isinstance(value, list | tuple) and len(value) == shape[0] and all(_holds(each, shape[1:]) for each in value)

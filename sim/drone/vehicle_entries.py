@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -10,10 +9,14 @@ from typing import Any
 
 import yaml
 
-from robot_rl.sim.spec import SpecError
+from robot_rl.sim.drone.flight import SUBSTEP
+from robot_rl.sim.spec import SpecError, is_finite
 
+_NYQUIST = 0.5 / SUBSTEP  # Hz; a sampled filter has no cut-off above
+_CUTOFF = f" above 0 and below {_NYQUIST:g}"
 _BOUNDS: Mapping[str, Callable[[float], bool]] = {
     "": lambda value: True, " above 0": lambda value: value > 0, " of at least 0": lambda value: value >= 0,
+    _CUTOFF: lambda value: 0 < value < _NYQUIST,
 }  # fmt: skip
 
 
@@ -40,19 +43,14 @@ def autopilot() -> dict[str, dict[str, Any]]:
     return content
 
 
-def _finite(value: Any, bound: str) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return number and _BOUNDS[bound](value)
-
-
 def _number(bound: str = "") -> tuple[str, Callable[[Any], bool]]:
-    return f"a finite number{bound}", lambda value: _finite(value, bound)
+    return f"a finite number{bound}", lambda value: is_finite(value) and _BOUNDS[bound](value)
 
 
 def _list(bound: str, *lengths: int) -> tuple[str, Callable[[Any], bool]]:
     def holds(value: Any) -> bool:
         right = isinstance(value, list | tuple) and len(value) in lengths
-        return right and all(_finite(each, bound) for each in value)
+        return right and all(is_finite(each) and _BOUNDS[bound](each) for each in value)
 
     return f"a list of {' or '.join(map(str, lengths))} finite numbers{bound}", holds
 
@@ -87,7 +85,7 @@ def _expected() -> Mapping[str, Any]:
     """With the autopilot's parameters, each in the shape of PX4's."""
 
     def entry(name: str, default: Any) -> tuple[str, Callable[[Any], bool]]:
-        bound = " above 0" if name.endswith("cutoff") else " of at least 0"
+        bound = _CUTOFF if name.endswith("cutoff") else " of at least 0"
         return _list(bound, len(default)) if isinstance(default, list) else _number(bound)
 
     parts = {part: {name: entry(name, value) for name, value in own.items()} for part, own in autopilot().items()}

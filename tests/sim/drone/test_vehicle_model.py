@@ -62,6 +62,7 @@ BASE = {
         ({"autopilot": [1]}, "autopilot: expected a mapping of rates, attitude, velocity, got"),
         ({"autopilot": {"rates": {"q": 1}}}, r"no key autopilot\.rates\.q; there are: d, "),
         ({"autopilot": {"rates": {"p": 0.1}}}, r"autopilot\.rates\.p: expected a list of 3"),
+        ({"autopilot": {"rates": {"gyro_cutoff": 260.0}}}, "gyro_cutoff: .* above 0 and below 250, got 260"),
         ({"mass": 3.0}, "cannot hover"),
         ({"inertia": [0.01, -0.01, 0.02]}, "positive definite"),
         ({"rise": {"linear": 9.0}}, "rise and fall"),
