@@ -71,6 +71,7 @@ def main(config: DictConfig) -> int:
     from robot_rl.evaluate import Candidate, EvaluateError
     from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
     from robot_rl.report import write_report
+    from robot_rl.sim.spec import family_of
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     plain.pop("hydra", None)
@@ -89,14 +90,14 @@ def main(config: DictConfig) -> int:
     elif not plain["home"]:
         raise EvaluateError("home=false: a vehicle begins each flight where its task begins; leave it out")
     spec = _environment(candidate, plain) if plain["twin"] or flies else None
-    if flies and spec is not None and not str(spec["task"]).startswith("drone/"):
+    if flies and spec is not None and family_of(spec) != "drone":
         raise EvaluateError(f"{plain['policy']} was trained for {spec['task']}, and {plain['robot']} is a vehicle")
     horizon = plain["horizon"] or (ROBOT_HORIZON if spec is None else int(spec["horizon"]))
     began = time.perf_counter()
     attempts: list[Attempt] = []
     problem: Exception | None = None
     try:
-        interrupted = _deploy(folder, candidate, plain, spec, horizon, attempts)
+        interrupted = _deploy(folder, candidate, robot, plain, spec, horizon, attempts)
     except (DeployError, NodeDied) as error:
         if not attempts:
             raise
@@ -224,6 +225,7 @@ def _environment(candidate: Candidate, plain: Mapping[str, Any]) -> dict[str, An
 def _deploy(
     folder: Path,
     candidate: Candidate,
+    robot: RobotFile | VehicleFile,
     plain: Mapping[str, Any],
     spec: Mapping[str, Any] | None,
     horizon: int,
@@ -236,18 +238,18 @@ def _deploy(
     from robot_rl.deployment import Deployment, Stopped
     from robot_rl.flight_deployment import HAND_OVER, FlightDeployment, file_for_task, flight_parameters, start_of
     from robot_rl.hardware.px4.flight_task import FlightTask
-    from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
+    from robot_rl.hardware.px4.vehicle_file import VehicleFile
     from robot_rl.hardware.ros2.graph import open_graph
     from robot_rl.hardware.terminal import Terminal
     from robot_rl.node_process import NodeProcess
 
-    twin, robot = bool(plain["twin"]), load_robot(str(plain["robot"]))
+    twin = bool(plain["twin"])
     kind: Callable[..., Deployment] = Deployment
     nodes, sets_scene = {}, twin
     vehicle, file = None, folder / "deployment" / "robot.yaml"
     if isinstance(robot, VehicleFile):
         assert spec is not None
-        vehicle = file_for_task(str(plain["robot"]), spec, plain["first_seed"], twin, plain["episodes"])
+        vehicle = file_for_task(robot, spec, plain["first_seed"], twin, plain["episodes"])
         FlightTask(vehicle, candidate.policy.contract, spec["task"], horizon)  # refuses what its node could not fly
         nodes = flight_parameters(plain, folder, spec, file, horizon)
         kind = partial(FlightDeployment, simulated=twin, start_of=start_of(spec))

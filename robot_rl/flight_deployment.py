@@ -126,12 +126,13 @@ def start_of(spec: Mapping[str, Any]) -> Callable[[int], list[float]]:
     return start
 
 
-def file_for_task(robot: str, spec: Mapping[str, Any], seed: int, twin: bool, episodes: int = 1) -> VehicleFile:
+def file_for_task(
+    vehicle: VehicleFile, spec: Mapping[str, Any], seed: int, twin: bool, episodes: int = 1
+) -> VehicleFile:
     """The vehicle's file with the start of the task as its home. A twin simulates the vehicle of the training data, in
     a room that holds the task; the limits of a vehicle stay, and have to hold the task.
 
     Args:
-        robot: name or path of the vehicle's file.
         spec: of the environment.
         seed: of the first flight.
         episodes: number of flights.
@@ -139,18 +140,16 @@ def file_for_task(robot: str, spec: Mapping[str, Any], seed: int, twin: bool, ep
     Raises:
         RobotFileError, SpecError: the task does not fit the vehicle.
     """
-    from robot_rl.hardware.px4.vehicle_file import VehicleFile
     from robot_rl.hardware.robot_file import RobotFileError
     from robot_rl.sim.drone.world import DroneWorld
 
     world = DroneWorld(spec, episodes)
     world.begin(range(episodes), range(seed, seed + episodes))
     way = world.table[:, :, :3].reshape(-1, 3)
-    vehicle = VehicleFile.load(robot)
     if twin:
         vehicle = vehicle.with_room(way.min(0) - ROOM, way.max(0) + ROOM)
     elif problems := _beyond(vehicle.plan.limits, way, world.table[:, :, 3:6]):
-        raise RobotFileError(robot, problems)
+        raise RobotFileError(vehicle.name, problems)
     return vehicle.for_task(_place(world.table[0, 0]), spec["robot"] if twin else "")
 
 

@@ -189,13 +189,13 @@ def observed(plain: Mapping[str, Any]) -> RobotFile:
 
 def _check_scenes(plain: Mapping[str, Any]) -> None:
     from robot_rl.seed import FIRST_EVALUATION_SEED
-    from robot_rl.sim.spec import load
+    from robot_rl.sim.spec import family_of, load
 
     if plain["twin"] and not 0 <= plain["first_seed"] < FIRST_EVALUATION_SEED:
         raise TeleopError(
             f"first_seed={plain['first_seed']}: expected 0 to {FIRST_EVALUATION_SEED - 1}; others are for evaluation"
         )
-    if str(plain["task"]).startswith("drone/") and not flies(plain):
+    if family_of(plain) == "drone" and not flies(plain):
         raise TeleopError(f"task={plain['task']}: {plain['robot']} is an arm; give robot=px4, or a vehicle's own file")
     if plain["randomization"] is None:
         return

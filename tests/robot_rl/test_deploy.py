@@ -185,7 +185,7 @@ def test_what_was_finished_before_a_failure_is_kept(tmp_path, monkeypatch) -> No
     monkeypatch.setattr(Candidate, "load", lambda *_: candidate)
     monkeypatch.setattr(deploy, "_environment", lambda *_: SPEC)
 
-    def fails(folder, candidate, plain, spec, horizon, finished):
+    def fails(folder, candidate, robot, plain, spec, horizon, finished):
         deploy._begin(folder, plain)
         finished += attempts()
         raise DeployError("the policy node ended: SIGKILL")

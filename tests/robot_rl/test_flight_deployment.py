@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from robot_rl.sim.drone.env import DroneEnv
 from robot_rl.sim.spec import resolve
 
 SPEC = resolve({"task": "drone/gates"})
+PX4 = VehicleFile.load("px4")
 
 
 def plain(**changes):
@@ -43,28 +45,39 @@ def test_all_nodes_read_one_file_and_go_in_lockstep_with_the_twin() -> None:
 
 
 def test_the_task_begins_at_home_and_a_twin_is_the_vehicle_of_the_training() -> None:
-    twin, real = (file_for_task("px4", SPEC, 0, is_twin) for is_twin in (True, False))
+    twin, real = (file_for_task(PX4, SPEC, 0, is_twin) for is_twin in (True, False))
     assert twin.plan.home == pytest.approx((1.4, -1.2, 0.8))
     assert real.plan.home == twin.plan.home
     assert (twin.vehicle, real.vehicle) == ("cf21B_500", "px4_sih")
-    assert real.plan.hover_throttle == VehicleFile.load("px4").plan.hover_throttle
+    assert real.plan.hover_throttle == PX4.plan.hover_throttle
     with pytest.raises(RobotFileError, match="home: expected a height"):
-        file_for_task("px4", resolve({"task": "drone/takeoff_land"}), 0, True)
+        file_for_task(PX4, resolve({"task": "drone/takeoff_land"}), 0, True)
+
+
+def test_a_vehicle_whose_limits_do_not_hold_the_task_is_refused_and_a_twin_gets_the_room() -> None:
+    corridor = resolve({"task": "drone/corridor"})
+    low = replace(PX4.plan.limits, altitude=1.4, speed=0.5)
+    vehicle = replace(PX4, plan=replace(PX4.plan, home=(0.0, 0.0, 1.0), limits=low))
+    with pytest.raises(RobotFileError) as caught:
+        file_for_task(vehicle, corridor, 0, False)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "limits.fence", "limits.altitude", "limits.speed",
+    ]  # fmt: skip
+    assert file_for_task(PX4, corridor, 0, True).plan.limits.fence[1][0] > 12.0
 
 
 def test_a_vehicle_that_somebody_else_commands_is_refused() -> None:
     from robot_rl.deployment import DeployError
 
-    vehicle = VehicleFile.load("px4")
     other = Endpoint("/fmu/in/vehicle_command", "px4_msgs/msg/VehicleCommand", "/other", RELIABLE, True)
     with pytest.raises(DeployError, match="/other publishes /fmu/in/vehicle_command"):
-        deploy.check_alone([other], vehicle, False)
+        deploy.check_alone([other], PX4, False)
     pose = Endpoint("/fmu/in/vehicle_visual_odometry", "px4_msgs/msg/VehicleOdometry", "/mocap", RELIABLE, True)
-    deploy.check_alone([pose], vehicle, False)  # says where the vehicle is, and moves nothing
+    deploy.check_alone([pose], PX4, False)  # says where the vehicle is, and moves nothing
     told = Endpoint("/fmu/out/vehicle_odometry", "px4_msgs/msg/VehicleOdometry", "", RELIABLE, True)
-    deploy.check_alone([told], vehicle, False)  # what a real vehicle is for
+    deploy.check_alone([told], PX4, False)  # what a real vehicle is for
     with pytest.raises(DeployError, match="never reaches another robot"):
-        deploy.check_alone([told], vehicle, True)
+        deploy.check_alone([told], PX4, True)
 
 
 @pytest.mark.parametrize(
