@@ -8,7 +8,9 @@ Everything goes through topics and services, so that the nodes may as well be st
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -259,20 +261,15 @@ class Deployment:
         Raises:
             DeployError: it does not in time, or the robot is stopped meanwhile: what was asked before counts no more.
         """
-        answer: list[tuple[bool, str]] = []
-
-        def done() -> bool:
+        until = time.monotonic() + timeout
+        while True:
             self._check_stop()
-            answer.append(self.call(name))
-            if not answer[-1][0]:
-                self._graph.spin(timeout=0.05)
-            return answer[-1][0]
-
-        try:
-            self.wait(done, timeout, name)
-        except DeployError as error:
-            self._check_stop()
-            raise DeployError(f"{name}: {answer[-1][1] if answer else error}") from error
+            done, message = self.call(name)
+            if done:
+                return
+            if time.monotonic() > until:
+                raise DeployError(f"{name}: {message}")
+            self._pause()
 
     def set_parameter(self, node: str, name: str, value: Any) -> None:
         """Set a parameter of another node."""
@@ -299,6 +296,11 @@ class Deployment:
             raise Stopped
         raise DeployError(f"waited {timeout:g} s for {what}; the logs of the nodes say more")
 
+    def _pause(self) -> None:
+        """Let others speak before they are asked again. Raises NodeDied and Stopped."""
+        with suppress(DeployError):
+            self.wait(lambda: False, 0.05, "others")
+
     def _stop_policy(self) -> bool:
         """Have the policy act no longer, whatever else has failed; whether there is one."""
         client, done = self._client("policy/stop"), list[Any]()
@@ -318,7 +320,7 @@ class Deployment:
         self._check_stop()
         if self.state != "idle":
             self.call("supervisor/clear" if self.state == "stopped" else "supervisor/disengage")
-            self._graph.spin(timeout=0.05)
+            self._pause()
         return self.state == "idle"
 
     def _act(self, attempt: Attempt, horizon: int, verdict: Callable[[], str | None]) -> None:

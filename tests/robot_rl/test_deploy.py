@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +15,11 @@ import pytest
 import yaml
 
 from robot_rl import cli, deploy
-from robot_rl.deployment import Attempt, DeployError, Deployment, NodeDied, quantiles
+from robot_rl.deployment import Attempt, DeployError, Deployment, NodeDied, Stopped, quantiles
 from robot_rl.hardware.robot_file import RobotFile
 from robot_rl.hardware.ros2.graph import Endpoint
 from robot_rl.hardware.ros2.qos import RELIABLE
+from robot_rl.hardware.ros2.spin_loop import SpinLoop
 from robot_rl.intervals import mcnemar, wilson
 from robot_rl.node_process import NodeProcess
 from robot_rl.report import write_report
@@ -109,6 +111,29 @@ def test_a_policy_does_not_act_on_while_what_has_failed_is_started_again() -> No
     with pytest.raises(NodeDied):
         deployment.run(0, 10, {}, lambda: setattr(recorder, "running", False))
     assert called == ["policy/start", "policy/stop"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "state"), [(lambda it: it.insist("supervisor/home"), "idle"), (lambda it: it.bring(0), "ready")]
+)
+def test_an_interrupt_ends_what_is_asked_for_again_and_again(begin, state) -> None:
+    asked, callbacks = [], {}
+    graph = SpinLoop(lambda: None)
+
+    def client(name, service_type):
+        answer = SimpleNamespace(success=False, message="it moves still")
+        return SimpleNamespace(call=lambda request, done, timeout: asked.append(name) or done(answer))
+
+    graph.client, graph.publisher = client, lambda topic, kind: None
+    graph.spin = partial(graph.spin, time.sleep)
+    graph.subscribe = lambda topic, kind, callback, qos: callbacks.update({topic: callback})
+    deployment = Deployment(graph, [], 20.0, False, False, False)
+    told = SimpleNamespace(message="", values=[SimpleNamespace(key="state", value=state)])
+    callbacks["supervisor/status"](SimpleNamespace(message=SimpleNamespace(status=[told])))
+    graph.call_later(0.2, graph.stop)
+    with pytest.raises(Stopped):
+        begin(deployment)
+    assert 0 < len(asked) < 20
 
 
 def test_results_count_episodes_actions_and_times(tmp_path) -> None:
