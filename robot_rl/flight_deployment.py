@@ -99,7 +99,7 @@ class FlightDeployment(Deployment):
             self.insist("supervisor/home", _LANDS)  # its estimates are not there from the first moment
         else:
             with suppress(DeployError):  # the answer says what forbids it still
-                self.wait(lambda: not self._status().get("preflight"), PREFLIGHT, "the vehicle to be ready")
+                self.wait(self._is_decided, PREFLIGHT, "the vehicle to be ready")
             done, message = self.call("supervisor/home")
             if not done:
                 raise DeployError(f"the vehicle does not fly to the start of the task: {message}")
@@ -108,6 +108,11 @@ class FlightDeployment(Deployment):
         self.wait(lambda: self._clock > asked + _HEARD and self.state != "homing", _ARRIVES, arrives)
         if self.state != "ready":
             raise DeployError(f"the vehicle did not get to the start of the task: {self.state} ({self._reason})")
+
+    def _is_decided(self) -> bool:
+        """Whether nothing forbids a take-off, or what does is no matter of waiting: somebody flies the vehicle."""
+        status = self._status()
+        return not status.get("preflight") or status.get("armed") == "True"
 
     def _rests(self) -> bool:
         return self.state in ("idle", "stopped") or self._status().get("phase") == "holding"

@@ -95,6 +95,19 @@ def test_a_vehicle_that_was_just_connected_is_waited_for(rig):
 
 
 @pytest.mark.slow
+def test_a_pilot_who_flies_first_and_lands_keeps_it_on_the_ground(rig):
+    rig.twin.switch(POSITION)
+    rig.twin._arm()
+    rig.graph.step(1.0)
+    lands = rig.graph.now() + 5.0
+    rig.when(lambda: rig.graph.now() > lands, lambda: rig.twin.switch(LAND))
+    with pytest.raises(DeployError, match="somebody flies it"):
+        rig.deployment.prepare(0)
+    rig.wait(lambda: not rig.twin.armed)
+    rig.assert_stays_down()
+
+
+@pytest.mark.slow
 def test_a_pilot_who_has_landed_the_vehicle_keeps_it_on_the_ground(rig):
     rig.when(lambda: rig.state == "ready", lambda: rig.twin.switch(POSITION))
     with pytest.raises(DeployError, match="the pilot took over"):
