@@ -5,7 +5,7 @@
 - Until then, and some tenths more, it goes on with the last setpoints, also with the last body rates.
 - What is controlled follows the heartbeat when the state is published: at a change of mode, else twice a second.
 - Between arming and lift-off the motors spool up.
-- Landed for 2 s in land mode, it disarms by itself.
+- Landed for 2 s in land mode, it disarms by itself. Disarmed, it is in the last mode again that may be armed: offboard.
 
 No clock and no graph: messages in by `receive`, time by `advance`, messages out.
 """
@@ -91,6 +91,7 @@ class Px4Twin:
         self._vehicle, self._level = vehicle, "position"
         self._batch.begin([0], [seed], np.array([[0.0, 0.0, vehicle.floor]]), parameters=parameters)
         self.nav_state, self.armed, self.failsafe = HOLD, False, False
+        self._rests_in = HOLD
         self.faults: set[str] = set()
         self.offset, self.system_id = np.zeros(3), 1
         self.battery: float | None = None
@@ -151,6 +152,7 @@ class Px4Twin:
         """The pilot, or PX4's own failsafe, changes the mode."""
         if nav_state != self.nav_state:
             self.nav_state, self._changed = nav_state, True
+            self._rests_in = self._rests_in if nav_state in (LAND, RETURN) else nav_state
             self._hold, self._touched = self._here(), math.inf
             if nav_state == OFFBOARD:
                 self._controls = None
@@ -218,8 +220,9 @@ class Px4Twin:
     def _disarm(self) -> Ack:
         if not self.landed:
             return Ack.DENIED
-        self._changed |= self.armed
-        self.armed = False
+        if self.armed:
+            self.armed, self._changed = False, True
+            self.switch(self._rests_in)
         return Ack.ACCEPTED
 
     def _disarm_when_landed(self) -> None:
@@ -229,7 +232,6 @@ class Px4Twin:
             self._touched = min(self._touched, self.time)
             if self.time - self._touched >= LANDED:
                 self._disarm()
-                self.failsafe = False
 
     def _fly(self) -> None:
         level, command = self._command()

@@ -222,7 +222,7 @@ def test_a_fault_of_the_vehicle_lands(flight, fault, following):
     with pytest.raises(SupervisorError, match="until it has landed"):
         f.supervisor.clear()
     f.finish()
-    assert f.twin.nav_state == LAND
+    assert 21 in [order for order, _ in f.orders]
     f.supervisor.clear()
     assert f.state is State.IDLE
 
@@ -490,6 +490,18 @@ def test_a_pilot_who_takes_over_a_landing_that_px4_has_not_heard_of_is_not_order
     assert f.twin.nav_state == POSITION
     f.twin.switch(LAND)
     f.finish()
+
+
+def test_a_second_flight_begins_in_offboard_mode_to_which_px4_goes_back_when_it_disarms(flight):
+    f = flight().take_off()
+    f.supervisor.disengage()
+    f.finish()
+    assert f.twin.nav_state == OFFBOARD
+    before = len(f.sent)
+    f.run(3.0)
+    assert len(f.sent) == before
+    f.take_off()
+    assert f.states.count(State.READY) == 2
 
 
 def test_the_home_place_may_be_another_one_for_each_flight(flight):

@@ -23,7 +23,7 @@ HOVER = [0.4905, 0.0, 0.0, 0.0]
 NAN = [float("nan"), 0.0, 0.0, 0.0]
 LEAN = [0.52, 0.0, 0.5, 0.0]
 ONWARD = [0.52, 0.0, 0.0, 0.0]
-POSITION, RETURN, LAND = "2", "5", "18"
+POSITION, RETURN, OFFBOARD, LAND = "2", "5", "14", "18"
 
 POLICY = """
 import sys
@@ -202,7 +202,7 @@ def test_a_fault_lands(watched, fault, action, reason):
     tower.action = None
     assert reason in tower.status["reason"]
     tower.landed()
-    assert tower.twin["nav_state"] == LAND
+    assert tower.twin["nav_state"] == OFFBOARD  # where PX4 is again when it has disarmed
     if fault is not None:
         tower.set_twin(fault[0], {"faults": "", "jump": 0.0, "battery": -1.0}[fault[0]])
     down(tower, "stopped")
@@ -357,4 +357,4 @@ def test_none_of_these_ends_in_an_uncontrolled_vehicle(hasty, tmp_path):
     tower.action = None
     assert tower.status["reason"].startswith("geofence")
     tower.landed()
-    assert tower.twin["nav_state"] == LAND
+    assert tower.twin["nav_state"] == OFFBOARD  # where PX4 is again when it has disarmed
