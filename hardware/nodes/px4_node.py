@@ -201,6 +201,7 @@ class FlightBinding:
     def __init__(self, graph: Graph, node: FlightNode, wait: float = 0.0) -> None:
         self._graph, self._node = graph, node
         self._inputs: dict[str, Any] = {}
+        self._resets: int | None = None  # of PX4's estimator, as it counts them
         self._status = graph.publisher(STATUS, DIAGNOSTICS, LATCHED)
         self._transition = graph.publisher(TRANSITION, DIAGNOSTIC, HISTORY)
         self._diagnostics = graph.publisher("/diagnostics", DIAGNOSTICS)
@@ -271,8 +272,13 @@ class FlightBinding:
                 self._imu.publish(imu)
             return
         self._node.hear_vehicle(base, received.message, received.received)
-        if base == "vehicle_odometry" and (message := self._node.odometry()) is not None:
-            self._odometry.publish(message)
+        if base == "vehicle_odometry":
+            resets = int(received.message.reset_counter)
+            if self._resets not in (None, resets):
+                self._graph.log.warning("PX4's estimator was reset: where it says that the vehicle is may have jumped")
+            self._resets = resets
+            if (message := self._node.odometry()) is not None:
+                self._odometry.publish(message)
 
     def _external_pose(self, received: Received) -> None:
         message = self._node.external_pose(received.message, self._graph.now())

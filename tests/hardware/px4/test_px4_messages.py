@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
@@ -160,6 +161,15 @@ def test_a_topic_that_a_vehicle_offers_later_is_heard_in_its_own_version():
     assert not any("battery" in topic for topic in heard)
     graph.endpoints.return_value = endpoints(px4_messages.V1_17)
     assert look() - heard == {"/fmu/out/battery_status_v1"}
+
+
+def test_a_reset_of_the_estimator_is_logged():
+    graph = MagicMock()
+    binding = FlightBinding(graph, FlightNode(VehicleFile.load("px4")))
+    for counter, warnings in ((7, 0), (7, 0), (8, 1), (8, 1)):
+        odometry = messages.make("px4_msgs/msg/VehicleOdometry", timestamp_sample=1, reset_counter=counter)
+        binding._hear("vehicle_odometry", SimpleNamespace(message=odometry, received=1.0))
+        assert graph.log.warning.call_count == warnings
 
 
 def test_an_accelerometer_that_tells_nothing_is_none():
