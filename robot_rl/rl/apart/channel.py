@@ -15,6 +15,8 @@ import struct
 import time
 from contextlib import suppress
 
+from robot_rl.rl.apart.messages import MessageError
+
 PROTOCOL = b"robot_rl actors 2"
 PATIENCE = 10.0
 """Seconds for the other side to prove itself."""
@@ -65,10 +67,14 @@ class Channel:
         """Send a message.
 
         Raises:
-            ChannelError: it is too large, or the other side has gone.
+            MessageError: it is too large, and would be at any later time.
+            ChannelError: the other side has gone.
         """
         if len(payload) > self._largest:
-            raise ChannelError(f"a message of {len(payload)} bytes is too large: expected at most {self._largest}")
+            raise MessageError(
+                f"a message of {len(payload)} bytes is too large: expected at most {self._largest}. Episodes get "
+                "smaller by a shorter horizon, and fewer or smaller pictures"
+            )
         self._write(_LENGTH.pack(len(payload)) + self._seal(0, payload) + payload)
 
     def receive(self) -> bytes:

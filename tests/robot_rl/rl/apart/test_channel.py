@@ -11,6 +11,7 @@ import pytest
 
 from robot_rl.rl.apart import channel as module
 from robot_rl.rl.apart.channel import PROTOCOL, AccessError, Channel, ChannelError
+from robot_rl.rl.apart.messages import MessageError
 
 SECRET = b"0123456789abcdef"
 
@@ -106,7 +107,7 @@ def test_who_leaves_before_the_proof_may_come_again(sockets: tuple[socket.socket
 
 def test_large_messages_are_refused_before_they_are_read(sockets: tuple[socket.socket, socket.socket]) -> None:
     learner, actor = pair(sockets, largest=1000)
-    with pytest.raises(ChannelError, match="a message of 1001 bytes is too large: expected at most 1000"):
+    with pytest.raises(MessageError, match="a message of 1001 bytes is too large: expected at most 1000"):
         learner.send(b"x" * 1001)
     actor.send(b"x" * 1001)
     with pytest.raises(ChannelError, match="a message of 1001 bytes was announced: expected at most 1000"):
