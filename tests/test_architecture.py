@@ -55,10 +55,11 @@ def test_every_package_is_listed_once() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = set()
     for folder in ("robot_rl", *FOLDERS):
-        for path in (ROOT / folder).rglob("__init__.py"):
-            parts = path.parent.relative_to(ROOT).parts
-            found.add(".".join(parts if folder == "robot_rl" else ("robot_rl", *parts)))
-    assert found == set(setuptools["packages"])
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.parent.name != "__pycache__":
+                parts = path.parent.relative_to(ROOT).parts
+                found.add(".".join(parts if folder == "robot_rl" else ("robot_rl", *parts)))
+    assert sorted(found) == setuptools["packages"]
 
 
 def test_the_top_package_holds_the_version_and_nothing_heavy() -> None:
