@@ -3,17 +3,32 @@
 LayerNorm before each activation bounds what a critic says of actions that nobody has tried: the last hidden layer has a
 fixed norm, so that |Q| never exceeds the norm of the output weights times that of the layer, plus the bias, however far
 off an action is (Ball et al. 2023, section 4.2).
+
+Gradients are written out, as in `dense`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+
+class Trace(NamedTuple):
+    """What a gradient needs of the way to the values.
+
+    Attributes:
+        seen: what each layer is given, [E, B, its inputs].
+        normalised: of each LayerNorm what it was given and what it made of that, mean and reciprocal deviation.
+    """
+
+    seen: list[Tensor]
+    normalised: list[tuple[Tensor, ...]]
 
 
 class CriticEnsemble(nn.Module):
@@ -40,30 +55,41 @@ class CriticEnsemble(nn.Module):
 
     def forward(self, context: Tensor, chunk: Tensor) -> Tensor:
         """Values [E, B] of contexts [B, F] and chunks [B, G]."""
-        return self._values(context, chunk, *map(list, self._layers))
+        return self._values(context, chunk, self._layers)
 
     def fixed(self, context: Tensor, chunk: Tensor) -> Tensor:
         """The same values, whose gradients reach the arguments alone: for an actor that climbs them."""
-        return self._values(context, chunk, *([value.detach() for value in values] for values in self._layers))
+        return self._values(context, chunk, _Layers(*([value.detach() for value in part] for part in self._layers)))
+
+    @torch.no_grad()
+    def trace(self, context: Tensor, chunk: Tensor) -> tuple[Tensor, Trace]:
+        """The same values without a gradient, and what `pull` and `slope` need."""
+        return _trace(self._input(context, chunk), self._layers)
+
+    @torch.no_grad()
+    def pull(self, trace: Trace, gradient: Tensor) -> list[Tensor]:
+        """The gradient of each parameter, in their order, from that of the values [E, B]."""
+        return _pull(trace, self._layers, gradient)[0]
+
+    @torch.no_grad()
+    def slope(self, trace: Trace, gradient: Tensor, chunk: int) -> Tensor:
+        """The gradient of the chunks [B, G], G = `chunk`, from that of the values [E, B]."""
+        inner = _pull(trace, self._layers, gradient, wanted=False)[1]
+        return (inner @ self.weights[0][:, -chunk:].mT).sum(dim=0)
 
     @property
-    def _layers(self) -> tuple[nn.ParameterList, ...]:
-        return self.weights, self.biases, self.gains, self.shifts
+    def _layers(self) -> _Layers:
+        return _Layers(*(list(part) for part in (self.weights, self.biases, self.gains, self.shifts)))
 
-    def _values(
-        self, context: Tensor, chunk: Tensor, weights: list[Tensor], biases: list[Tensor], gains: list[Tensor],
-        shifts: list[Tensor],
-    ) -> Tensor:  # fmt: skip
-        h = torch.cat([context, chunk], dim=-1).expand(self.members, -1, -1)
-        if torch.is_grad_enabled() and not self.layer_norm:
-            values: Tensor = _Stack.apply(h, *weights, *biases)  # type: ignore[no-untyped-call]
-            return values
-        for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
-            h = torch.baddbmm(bias, h, weight)
-            if self.layer_norm:
-                h = torch.addcmul(shifts[layer], nn.functional.layer_norm(h, (self.width,)), gains[layer])
-            h = h.relu_()
-        return _output(h, weights[-1], biases[-1])
+    def _input(self, context: Tensor, chunk: Tensor) -> Tensor:
+        return torch.cat([context, chunk], dim=-1).expand(self.members, -1, -1)
+
+    def _values(self, context: Tensor, chunk: Tensor, layers: _Layers) -> Tensor:
+        x = self._input(context, chunk)
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return _trace(x, layers)[0]
+        values: Tensor = _Stack.apply(x, len(self.weights), *sum(layers, []))  # type: ignore[no-untyped-call]
+        return values
 
     @torch.no_grad()
     def follow(self, other: CriticEnsemble, share: float) -> None:
@@ -83,36 +109,78 @@ def _output(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return (h * weight.transpose(1, 2)).sum(dim=-1) + bias.squeeze(-1)
 
 
+class _Layers(NamedTuple):
+    """Parameters; without LayerNorm there are no gains and shifts."""
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    gains: list[Tensor]
+    shifts: list[Tensor]
+
+
+def _trace(x: Tensor, layers: _Layers) -> tuple[Tensor, Trace]:
+    trace = Trace([x], [])
+    for layer, (weight, bias) in enumerate(zip(layers.weights[:-1], layers.biases[:-1], strict=True)):
+        h = torch.baddbmm(bias, trace.seen[-1], weight)
+        if layers.gains:
+            given, (h, *moments) = h, torch.native_layer_norm(h, h.shape[-1:], None, None, 1e-5)
+            trace.normalised.append((given, h, *moments))
+            h = torch.addcmul(layers.shifts[layer], h, layers.gains[layer])
+        trace.seen.append(h.relu_())
+    return _output(trace.seen[-1], layers.weights[-1], layers.biases[-1]), trace
+
+
+def _pull(trace: Trace, layers: _Layers, gradient: Tensor, wanted: bool = True) -> tuple[list[Tensor], Tensor]:
+    """Gradients of all parameters, where they are wanted, and that of the first layer's output."""
+    found = _Layers([], [], [], [])  # from the last layer to the first
+    gradient = gradient.unsqueeze(-1)
+    for layer in reversed(range(len(layers.weights))):
+        seen, weight = trace.seen[layer], layers.weights[layer]
+        last = layer == len(layers.weights) - 1
+        if not last:
+            torch.ops.aten.threshold_backward.grad_input(gradient, trace.seen[layer + 1], 0, grad_input=gradient)
+            if layers.gains:
+                given, normal, *moments = trace.normalised[layer]
+                if wanted:
+                    found.gains.append((gradient * normal).sum(dim=1, keepdim=True))
+                    found.shifts.append(gradient.sum(dim=1, keepdim=True))
+                gradient = torch.ops.aten.native_layer_norm_backward(
+                    gradient * layers.gains[layer], given, given.shape[-1:], *moments, None, None, [True, False, False]
+                )[0]
+        if wanted:
+            # A batched product of one column would take three times as long on a CPU.
+            found.weights.append((gradient.mT @ seen).mT if last else seen.mT @ gradient)
+            found.biases.append(gradient.sum(dim=1, keepdim=True))
+        if layer > 0:
+            gradient = gradient * weight.mT if last else gradient @ weight.mT
+    return [value for part in found for value in reversed(part)], gradient
+
+
 class _Stack(torch.autograd.Function):
-    """The layers without LayerNorm, with their gradient written out: see `dense`."""
+    """For autograd a single operation."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        depth = len(parameters) // 2
-        seen = [x]
-        for weight, bias in zip(parameters[: depth - 1], parameters[depth:-1], strict=True):
-            seen.append(torch.baddbmm(bias, seen[-1], weight).relu_())
-        ctx.save_for_backward(*seen, *parameters[:depth])
-        return _output(seen[-1], parameters[depth - 1], parameters[-1])
+    def forward(ctx: Any, x: Tensor, depth: int, *parameters: Tensor) -> Tensor:
+        values, ctx.trace = _trace(x, _split(parameters, depth))
+        ctx.depth = depth
+        ctx.save_for_backward(*parameters)
+        return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        depth = len(ctx.saved_tensors) // 2
-        seen, weights = ctx.saved_tensors[:depth], ctx.saved_tensors[depth:]
-        of_input, *of_parameters = ctx.needs_input_grad
-        found: list[Tensor | None] = [None] * (2 * depth)
-        gradient = gradient.unsqueeze(-1)
-        for layer in reversed(range(depth)):
-            last = layer == depth - 1
-            if any(of_parameters):
-                found[layer] = (gradient.mT @ seen[layer]).mT if last else seen[layer].mT @ gradient
-                found[depth + layer] = gradient.sum(dim=1, keepdim=True)
-            if layer > 0:
-                weight = weights[layer].mT
-                gradient = gradient * weight if last else gradient @ weight
-                torch.ops.aten.threshold_backward.grad_input(gradient, seen[layer], 0, grad_input=gradient)
-        return gradient @ weights[0].mT if of_input else None, *found
+        of_input, _, *of_parameters = ctx.needs_input_grad
+        layers = _split(ctx.saved_tensors, ctx.depth)
+        found, inner = _pull(ctx.trace, layers, gradient, any(of_parameters))
+        own: Sequence[Tensor | None] = found or [None] * len(of_parameters)
+        return inner @ layers.weights[0].mT if of_input else None, None, *own
+
+
+def _split(parameters: Sequence[Tensor], depth: int) -> _Layers:
+    """Parameters of that many layers, in their order."""
+    weights, biases, rest = parameters[:depth], parameters[depth : 2 * depth], parameters[2 * depth :]
+    half = len(rest) // 2
+    return _Layers(*map(list, (weights, biases, rest[:half], rest[half:])))
 
 
 def _uniform(shape: tuple[int, ...], inputs: int) -> nn.Parameter:

@@ -137,11 +137,12 @@ class Updater:
     def update_critics(self, batch: Batch, generator: torch.Generator) -> None:
         """One step of all critics, and one of their targets."""
         target = self.returns(batch, generator)
-        values = self.critics.live(batch.context, batch.chunk)
-        loss = (values - target).square().mean(dim=1).sum()
-        self.optimizer.step(loss, [1], self.settings.gradient_clip)
+        values, trace = self.critics.live.trace(batch.context, batch.chunk)
+        error = values - target  # the loss is its mean square, summed over the critics
+        gradients = self.critics.live.pull(trace, error * (2 / len(target)))
+        self.optimizer.move(1, gradients, self.settings.gradient_clip)
         self.critics.target.follow(self.critics.live, self.settings.polyak)
-        self._log({"critic_loss": loss.detach(), "mean_value": values.detach().mean()})
+        self._log({"critic_loss": len(error) * error.square().mean(), "mean_value": values.mean()})
 
     @torch.no_grad()
     def returns(self, batch: Batch, generator: torch.Generator) -> Tensor:

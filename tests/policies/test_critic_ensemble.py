@@ -31,22 +31,30 @@ def test_each_member_is_a_network_of_its_own(layer_norm: bool) -> None:
         torch.testing.assert_close(values[member], h.squeeze(1))
 
 
-def test_the_gradient_written_out_is_that_of_each_member() -> None:
-    ensemble = random_ensemble(layer_norm=False)
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_the_gradient_written_out_is_that_of_each_member(layer_norm: bool) -> None:
+    ensemble = random_ensemble(layer_norm=layer_norm)
     context, chunk, share = torch.randn(7, 3), torch.randn(7, 2, requires_grad=True), torch.randn(3, 7)
     members = []
     for member in range(3):
         h = torch.cat([context, chunk], dim=1)
         for layer in range(3):
             h = h @ ensemble.weights[layer][member] + ensemble.biases[layer][member]
+            if layer < 2 and layer_norm:
+                h = torch.nn.functional.layer_norm(h, (16,))
+                h = h * ensemble.gains[layer][member] + ensemble.shifts[layer][member]
             h = h.relu() if layer < 2 else h
         members.append(h.squeeze(1))
     every = [chunk, *ensemble.parameters()]
     wanted = torch.autograd.grad((share * torch.stack(members)).sum(), every)
-    for found, expected in zip(
-        torch.autograd.grad((share * ensemble(context, chunk)).sum(), every), wanted, strict=True
+    values, trace = ensemble.trace(context, chunk)
+    torch.testing.assert_close(values, torch.stack(members).detach())
+    for found in (
+        torch.autograd.grad((share * ensemble(context, chunk)).sum(), every),
+        [ensemble.slope(trace, share, 2), *ensemble.pull(trace, share)],
     ):
-        torch.testing.assert_close(found, expected)
+        for ours, expected in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, expected)
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
