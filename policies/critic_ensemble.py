@@ -19,6 +19,22 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
+class Layers(NamedTuple):
+    """Parameters; without LayerNorm there are no gains and shifts."""
+
+    weights: Sequence[Tensor]
+    biases: Sequence[Tensor]
+    gains: Sequence[Tensor]
+    shifts: Sequence[Tensor]
+
+    @staticmethod
+    def of(parameters: Sequence[Tensor], depth: int) -> Layers:
+        """Of an ensemble of that many layers, in the order of its parameters."""
+        weights, biases, rest = parameters[:depth], parameters[depth : 2 * depth], parameters[2 * depth :]
+        half = len(rest) // 2
+        return Layers(weights, biases, rest[:half], rest[half:])
+
+
 class Trace(NamedTuple):
     """What a gradient needs of the way to the values.
 
@@ -27,8 +43,20 @@ class Trace(NamedTuple):
         normalised: of each LayerNorm what it was given and what it made of that, mean and reciprocal deviation.
     """
 
+    layers: Layers
     seen: list[Tensor]
     normalised: list[tuple[Tensor, ...]]
+
+    @torch.no_grad()
+    def pull(self, gradient: Tensor) -> list[Tensor]:
+        """The gradient of each parameter, in their order, from that of the values [E, B]."""
+        return _pull(self, gradient)[0]
+
+    @torch.no_grad()
+    def slope(self, gradient: Tensor, chunk: int) -> Tensor:
+        """The gradient of the chunks [B, G], G = `chunk`, from that of the values [E, B]."""
+        inner = _pull(self, gradient, wanted=False)[1]
+        return (inner @ self.layers.weights[0][:, -chunk:].mT).sum(dim=0)
 
 
 class CriticEnsemble(nn.Module):
@@ -55,46 +83,26 @@ class CriticEnsemble(nn.Module):
 
     def forward(self, context: Tensor, chunk: Tensor) -> Tensor:
         """Values [E, B] of contexts [B, F] and chunks [B, G]."""
-        return self._values(context, chunk, self._layers)
+        return self._values(context, chunk, list(self.parameters()))
 
     def fixed(self, context: Tensor, chunk: Tensor) -> Tensor:
         """The same values, whose gradients reach the arguments alone: for an actor that climbs them."""
-        return self._values(context, chunk, _Layers(*([value.detach() for value in part] for part in self._layers)))
+        return self._values(context, chunk, [value.detach() for value in self.parameters()])
 
     @torch.no_grad()
     def trace(self, context: Tensor, chunk: Tensor) -> tuple[Tensor, Trace]:
-        """The same values without a gradient, and what `pull` and `slope` need."""
-        return _trace(self._input(context, chunk), self._layers)
-
-    @torch.no_grad()
-    def pull(self, trace: Trace, gradient: Tensor) -> list[Tensor]:
-        """The gradient of each parameter, in their order, from that of the values [E, B]."""
-        return _pull(trace, self._layers, gradient)[0]
-
-    @torch.no_grad()
-    def slope(self, trace: Trace, gradient: Tensor, chunk: int) -> Tensor:
-        """The gradient of the chunks [B, G], G = `chunk`, from that of the values [E, B]."""
-        inner = _pull(trace, self._layers, gradient, wanted=False)[1]
-        return (inner @ self.weights[0][:, -chunk:].mT).sum(dim=0)
-
-    @property
-    def _layers(self) -> _Layers:
-        return _Layers(*(list(part) for part in (self.weights, self.biases, self.gains, self.shifts)))
+        """The same values, and what makes of their gradient those of parameters and chunks."""
+        return _trace(self._input(context, chunk), Layers.of(list(self.parameters()), len(self.weights)))
 
     def _input(self, context: Tensor, chunk: Tensor) -> Tensor:
         return torch.cat([context, chunk], dim=-1).expand(self.members, -1, -1)
 
-    def _values(self, context: Tensor, chunk: Tensor, layers: _Layers) -> Tensor:
-        x = self._input(context, chunk)
+    def _values(self, context: Tensor, chunk: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        x, depth = self._input(context, chunk), len(self.weights)
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return _trace(x, layers)[0]
-        values: Tensor = _Stack.apply(x, len(self.weights), *sum(layers, []))  # type: ignore[no-untyped-call]
+            return _trace(x, Layers.of(parameters, depth))[0]
+        values: Tensor = _Stack.apply(x, depth, *parameters)  # type: ignore[no-untyped-call]
         return values
-
-    @torch.no_grad()
-    def follow(self, other: CriticEnsemble, share: float) -> None:
-        """Move all weights by this share of the way to those of another ensemble (Polyak averaging)."""
-        torch._foreach_lerp_(list(self.parameters()), list(other.parameters()), share)
 
 
 def least_of(values: Tensor, subset: int, generator: torch.Generator | None) -> Tensor:
@@ -109,17 +117,8 @@ def _output(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return (h * weight.transpose(1, 2)).sum(dim=-1) + bias.squeeze(-1)
 
 
-class _Layers(NamedTuple):
-    """Parameters; without LayerNorm there are no gains and shifts."""
-
-    weights: list[Tensor]
-    biases: list[Tensor]
-    gains: list[Tensor]
-    shifts: list[Tensor]
-
-
-def _trace(x: Tensor, layers: _Layers) -> tuple[Tensor, Trace]:
-    trace = Trace([x], [])
+def _trace(x: Tensor, layers: Layers) -> tuple[Tensor, Trace]:
+    trace = Trace(layers, [x], [])
     for layer, (weight, bias) in enumerate(zip(layers.weights[:-1], layers.biases[:-1], strict=True)):
         h = torch.baddbmm(bias, trace.seen[-1], weight)
         if layers.gains:
@@ -130,29 +129,32 @@ def _trace(x: Tensor, layers: _Layers) -> tuple[Tensor, Trace]:
     return _output(trace.seen[-1], layers.weights[-1], layers.biases[-1]), trace
 
 
-def _pull(trace: Trace, layers: _Layers, gradient: Tensor, wanted: bool = True) -> tuple[list[Tensor], Tensor]:
+def _pull(trace: Trace, gradient: Tensor, wanted: bool = True) -> tuple[list[Tensor], Tensor]:
     """Gradients of all parameters, where they are wanted, and that of the first layer's output."""
-    found = _Layers([], [], [], [])  # from the last layer to the first
+    layers = trace.layers
+    found: list[list[Tensor]] = [[], [], [], []]  # from the last layer to the first
+    of_weights, of_biases, of_gains, of_shifts = found
     gradient = gradient.unsqueeze(-1)
     for layer in reversed(range(len(layers.weights))):
-        seen, weight = trace.seen[layer], layers.weights[layer]
         last = layer == len(layers.weights) - 1
         if not last:
             torch.ops.aten.threshold_backward.grad_input(gradient, trace.seen[layer + 1], 0, grad_input=gradient)
             if layers.gains:
                 given, normal, *moments = trace.normalised[layer]
                 if wanted:
-                    found.gains.append((gradient * normal).sum(dim=1, keepdim=True))
-                    found.shifts.append(gradient.sum(dim=1, keepdim=True))
+                    of_gains.append((gradient * normal).sum(dim=1, keepdim=True))
+                    of_shifts.append(gradient.sum(dim=1, keepdim=True))
                 gradient = torch.ops.aten.native_layer_norm_backward(
                     gradient * layers.gains[layer], given, given.shape[-1:], *moments, None, None, [True, False, False]
                 )[0]
         if wanted:
             # A batched product of one column would take three times as long on a CPU.
-            found.weights.append((gradient.mT @ seen).mT if last else seen.mT @ gradient)
-            found.biases.append(gradient.sum(dim=1, keepdim=True))
+            seen = trace.seen[layer]
+            of_weights.append((gradient.mT @ seen).mT if last else seen.mT @ gradient)
+            of_biases.append(gradient.sum(dim=1, keepdim=True))
         if layer > 0:
-            gradient = gradient * weight.mT if last else gradient @ weight.mT
+            weight = layers.weights[layer].mT
+            gradient = gradient * weight if last else gradient @ weight
     return [value for part in found for value in reversed(part)], gradient
 
 
@@ -161,26 +163,16 @@ class _Stack(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, depth: int, *parameters: Tensor) -> Tensor:
-        values, ctx.trace = _trace(x, _split(parameters, depth))
-        ctx.depth = depth
-        ctx.save_for_backward(*parameters)
+        values, ctx.trace = _trace(x, Layers.of(parameters, depth))
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         of_input, _, *of_parameters = ctx.needs_input_grad
-        layers = _split(ctx.saved_tensors, ctx.depth)
-        found, inner = _pull(ctx.trace, layers, gradient, any(of_parameters))
+        found, inner = _pull(ctx.trace, gradient, any(of_parameters))
         own: Sequence[Tensor | None] = found or [None] * len(of_parameters)
-        return inner @ layers.weights[0].mT if of_input else None, None, *own
-
-
-def _split(parameters: Sequence[Tensor], depth: int) -> _Layers:
-    """Parameters of that many layers, in their order."""
-    weights, biases, rest = parameters[:depth], parameters[depth : 2 * depth], parameters[2 * depth :]
-    half = len(rest) // 2
-    return _Layers(*map(list, (weights, biases, rest[:half], rest[half:])))
+        return inner @ ctx.trace.layers.weights[0].mT if of_input else None, None, *own
 
 
 def _uniform(shape: tuple[int, ...], inputs: int) -> nn.Parameter:

@@ -43,10 +43,11 @@ class Dense(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, first size] to [B, last size]."""
-        traced = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
-        if traced or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
             plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return plain
+        if not torch.is_grad_enabled():
+            return self.trace(x)[-1]
         parameters = (value for each in self.linear for value in each.parameters())
         y: Tensor = _Stack.apply(x, self.activation, *parameters)  # type: ignore[no-untyped-call]
         return y

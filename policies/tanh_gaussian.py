@@ -7,6 +7,8 @@ small network of its own the deviation.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -22,6 +24,20 @@ from robot_rl.policies.process import Process
 
 INSIDE = 1 - 1e-4
 """Where recorded actions at their bounds are held, so that the inverse of tanh stays finite."""
+
+
+@dataclass(frozen=True)
+class Squashed:
+    """Drawn chunks without gradients.
+
+    Attributes:
+        chunk, log_density: [B, H · A].
+        pull: from the gradients of both, of any shape that fits, to those of the parameters.
+    """
+
+    chunk: Tensor
+    log_density: Tensor
+    pull: Callable[[Tensor, Tensor], dict[Tensor, Tensor]]
 
 
 class TanhGaussian(Process):
@@ -71,7 +87,27 @@ class TanhGaussian(Process):
         mean, log_std = self._mean(denoiser, context), self._log_deviation(context)
         noise = draw.normal(tuple(mean.shape), mean.device, generator)
         u = torch.addcmul(mean, log_std.exp(), noise)
-        return torch.tanh(u), -0.5 * (noise.square() + math.log(2 * math.pi)) - log_std - log_slope(u)
+        return torch.tanh(u), _log_density(noise, log_std, u)
+
+    @torch.no_grad()
+    def trace(self, layers: Dense, context: Tensor, generator: torch.Generator | None) -> Squashed:
+        """As `draw` with the mean of a perceptron of these layers, its gradient written out."""
+        flat = context.flatten(1)
+        of_mean, of_spread = layers.trace(flat), self.spread.trace(flat)
+        inside = torch.tanh(of_spread[-1])
+        log_std = self._scaled(inside)
+        std, noise = log_std.exp(), draw.normal(tuple(inside.shape), inside.device, generator)
+        u = torch.addcmul(of_mean[-1], std, noise)
+        chunk = torch.tanh(u)
+
+        def pull(of_chunk: Tensor, of_density: Tensor) -> dict[Tensor, Tensor]:
+            """d chunk / du = 1 - chunk², d log p / du = 2 chunk, and beside that d log p / d log std = -1."""
+            of_u = of_chunk * (1 - chunk.square()) + 2 * of_density * chunk
+            of_log_std = of_u * std * noise - of_density
+            of_inside = 0.5 * (self.high - self.low) * of_log_std * (1 - inside.square())
+            return layers.pull(of_mean, of_u) | self.spread.pull(of_spread, of_inside)
+
+        return Squashed(chunk, _log_density(noise, log_std, u), pull)
 
     def loss(
         self,
@@ -116,11 +152,20 @@ class TanhGaussian(Process):
 
     def _log_deviation(self, context: Tensor) -> Tensor:
         inside: Tensor = torch.tanh(self.spread(context.flatten(1))).unflatten(1, (self.shapes.horizon, -1))
+        return self._scaled(inside)
+
+    def _scaled(self, inside: Tensor) -> Tensor:
+        """From -1 ... 1 to the logarithm of the deviation."""
         return 0.5 * (self.high - self.low) * inside + 0.5 * (self.high + self.low)
 
     def _mean(self, denoiser: Denoiser, context: Tensor) -> Tensor:
         x = context.new_zeros(len(context), self.shapes.horizon, self.shapes.action_dim)
-        return denoiser(x, torch.zeros_like(x[:, 0, 0]), context).float()
+        return denoiser(x, context.new_zeros(len(context)), context).float()
+
+
+def _log_density(noise: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
+    """By element, of tanh(u) where u was made of standard normal noise."""
+    return -0.5 * (noise.square() + math.log(2 * math.pi)) - log_std - log_slope(u)
 
 
 def log_slope(u: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class FlatAdam:
         groups: of parameters, each with a learning rate.
 
     Attributes:
+        vectors: of each group.
         param_groups: as of torch's optimizers; `peak` is what a schedule scales.
         state: of each parameter the views of its moments, for checkpoints.
     """
@@ -28,9 +29,9 @@ class FlatAdam:
         self.parameters = [list(values) for values, _ in groups]
         self.param_groups: list[dict[str, Any]] = [{"lr": lr, "peak": lr} for _, lr in groups]
         self.eps = eps
-        self._vectors = [_flatten(values) for values in self.parameters]
-        self._moments = [(torch.zeros_like(vector), torch.zeros_like(vector)) for vector in self._vectors]
-        self._steps = [torch.zeros((), device=vector.device) for vector in self._vectors]
+        self.vectors = [flatten(values) for values in self.parameters]
+        self._moments = [(torch.zeros_like(vector), torch.zeros_like(vector)) for vector in self.vectors]
+        self._steps = [torch.zeros((), device=vector.device) for vector in self.vectors]
         self.state: dict[Tensor, dict[str, Tensor]] = {}
         for values, moments, step in zip(self.parameters, self._moments, self._steps, strict=True):
             views = (_views(moment, values) for moment in moments)
@@ -59,13 +60,13 @@ class FlatAdam:
         self._steps[group].add_(1)
         # The kernel of torch's fused AdamW: the class around it takes longer than it does.
         torch._fused_adamw_(
-            [self._vectors[group]], [gradient], [mean], [square], [], [self._steps[group]],
+            [self.vectors[group]], [gradient], [mean], [square], [], [self._steps[group]],
             lr=self.param_groups[group]["lr"], beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.eps, amsgrad=False,
             maximize=False,
         )  # fmt: skip
 
 
-def _flatten(values: Sequence[nn.Parameter]) -> Tensor:
+def flatten(values: Sequence[nn.Parameter]) -> Tensor:
     """A vector of all these parameters, of which they are views from now on."""
     with torch.no_grad():
         vector = torch.cat([value.reshape(-1) for value in values])

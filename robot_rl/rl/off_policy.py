@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robot_rl.policies.critic_ensemble import CriticEnsemble
-from robot_rl.rl.flat_adam import FlatAdam
+from robot_rl.rl.flat_adam import FlatAdam, flatten
 from robot_rl.rl.off_policy_method import OffPolicyMethod
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.rl.replay import Batch
@@ -131,6 +131,7 @@ class Updater:
         self.critics, self.method, self.settings = critics, critics.method, settings
         actor, critic = self.method.trained(), list(critics.live.parameters())
         self.optimizer = FlatAdam([(actor, settings.learning_rate), (critic, settings.critic_learning_rate)])
+        self._target = flatten(list(self.critics.target.parameters()))
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -139,9 +140,9 @@ class Updater:
         target = self.returns(batch, generator)
         values, trace = self.critics.live.trace(batch.context, batch.chunk)
         error = values - target  # the loss is its mean square, summed over the critics
-        gradients = self.critics.live.pull(trace, error * (2 / len(target)))
+        gradients = trace.pull(error * (2 / len(target)))
         self.optimizer.move(1, gradients, self.settings.gradient_clip)
-        self.critics.target.follow(self.critics.live, self.settings.polyak)
+        self._target.lerp_(self.optimizer.vectors[1], self.settings.polyak)
         self._log({"critic_loss": len(error) * error.square().mean(), "mean_value": values.mean()})
 
     @torch.no_grad()
@@ -152,11 +153,9 @@ class Updater:
 
     def update_actor(self, batch: Batch, generator: torch.Generator) -> None:
         """One step of what the method trains."""
-        loss, logged = self.method.loss(batch.context, self.critics.live.fixed, generator)
-        imitation = self.method.imitation(batch.context, batch.chunk, generator, batch.valid)
-        if imitation is not None:
-            loss, logged = loss + imitation, {**logged, "imitation_loss": imitation.detach()}
-        self.optimizer.step(loss, [0], self.settings.gradient_clip)
+        parameters = self.optimizer.parameters[0]
+        gradients, logged = self.method.gradients(batch, self.critics.live, parameters, generator)
+        self.optimizer.move(0, gradients, self.settings.gradient_clip)
         self.method.follow(self.critics.live)
         self._log(logged)
 

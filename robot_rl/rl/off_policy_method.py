@@ -7,7 +7,7 @@ target critics make of the states that follow, and gives the loss of whatever it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from robot_rl.policies import Policy, PolicyError
 from robot_rl.policies.critic_ensemble import CriticEnsemble
 from robot_rl.rl.environments import Environments
 from robot_rl.rl.intervention import Intervener
+from robot_rl.rl.replay import Batch
 
 Values = Callable[[Tensor, Tensor], Tensor]
 """Values [E, B] of contexts [B, F] and executed chunks [B, k · A]."""
@@ -82,6 +83,16 @@ class OffPolicyMethod(nn.Module, ABC):
             valid: bool [B, k], the actions that count; None: all.
         """
         return None
+
+    def gradients(
+        self, batch: Batch, critics: CriticEnsemble, parameters: Sequence[nn.Parameter], generator: torch.Generator
+    ) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        """Of these parameters, down which the actor goes: those of both losses. And what to log."""
+        loss, logged = self.loss(batch.context, critics.fixed, generator)
+        imitation = self.imitation(batch.context, batch.chunk, generator, batch.valid)
+        if imitation is not None:
+            loss, logged = loss + imitation, {**logged, "imitation_loss": imitation.detach()}
+        return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), logged
 
     def follow(self, critics: CriticEnsemble) -> None:
         """Take over the critics after an update, where the method acts by them."""

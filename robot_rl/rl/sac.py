@@ -6,13 +6,17 @@ LayerNorm in the critics, an ensemble, several updates a step, and half of each 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robot_rl.policies import Policy, PolicyError
-from robot_rl.policies.critic_ensemble import least_of
+from robot_rl.policies.critic_ensemble import CriticEnsemble, least_of
+from robot_rl.policies.perceptron import Perceptron
 from robot_rl.policies.tanh_gaussian import TanhGaussian
 from robot_rl.rl.off_policy_method import OffPolicyMethod, Values
+from robot_rl.rl.replay import Batch
 from robot_rl.rl.temperature import log_temperature, soft_loss
 
 
@@ -60,6 +64,33 @@ class SAC(OffPolicyMethod):
         values = critics(context, chunk)
         value = values.amin(dim=0) if self.pessimistic else values.mean(dim=0)
         return soft_loss(self.log_temperature, log_prob, value, self.target_entropy)
+
+    @torch.no_grad()
+    def gradients(
+        self, batch: Batch, critics: CriticEnsemble, parameters: Sequence[nn.Parameter], generator: torch.Generator
+    ) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        """Those of a perceptron are written out: automatic differentiation takes half as long again."""
+        denoiser = self.policy.denoiser
+        if not isinstance(denoiser, Perceptron):
+            with torch.enable_grad():
+                return super().gradients(batch, critics, parameters, generator)
+        drawn = self.process.trace(denoiser.layers, batch.context, generator)
+        B, size = batch.chunk.shape
+        values, trace = critics.trace(batch.context, drawn.chunk[:, :size])
+        log_prob = drawn.log_density[:, :size].sum(dim=1)
+        if self.pessimistic:
+            value, least = values.min(dim=0, keepdim=True)
+            slope = torch.zeros_like(values).scatter_(0, least, -1 / B)
+        else:
+            value = values.mean(dim=0)
+            slope = torch.full_like(values, -1 / values.numel())
+        loss, logged = soft_loss(self.log_temperature, log_prob, value, self.target_entropy)
+        behind = (0, drawn.chunk.shape[1] - size)  # what is not executed moves nothing
+        of_chunk = nn.functional.pad(trace.slope(slope, size), behind)
+        of_density = nn.functional.pad((self.temperature / B).expand(1, size), behind)
+        found = drawn.pull(of_chunk, of_density)
+        found[self.log_temperature] = loss - logged["actor_loss"]  # alpha times something
+        return [found[value] for value in parameters], logged
 
     def _draw(self, flat: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Executed chunks [B, k · A] and their log-probability [B]."""
