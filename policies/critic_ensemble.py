@@ -48,15 +48,14 @@ class Trace(NamedTuple):
     normalised: list[tuple[Tensor, ...]]
 
     @torch.no_grad()
-    def pull(self, gradient: Tensor) -> list[Tensor]:
-        """The gradient of each parameter, in their order, from that of the values [E, B]."""
-        return _pull(self, gradient)[0]
+    def pull(self, gradient: Tensor, into: Sequence[Tensor]) -> None:
+        """Write the gradient of each parameter, in their order, from that of the values [E, B]."""
+        _pull(self, gradient, Layers.of(into, len(self.seen)))
 
     @torch.no_grad()
     def slope(self, gradient: Tensor, chunk: int) -> Tensor:
         """The gradient of the chunks [B, G], G = `chunk`, from that of the values [E, B]."""
-        inner = _pull(self, gradient, wanted=False)[1]
-        return (inner @ self.layers.weights[0][:, -chunk:].mT).sum(dim=0)
+        return (_pull(self, gradient) @ self.layers.weights[0][:, -chunk:].mT).sum(dim=0)
 
 
 class CriticEnsemble(nn.Module):
@@ -129,33 +128,33 @@ def _trace(x: Tensor, layers: Layers) -> tuple[Tensor, Trace]:
     return _output(trace.seen[-1], layers.weights[-1], layers.biases[-1]), trace
 
 
-def _pull(trace: Trace, gradient: Tensor, wanted: bool = True) -> tuple[list[Tensor], Tensor]:
-    """Gradients of all parameters, where they are wanted, and that of the first layer's output."""
+def _pull(trace: Trace, gradient: Tensor, into: Layers | None = None) -> Tensor:
+    """Write the gradients of all parameters, where they are wanted; returns that of the first layer's output."""
     layers = trace.layers
-    found: list[list[Tensor]] = [[], [], [], []]  # from the last layer to the first
-    of_weights, of_biases, of_gains, of_shifts = found
     gradient = gradient.unsqueeze(-1)
     for layer in reversed(range(len(layers.weights))):
-        last = layer == len(layers.weights) - 1
+        seen, last = trace.seen[layer], layer == len(layers.weights) - 1
         if not last:
             torch.ops.aten.threshold_backward.grad_input(gradient, trace.seen[layer + 1], 0, grad_input=gradient)
             if layers.gains:
                 given, normal, *moments = trace.normalised[layer]
-                if wanted:
-                    of_gains.append((gradient * normal).sum(dim=1, keepdim=True))
-                    of_shifts.append(gradient.sum(dim=1, keepdim=True))
+                if into is not None:
+                    torch.sum(gradient * normal, dim=1, keepdim=True, out=into.gains[layer])
+                    torch.sum(gradient, dim=1, keepdim=True, out=into.shifts[layer])
                 gradient = torch.ops.aten.native_layer_norm_backward(
                     gradient * layers.gains[layer], given, given.shape[-1:], *moments, None, None, [True, False, False]
                 )[0]
-        if wanted:
-            # A batched product of one column would take three times as long on a CPU.
-            seen = trace.seen[layer]
-            of_weights.append((gradient.mT @ seen).mT if last else seen.mT @ gradient)
-            of_biases.append(gradient.sum(dim=1, keepdim=True))
+        if into is not None:
+            weight = into.weights[layer]
+            if last:  # a batched product of one column would take three times as long on a CPU
+                torch.bmm(gradient.mT, seen, out=weight.mT)
+            else:
+                torch.bmm(seen.mT, gradient, out=weight)
+            torch.sum(gradient, dim=1, keepdim=True, out=into.biases[layer])
         if layer > 0:
             weight = layers.weights[layer].mT
             gradient = gradient * weight if last else gradient @ weight
-    return [value for part in found for value in reversed(part)], gradient
+    return gradient
 
 
 class _Stack(torch.autograd.Function):
@@ -164,14 +163,16 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, depth: int, *parameters: Tensor) -> Tensor:
         values, ctx.trace = _trace(x, Layers.of(parameters, depth))
+        ctx.parameters = parameters
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         of_input, _, *of_parameters = ctx.needs_input_grad
-        found, inner = _pull(ctx.trace, gradient, any(of_parameters))
-        own: Sequence[Tensor | None] = found or [None] * len(of_parameters)
+        into = [torch.empty_like(value) for value in ctx.parameters] if any(of_parameters) else None
+        inner = _pull(ctx.trace, gradient, None if into is None else Layers.of(into, len(ctx.trace.seen)))
+        own: Sequence[Tensor | None] = into or [None] * len(of_parameters)
         return inner @ ctx.trace.layers.weights[0].mT if of_input else None, None, *own
 
 

@@ -5,7 +5,7 @@ The networks of reinforcement learning are small: keeping account of each layer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -58,12 +58,19 @@ class Dense(nn.Sequential):
         return _trace(x, self.activation, [(each.weight, each.bias) for each in self.linear])
 
     @torch.no_grad()
-    def pull(self, seen: Sequence[Tensor], gradient: Tensor) -> dict[Tensor, Tensor]:
-        """The gradient of each parameter, in their order, from that of the output."""
+    def pull(
+        self, seen: Sequence[Tensor], gradient: Tensor, into: Mapping[Tensor, Tensor] | None = None
+    ) -> Mapping[Tensor, Tensor]:
+        """The gradient of each parameter, in their order, from that of the output.
+
+        Args:
+            into: where it is written, by parameter; None: into new tensors.
+        """
         weights = [each.weight for each in self.linear]
-        found = _pull(seen, self.activation, weights, gradient)[0]
-        own = (value for each, weight in zip(self.linear, weights, strict=True) for value in (weight, each.bias))
-        return dict(zip(own, found, strict=True))
+        own = [value for each, weight in zip(self.linear, weights, strict=True) for value in (weight, each.bias)]
+        found = {value: torch.empty_like(value) if into is None else into[value] for value in own}
+        _pull(seen, self.activation, weights, gradient, list(found.values()))
+        return found
 
 
 class _Stack(torch.autograd.Function):
@@ -80,8 +87,9 @@ class _Stack(torch.autograd.Function):
         depth = len(ctx.saved_tensors) // 2
         seen, weights = ctx.saved_tensors[:depth], ctx.saved_tensors[depth:]
         of_input, _, *of_parameters = ctx.needs_input_grad
-        found, inner = _pull(seen, ctx.activation, weights, gradient, any(of_parameters))
-        own: Sequence[Tensor | None] = found or [None] * len(of_parameters)
+        into = [part for value in weights for part in (torch.empty_like(value), value.new_empty(len(value)))]
+        inner = _pull(seen, ctx.activation, weights, gradient, into if any(of_parameters) else None)
+        own: Sequence[Tensor | None] = into if any(of_parameters) else [None] * len(of_parameters)
         return inner @ weights[0] if of_input else None, None, *own
 
 
@@ -94,13 +102,14 @@ def _trace(x: Tensor, activation: str, layers: Sequence[tuple[Tensor, Tensor]]) 
 
 
 def _pull(
-    seen: Sequence[Tensor], activation: str, weights: Sequence[Tensor], gradient: Tensor, wanted: bool = True
-) -> tuple[list[Tensor], Tensor]:
-    """Gradients of weights and biases, where they are wanted, and that of the first layer's output."""
-    back, found = _BACK[activation], []
+    seen: Sequence[Tensor], activation: str, weights: Sequence[Tensor], gradient: Tensor, into: Sequence[Tensor] | None
+) -> Tensor:
+    """Write the gradients of weights and biases, where they are wanted; returns that of the first layer's output."""
+    back = _BACK[activation]
     for layer in reversed(range(len(weights))):
-        if wanted:
-            found += [gradient.sum(dim=0), gradient.t() @ seen[layer]]
+        if into is not None:
+            torch.mm(gradient.t(), seen[layer], out=into[2 * layer])
+            torch.sum(gradient, dim=0, out=into[2 * layer + 1])
         if layer > 0:
             gradient = back(gradient @ weights[layer], seen[layer])
-    return found[::-1], gradient
+    return gradient

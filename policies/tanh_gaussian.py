@@ -7,7 +7,7 @@ small network of its own the deviation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,12 +32,12 @@ class Squashed:
 
     Attributes:
         chunk, log_density: [B, H · A].
-        pull: from the gradients of both, of any shape that fits, to those of the parameters.
+        pull: from the gradients of both, of any shape that fits, writes those of the parameters.
     """
 
     chunk: Tensor
     log_density: Tensor
-    pull: Callable[[Tensor, Tensor], dict[Tensor, Tensor]]
+    pull: Callable[[Tensor, Tensor, Mapping[Tensor, Tensor]], None]
 
 
 class TanhGaussian(Process):
@@ -100,12 +100,13 @@ class TanhGaussian(Process):
         u = torch.addcmul(of_mean[-1], std, noise)
         chunk = torch.tanh(u)
 
-        def pull(of_chunk: Tensor, of_density: Tensor) -> dict[Tensor, Tensor]:
+        def pull(of_chunk: Tensor, of_density: Tensor, into: Mapping[Tensor, Tensor]) -> None:
             """d chunk / du = 1 - chunk², d log p / du = 2 chunk, and beside that d log p / d log std = -1."""
             of_u = of_chunk * (1 - chunk.square()) + 2 * of_density * chunk
             of_log_std = of_u * std * noise - of_density
             of_inside = 0.5 * (self.high - self.low) * of_log_std * (1 - inside.square())
-            return layers.pull(of_mean, of_u) | self.spread.pull(of_spread, of_inside)
+            layers.pull(of_mean, of_u, into)
+            self.spread.pull(of_spread, of_inside, into)
 
         return Squashed(chunk, _log_density(noise, log_std, u), pull)
 

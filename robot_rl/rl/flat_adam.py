@@ -21,6 +21,7 @@ class FlatAdam:
 
     Attributes:
         vectors: of each group.
+        gradients: of each group, by parameter, views of one vector: where `descend` looks for them.
         param_groups: as of torch's optimizers; `peak` is what a schedule scales.
         state: of each parameter the views of its moments, for checkpoints.
     """
@@ -30,6 +31,11 @@ class FlatAdam:
         self.param_groups: list[dict[str, Any]] = [{"lr": lr, "peak": lr} for _, lr in groups]
         self.eps = eps
         self.vectors = [flatten(values) for values in self.parameters]
+        self._gradients = [torch.zeros_like(vector) for vector in self.vectors]
+        self.gradients = [
+            dict(zip(values, _views(vector, values), strict=True))
+            for values, vector in zip(self.parameters, self._gradients, strict=True)
+        ]
         self._moments = [(torch.zeros_like(vector), torch.zeros_like(vector)) for vector in self.vectors]
         self._steps = [torch.zeros((), device=vector.device) for vector in self.vectors]
         self.state: dict[Tensor, dict[str, Tensor]] = {}
@@ -38,22 +44,20 @@ class FlatAdam:
             for value, mean, square in zip(values, *views, strict=True):
                 self.state[value] = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
 
-    def step(self, loss: Tensor, groups: Sequence[int], clip: float | None = None) -> None:
-        """Move these groups down the gradient of the loss; no others get one.
-
-        Args:
-            clip: the largest norm of each group's gradient.
-        """
-        every = [value for group in groups for value in self.parameters[group]]
-        found = torch.autograd.grad(loss, every, allow_unused=True, materialize_grads=True)
-        for group in groups:
-            own, found = found[: len(self.parameters[group])], found[len(self.parameters[group]) :]
-            self.move(group, own, clip)
-
     @torch.no_grad()
     def move(self, group: int, gradients: Sequence[Tensor], clip: float | None = None) -> None:
-        """Move a group down these gradients, one of each parameter."""
-        gradient = torch.cat([part.reshape(-1) for part in gradients])
+        """Move a group down these gradients, one of each parameter.
+
+        Args:
+            clip: the largest norm of the whole gradient.
+        """
+        torch.cat([part.reshape(-1) for part in gradients], out=self._gradients[group])
+        self.descend(group, clip)
+
+    @torch.no_grad()
+    def descend(self, group: int, clip: float | None = None) -> None:
+        """Move a group down what its `gradients` hold."""
+        gradient = self._gradients[group]
         if clip is not None:
             gradient.mul_((clip / torch.linalg.vector_norm(gradient)).clamp_(max=1.0))
         mean, square = self._moments[group]

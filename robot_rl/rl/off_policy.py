@@ -140,8 +140,8 @@ class Updater:
         target = self.returns(batch, generator)
         values, trace = self.critics.live.trace(batch.context, batch.chunk)
         error = values - target  # the loss is its mean square, summed over the critics
-        gradients = trace.pull(error * (2 / len(target)))
-        self.optimizer.move(1, gradients, self.settings.gradient_clip)
+        trace.pull(error * (2 / len(target)), list(self.optimizer.gradients[1].values()))
+        self.optimizer.descend(1, self.settings.gradient_clip)
         self._target.lerp_(self.optimizer.vectors[1], self.settings.polyak)
         self._log({"critic_loss": len(error) * error.square().mean(), "mean_value": values.mean()})
 
@@ -153,9 +153,8 @@ class Updater:
 
     def update_actor(self, batch: Batch, generator: torch.Generator) -> None:
         """One step of what the method trains."""
-        parameters = self.optimizer.parameters[0]
-        gradients, logged = self.method.gradients(batch, self.critics.live, parameters, generator)
-        self.optimizer.move(0, gradients, self.settings.gradient_clip)
+        logged = self.method.pull(batch, self.critics.live, self.optimizer.gradients[0], generator)
+        self.optimizer.descend(0, self.settings.gradient_clip)
         self.method.follow(self.critics.live)
         self._log(logged)
 

@@ -7,7 +7,7 @@ target critics make of the states that follow, and gives the loss of whatever it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -84,15 +84,17 @@ class OffPolicyMethod(nn.Module, ABC):
         """
         return None
 
-    def gradients(
-        self, batch: Batch, critics: CriticEnsemble, parameters: Sequence[nn.Parameter], generator: torch.Generator
-    ) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-        """Of these parameters, down which the actor goes: those of both losses. And what to log."""
+    def pull(
+        self, batch: Batch, critics: CriticEnsemble, into: Mapping[Tensor, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Write the gradients of both losses, by parameter, into these tensors; returns what to log."""
         loss, logged = self.loss(batch.context, critics.fixed, generator)
         imitation = self.imitation(batch.context, batch.chunk, generator, batch.valid)
         if imitation is not None:
             loss, logged = loss + imitation, {**logged, "imitation_loss": imitation.detach()}
-        return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), logged
+        found = torch.autograd.grad(loss, list(into), allow_unused=True, materialize_grads=True)
+        torch._foreach_copy_(list(into.values()), found)
+        return logged
 
     def follow(self, critics: CriticEnsemble) -> None:
         """Take over the critics after an update, where the method acts by them."""

@@ -39,6 +39,21 @@ def test_density_stays_finite_where_tanh_is_one() -> None:
     assert all(value.grad is None or value.grad.isfinite().all() for value in network.parameters())
 
 
+def test_the_gradient_written_out_is_that_of_the_draw() -> None:
+    torch.manual_seed(0)
+    process, network, context = TanhGaussian(SHAPES), Perceptron(SHAPES, width=16), torch.randn(7, 1, 3)
+    torch.nn.init.normal_(process.spread.linear[-1].weight)
+    of_chunk, of_density = torch.randn(7, 8), torch.randn(7, 8)
+    chunk, density = (value.flatten(1) for value in process.draw(network, context, seeded()))
+    every = [*network.parameters(), *process.parameters()]
+    wanted = torch.autograd.grad((of_chunk * chunk + of_density * density).sum(), every)
+    drawn = process.trace(network.layers, context, seeded())
+    torch.testing.assert_close((drawn.chunk, drawn.log_density), (chunk.detach(), density.detach()))
+    found = {value: torch.empty_like(value) for value in every}
+    drawn.pull(of_chunk, of_density, found)
+    torch.testing.assert_close(tuple(found.values()), wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_deviation_begins_at_one_and_keeps_its_bounds() -> None:
     process, network = TanhGaussian(SHAPES), Perceptron(SHAPES, width=16)
     _, std = process.distribution(network, torch.randn(20, 1, 3))

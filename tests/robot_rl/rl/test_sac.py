@@ -1,8 +1,12 @@
+from functools import partial
+
 import pytest
 import torch
 
 from robot_rl.policies import PolicyError
 from robot_rl.policies.critic_ensemble import CriticEnsemble
+from robot_rl.rl.off_policy_method import OffPolicyMethod
+from robot_rl.rl.replay import Batch
 from robot_rl.rl.sac import SAC
 from tests.robot_rl.rl.line import line_policy
 from tests.robot_rl.rl.stored import squashed_policy
@@ -61,6 +65,23 @@ def test_the_actors_loss_leaves_critics_and_encoder_alone() -> None:
     assert not {id(value) for value in trained} & {id(value) for value in critics.parameters()}
     assert not {id(value) for value in trained} & {id(value) for value in method.policy.encoder.parameters()}
     assert all(gradient is not None for gradient in torch.autograd.grad(loss, trained))
+
+
+@pytest.mark.parametrize("pessimistic", [True, False])
+@pytest.mark.parametrize("execute", [1, 3])
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_gradients_written_out_are_those_of_the_loss(pessimistic: bool, execute: int, layer_norm: bool) -> None:
+    torch.manual_seed(0)
+    method = SAC(squashed_policy(horizon=3), execute, temperature=0.3, pessimistic=pessimistic)
+    critics = CriticEnsemble(1 + execute, 2, width=8, layer_norm=layer_norm)
+    context, nothing = torch.randn(16, 1), torch.zeros(16)
+    batch = Batch(context, torch.zeros(16, execute), nothing, nothing, context)
+    found = []
+    for pull in (method.pull, partial(OffPolicyMethod.pull, method)):
+        into = {value: torch.empty_like(value) for value in method.trained()}
+        logged = pull(batch, critics, into, seeded())
+        found.append((tuple(into.values()), logged))
+    torch.testing.assert_close(*found)
 
 
 def test_other_policies_and_wrong_values_are_refused() -> None:
