@@ -20,6 +20,7 @@ from robot_rl.policies.configuration import PolicyError
 from robot_rl.policies.denoiser import Denoiser, Shapes
 from robot_rl.policies.dense import Dense
 from robot_rl.policies.inpainting import Inpainting
+from robot_rl.policies.perceptron import Perceptron
 from robot_rl.policies.process import Process
 
 INSIDE = 1 - 1e-4
@@ -84,6 +85,9 @@ class TanhGaussian(Process):
 
     def draw(self, denoiser: Denoiser, context: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Chunks [B, H, A] and their log-densities by element, with gradients through the draw."""
+        if isinstance(denoiser, Perceptron) and not torch.is_grad_enabled():
+            drawn, shape = self.trace(denoiser.layers, context, generator), (self.shapes.horizon, -1)
+            return drawn.chunk.unflatten(1, shape), drawn.log_density.unflatten(1, shape)
         mean, log_std = self._mean(denoiser, context), self._log_deviation(context)
         noise = draw.normal(tuple(mean.shape), mean.device, generator)
         u = torch.addcmul(mean, log_std.exp(), noise)
