@@ -121,7 +121,8 @@ def _trace(x: Tensor, layers: Layers) -> tuple[Tensor, Trace]:
     for layer, (weight, bias) in enumerate(zip(layers.weights[:-1], layers.biases[:-1], strict=True)):
         h = torch.baddbmm(bias, trace.seen[-1], weight)
         if layers.gains:
-            given, (h, *moments) = h, torch.native_layer_norm(h, h.shape[-1:], None, None, 1e-5)
+            size = int(h.shape[-1])  # a plain number where it is traced for an export, too
+            given, (h, *moments) = h, torch.native_layer_norm(h, [size], None, None, 1e-5)
             trace.normalised.append((given, h, *moments))
             h = torch.addcmul(layers.shifts[layer], h, layers.gains[layer])
         trace.seen.append(h.relu_())
