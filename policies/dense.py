@@ -60,7 +60,7 @@ class Dense(nn.Sequential):
     @torch.no_grad()
     def pull(
         self, seen: Sequence[Tensor], gradient: Tensor, into: Mapping[Tensor, Tensor] | None = None
-    ) -> Mapping[Tensor, Tensor]:
+    ) -> dict[Tensor, Tensor]:
         """The gradient of each parameter, in their order, from that of the output.
 
         Args:

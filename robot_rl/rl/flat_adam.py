@@ -32,7 +32,7 @@ class FlatAdam:
         self.eps = eps
         self.vectors = [flatten(values) for values in self.parameters]
         self._gradients = [torch.zeros_like(vector) for vector in self.vectors]
-        self.gradients = [
+        self.gradients: list[dict[Tensor, Tensor]] = [
             dict(zip(values, _views(vector, values), strict=True))
             for values, vector in zip(self.parameters, self._gradients, strict=True)
         ]
