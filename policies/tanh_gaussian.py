@@ -88,10 +88,12 @@ class TanhGaussian(Process):
         if isinstance(denoiser, Perceptron) and not torch.is_grad_enabled():
             drawn, shape = self.trace(denoiser.layers, context, generator), (self.shapes.horizon, -1)
             return drawn.chunk.unflatten(1, shape), drawn.log_density.unflatten(1, shape)
-        mean, log_std = self._mean(denoiser, context), self._log_deviation(context)
-        noise = draw.normal(tuple(mean.shape), mean.device, generator)
-        u = torch.addcmul(mean, log_std.exp(), noise)
+        noise, log_std, u = self._unsquashed(denoiser, context, generator)
         return torch.tanh(u), _log_density(noise, log_std, u)
+
+    def explore(self, denoiser: Denoiser, context: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The chunks of `draw` alone."""
+        return torch.tanh(self._unsquashed(denoiser, context, generator)[2])
 
     @torch.no_grad()
     def trace(self, layers: Dense, context: Tensor, generator: torch.Generator | None) -> Squashed:
@@ -103,12 +105,13 @@ class TanhGaussian(Process):
         std, noise = log_std.exp(), draw.normal(tuple(inside.shape), inside.device, generator)
         u = torch.addcmul(of_mean[-1], std, noise)
         chunk = torch.tanh(u)
+        tanh_backward = torch.ops.aten.tanh_backward.default
 
         def pull(of_chunk: Tensor, of_density: Tensor, into: Mapping[Tensor, Tensor]) -> None:
             """d chunk / du = 1 - chunk², d log p / du = 2 chunk, and beside that d log p / d log std = -1."""
-            of_u = of_chunk * (1 - chunk.square()) + 2 * of_density * chunk
+            of_u = torch.addcmul(tanh_backward(of_chunk, chunk), of_density, chunk, value=2.0)
             of_log_std = of_u * std * noise - of_density
-            of_inside = 0.5 * (self.high - self.low) * of_log_std * (1 - inside.square())
+            of_inside = tanh_backward(of_log_std, inside) * (0.5 * (self.high - self.low))
             layers.pull(of_mean, of_u, into)
             self.spread.pull(of_spread, of_inside, into)
 
@@ -155,6 +158,14 @@ class TanhGaussian(Process):
     def gaussians(self, denoiser: Denoiser, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         raise PolicyError("tanh_gaussian: squashed actions are no chain of Gaussians; see `distribution`")
 
+    def _unsquashed(
+        self, denoiser: Denoiser, context: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Noise, logarithm of the deviation, and u, [B, H, A]."""
+        mean, log_std = self._mean(denoiser, context), self._log_deviation(context)
+        noise = draw.normal(tuple(mean.shape), mean.device, generator)
+        return noise, log_std, torch.addcmul(mean, log_std.exp(), noise)
+
     def _log_deviation(self, context: Tensor) -> Tensor:
         inside: Tensor = torch.tanh(self.spread(context.flatten(1))).unflatten(1, (self.shapes.horizon, -1))
         return self._scaled(inside)
@@ -170,7 +181,7 @@ class TanhGaussian(Process):
 
 def _log_density(noise: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
     """By element, of tanh(u) where u was made of standard normal noise."""
-    return -0.5 * (noise.square() + math.log(2 * math.pi)) - log_std - log_slope(u)
+    return -0.5 * math.log(2 * math.pi) - torch.addcmul(log_std, noise, noise, value=0.5) - log_slope(u)
 
 
 def log_slope(u: Tensor) -> Tensor:

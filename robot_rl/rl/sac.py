@@ -50,7 +50,7 @@ class SAC(OffPolicyMethod):
         return self.log_temperature.exp()
 
     def act(self, context: Tensor, generator: torch.Generator) -> Tensor:
-        return self.process.draw(self.policy.denoiser, context, generator)[0]
+        return self.process.explore(self.policy.denoiser, context, generator)
 
     def value(self, following: Tensor, targets: Values, subset: int, generator: torch.Generator) -> Tensor:
         """min Q(s', a') - alpha log pi(a'|s'), a' ~ pi (eq. 3 there)."""
