@@ -68,9 +68,9 @@ class Dense(nn.Sequential):
         """
         weights = [each.weight for each in self.linear]
         own = [value for each, weight in zip(self.linear, weights, strict=True) for value in (weight, each.bias)]
-        found = {value: torch.empty_like(value) if into is None else into[value] for value in own}
-        _pull(seen, self.activation, weights, gradient, list(found.values()))
-        return found
+        found: list[Any] = [None if into is None else into[value] for value in own]
+        _pull(seen, self.activation, weights, gradient, found)
+        return dict(zip(own, found, strict=True))
 
 
 class _Stack(torch.autograd.Function):
@@ -87,10 +87,9 @@ class _Stack(torch.autograd.Function):
         depth = len(ctx.saved_tensors) // 2
         seen, weights = ctx.saved_tensors[:depth], ctx.saved_tensors[depth:]
         of_input, _, *of_parameters = ctx.needs_input_grad
-        into = [part for value in weights for part in (torch.empty_like(value), value.new_empty(len(value)))]
-        inner = _pull(seen, ctx.activation, weights, gradient, into if any(of_parameters) else None)
-        own: Sequence[Tensor | None] = into if any(of_parameters) else [None] * len(of_parameters)
-        return inner @ weights[0] if of_input else None, None, *own
+        found: list[Any] = [None] * len(of_parameters)
+        inner = _pull(seen, ctx.activation, weights, gradient, found if any(of_parameters) else None)
+        return inner @ weights[0] if of_input else None, None, *found
 
 
 def _trace(x: Tensor, activation: str, layers: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
@@ -102,14 +101,19 @@ def _trace(x: Tensor, activation: str, layers: Sequence[tuple[Tensor, Tensor]]) 
 
 
 def _pull(
-    seen: Sequence[Tensor], activation: str, weights: Sequence[Tensor], gradient: Tensor, into: Sequence[Tensor] | None
+    seen: Sequence[Tensor], activation: str, weights: Sequence[Tensor], gradient: Tensor, found: list[Any] | None
 ) -> Tensor:
-    """Write the gradients of weights and biases, where they are wanted; returns that of the first layer's output."""
+    """The gradient of the first layer's output.
+
+    Args:
+        found: takes the gradients of weights and biases, in its tensors, or new ones where it holds none; None: they
+            are not wanted.
+    """
     back = _BACK[activation]
     for layer in reversed(range(len(weights))):
-        if into is not None:
-            torch.mm(gradient.t(), seen[layer], out=into[2 * layer])
-            torch.sum(gradient, dim=0, out=into[2 * layer + 1])
+        if found is not None:
+            found[2 * layer] = torch.mm(gradient.t(), seen[layer], out=found[2 * layer])
+            found[2 * layer + 1] = torch.sum(gradient, dim=0, out=found[2 * layer + 1])
         if layer > 0:
             gradient = back(gradient @ weights[layer], seen[layer])
     return gradient
