@@ -50,6 +50,7 @@ from robot_rl.policies.onnx_policy import (
     STEERING,
     VERSION,
     draws,
+    graph_dtype,
 )
 from robot_rl.policies.policy import Policy
 from robot_rl.policies.shortcut import Shortcut
@@ -76,7 +77,7 @@ def export_policy(policy: Policy, folder: str | Path) -> Path:
     policy = copy.deepcopy(policy).cpu().eval()
     batch = 2
     observation = {
-        name: torch.zeros(batch, policy.obs_horizon, *feature.shape, dtype=getattr(torch, feature.dtype))
+        name: torch.zeros(batch, policy.obs_horizon, *feature.shape, dtype=getattr(torch, graph_dtype(feature)))
         for name, feature in policy.contract.observation.items()
     }
     encoder = _NamedInputs(policy.encoder, list(observation))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robot_rl.datasets.contract import Contract
+from robot_rl.datasets.contract import Contract, Feature
 from robot_rl.policies import transition
 from robot_rl.policies.configuration import PolicyError
 from robot_rl.policies.correction import Correction
@@ -29,6 +29,11 @@ ENCODER, PARTS, DENOISER, STEERING, EDIT, DEVIATION, EXPORT, CONTRACT = FILES = 
     "contract.json",
 )
 MISSING_EXTRA = 'ONNX export and its runtime need the extra "export": pip install "robot_rl[export]"'
+
+
+def graph_dtype(feature: Feature) -> str:
+    """The dtype in which the encoder's graph takes a feature: the exporter knows no uint16."""
+    return "int32" if feature.dtype == "uint16" else feature.dtype
 
 
 class OnnxPolicy:
@@ -87,7 +92,7 @@ class OnnxPolicy:
         """Context [B, To, C] of {name: [B, To, *shape]} in raw units, exactly the features of `contract`."""
         check_observation(self.contract, self.obs_horizon, observation)
         features = self.contract.observation
-        inputs = {name: np.asarray(value, features[name].dtype) for name, value in observation.items()}
+        inputs = {name: np.asarray(value, graph_dtype(features[name])) for name, value in observation.items()}
         context: np.ndarray = self._encoder.run(None, inputs)[0]
         return context
 

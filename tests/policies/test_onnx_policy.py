@@ -91,6 +91,15 @@ def test_scalars_are_observed_beside_vectors(
     compare(policy, batch, tmp_path)
 
 
+def test_depth_is_seen(contract: Contract, statistics: dict[str, Statistics], make_batch: Any, tmp_path: Path) -> None:
+    depth = Feature("depth", (40, 40, 1), dtype="uint16", kind="depth")
+    config = {"encoder": {"name": "cnn", "channels": [8]}, "action_horizon": 8, "augmentation": {"crop": 38}}
+    policy = build_policy(config, replace(contract, observation={"depth": depth}), statistics).eval()
+    frames = np.random.default_rng(0).integers(0, 60_000, (3, 2, 40, 40, 1)).astype(np.uint16)
+    context = OnnxPolicy(export_policy(policy, tmp_path)).encode({"depth": frames})
+    np.testing.assert_allclose(context, policy.encode({"depth": frames}).detach().numpy(), **TOLERANCE)
+
+
 def test_other_horizons(make_policy: Any, make_batch: Any, tmp_path: Path) -> None:
     policy = make_policy(denoiser="transformer", obs_horizon=3, action_offset=-2)
     compare(policy, make_batch(policy), tmp_path)
