@@ -194,13 +194,15 @@ class ArmEnv(gymnasium.Env):
         return self._observation.image(camera, height, width)
 
     def set_camera_pose(self, camera: str, pose: np.ndarray) -> None:
-        """Move a camera for all pictures to come.
+        """Move a camera for all pictures to come; a randomised pose is drawn around this one from the next reset on.
 
         Args:
             pose: [7], x y z m and quaternion wxyz of a camera that looks along its -z axis with y up; in the base frame
                 for a camera that stands in the scene, in the frame of the link that carries it for any other.
         """
-        self._observation.set_camera_pose(camera, np.asarray(pose, float))
+        index = self._observation.set_camera_pose(camera, np.asarray(pose, float))
+        if self._randomizer is not None:
+            self._randomizer.settle("camera_pose", index)
         self.refresh()
 
     def refresh(self) -> None:

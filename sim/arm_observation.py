@@ -86,8 +86,8 @@ class ArmObservation:
             for texture in textures:
                 self._renderer.upload_texture(texture)
 
-    def set_camera_pose(self, camera: str, pose: np.ndarray) -> None:
-        """See `ArmEnv.set_camera_pose`."""
+    def set_camera_pose(self, camera: str, pose: np.ndarray) -> int:
+        """See `ArmEnv.set_camera_pose`; returns the camera's number in the model."""
         if pose.shape != (7,) or not np.isfinite(pose).all() or not pose[3:].any():
             raise ValueError(f"expected a finite pose [7] (position, quaternion wxyz), got {pose.tolist()}")
         index = self._camera_id(camera)
@@ -100,6 +100,7 @@ class ArmObservation:
             mujoco.mju_mulQuat(turned, data.xquat[base], quaternion)
             quaternion = turned
         model.cam_pos[index], model.cam_quat[index] = position, quaternion
+        return index
 
     def close(self) -> None:
         """Free the renderer."""

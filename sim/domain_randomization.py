@@ -141,6 +141,13 @@ class Randomizer:
         for name, placement in self._placements.items():
             placement.apply(record[name])
 
+    def settle(self, entry: str, row: int) -> None:
+        """What was set from outside in a row of the arrays that an entry changes is nominal from now on."""
+        arrays = self._changes[entry].arrays if entry in self._changes else ()
+        for array, nominal in self._nominal:
+            if any(array is each for each in arrays):
+                nominal[row] = array[row]
+
     def restore(self) -> None:
         """Put the nominal values back, bit by bit."""
         for array, nominal in self._nominal:

@@ -333,6 +333,24 @@ def test_a_camera_looks_from_where_it_is_put():
     env.close()
 
 
+def test_a_camera_that_was_put_elsewhere_is_randomised_around_there():
+    env = sim.make({
+        "task": "lift", "randomization": {"camera_pose": {"cameras": ["agentview"], "position": 0.02, "rotation": 0.0}}
+    })  # fmt: skip
+    env.reset(seed=0)
+    camera, other = env.model.camera("agentview").id, env.model.camera("frontview").id
+    elsewhere = env.model.cam_pos[other].copy()
+    env.set_camera_pose("agentview", np.r_[0.3, 0.1, 1.0, 1, 0, 0, 0])
+    put = env.model.cam_pos[camera].copy()
+    for seed in range(3):
+        env.reset(seed=seed)
+        moved = np.abs(env.model.cam_pos[camera] - put)
+        assert 0 < moved.max() <= 0.02 + 1e-9
+        assert (env.model.cam_quat[camera] == [1, 0, 0, 0]).all()
+    assert (env.model.cam_pos[other] == elsewhere).all()
+    env.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["lift", "lift_belt", "pick_place_can", "stack", "nut_assembly_square", "door"])
 def test_scripted_experts_fare_alike_under_robosuites_own_step(task):
