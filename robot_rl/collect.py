@@ -86,7 +86,7 @@ def main(config: DictConfig) -> int:
         if not path.exists() or not any(path.iterdir()):
             _create(path, contract, spec, actor, plain["encoding"], state_size if plain["sim_state"] else 0)
         started = time.perf_counter()
-        steps = _record(path, attempts, plain, contract, actor, seeds)
+        steps = _record(path, attempts, plain, contract, spec, actor, seeds)
     _summarise(path, actor, steps, time.perf_counter() - started)
     if interrupt.requested:
         print("Stopped before all episodes were recorded; the same command goes on from here.")
@@ -111,7 +111,8 @@ def _attempting(
 
 
 def _record(
-    path: Path, attempts: Iterator[Attempt], plain: dict[str, Any], contract: Contract, actor: Actor, seeds: _Seeds
+    path: Path, attempts: Iterator[Attempt], plain: dict[str, Any], contract: Contract, spec: dict[str, Any],
+    actor: Actor, seeds: _Seeds,
 ) -> int:  # fmt: skip
     from tqdm import tqdm
 
@@ -122,6 +123,7 @@ def _record(
             total=seeds.wanted, initial=seeds.counted, desc=f"collect {plain['task']}", unit="episode", disable=None
         ) as bar,
     ):
+        seeds.note(_recorded(path, spec, actor))  # another process may have recorded since this one looked
         for attempt in attempts:
             seeds.note({attempt.seed: attempt.success and not attempt.diverged})
             if attempt.diverged:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from robot_rl import collect
 from robot_rl.attempt import Actor, Attempt, attempt
 from robot_rl.cli import compose
 from robot_rl.collect import CollectError, _recorded, _Seeds, main
@@ -129,6 +130,23 @@ def test_recording_does_not_depend_on_workers_and_adds_only_what_is_missing(
     with pytest.raises(CollectError, match=r"noise: 0\.3 against 0\.5"):
         _collect(one, "episodes=5", "noise=0.5", "workers=1")
     assert len(EpisodeStore.open(one)) == 4
+
+
+@pytest.mark.slow
+def test_what_another_process_recorded_meanwhile_is_not_recorded_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, begin = tmp_path / "both.zarr", collect._attempting
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(collect, "_attempting", begin)
+        assert _collect(path, "episodes=2", "workers=1") == 0
+        return begin(*arguments)
+
+    monkeypatch.setattr(collect, "_attempting", late)
+    assert _collect(path, "episodes=3", "workers=1") == 0
+    store = EpisodeStore.open(path)
+    assert [store.facts(index)["seed"] for index in range(len(store))] == [0, 1, 2]
 
 
 @pytest.mark.slow
