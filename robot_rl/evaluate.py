@@ -196,6 +196,7 @@ def simulate(
     if record is not None and Path(record).exists():
         raise EvaluateError(f"record={record}: exists already; choose another path")
     _try_to_write(folder)
+    _check_own(folder / "evaluation")
     execution = {"execute": execute, "mode": mode, "delay": delay, "guidance": guidance}
     options = {**execution, "num_envs": num_envs, "processes": processes}
     spec = _resolved(candidate.environment(changes))
@@ -297,6 +298,7 @@ def offline(
     from robot_rl.offline import action_errors, trace, unseen_episodes
     from robot_rl.plots import error_by_step, predicted_and_recorded
 
+    _check_own(folder / "offline")
     began = time.perf_counter()
     store, policy = EpisodeStore.open(dataset), candidate.policy
     if not len(store):
@@ -428,6 +430,17 @@ def _try_to_write(folder: Path) -> None:
         tempfile.TemporaryFile(dir=nearest).close()
     except OSError as error:
         raise EvaluateError(f"{folder} cannot be written ({error.strerror}); choose another output=") from error
+
+
+def _check_own(place: Path) -> None:
+    """What is made anew has to be an earlier evaluation."""
+    made = ("config.yaml", "results.json", "episodes.csv", "*.svg", "videos")
+    found = sorted(place.iterdir()) if place.is_dir() else [place] if place.exists() else []
+    if foreign := [path.name for path in found if not any(path.match(each) for each in made)]:
+        raise EvaluateError(
+            f"{place} is no earlier evaluation, which this one would replace: it holds {', '.join(foreign[:5])}; "
+            "choose another output="
+        )
 
 
 def _fresh(place: Path) -> Path:

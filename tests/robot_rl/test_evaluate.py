@@ -354,6 +354,21 @@ def test_an_episode_that_cannot_be_repeated_has_no_video(walker, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_what_no_evaluation_has_left_is_not_replaced(walker, reach_store, tmp_path):
+    path = reach_store()
+    for name, evaluate in {
+        "evaluation": lambda: simulate(tmp_path, walker, {}, SEEDS, videos=0),
+        "offline": lambda: offline(tmp_path, walker, path, "all", 2),
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("precious")
+        with pytest.raises(EvaluateError, match=r"holds notes\.txt; choose another output="):
+            evaluate()
+        (tmp_path / name / "notes.txt").unlink()
+        for _ in range(2):
+            evaluate()
+
+
 def test_an_environment_that_does_not_fit_changes_nothing(walker, tmp_path):
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "episodes.csv").write_text("seed\n")
