@@ -139,7 +139,9 @@ class Policy(nn.Module):
     def __init__(self, config: Mapping[str, Any], contract: Contract) -> None:
         super().__init__()
         config = resolve_config(config)
-        names = config["observation"] or _readable(contract, config["encoder"]["name"])
+        names = config["observation"]
+        if names is None:
+            names = _readable(contract, config["encoder"]["name"])
         estimator = _estimator(config["estimator"])
         own = contract.select(names)
         self.contract = own if estimator is None else contract.select([*names, *estimator.contract.observation])
@@ -450,6 +452,8 @@ def _check_sizes(policy: Policy, contract: Contract) -> None:
     problems = []
     if config["edit"] is not None and config["steering"] is not None:
         problems.append("edit: expected none, chunks from a chosen noise are all the same")
+    if not contract.observation:
+        problems.append("observation: expected at least one feature, or null for all of them")
     if int(config["obs_horizon"]) < 1 or policy.action_horizon < 1:
         problems.append("obs_horizon and action_horizon: expected at least 1")
     if config["frames"] is not None and not 1 <= config["frames"] <= int(config["obs_horizon"]):

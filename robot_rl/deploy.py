@@ -71,6 +71,7 @@ def main(config: DictConfig) -> int:
     from robot_rl.evaluate import Candidate, EvaluateError
     from robot_rl.hardware.px4.vehicle_file import VehicleFile, load_robot
     from robot_rl.report import write_report
+    from robot_rl.rollout import check_execution
     from robot_rl.sim.spec import family_of
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -81,6 +82,7 @@ def main(config: DictConfig) -> int:
         raise EvaluateError("episodes: expected at least 1")
     camera_parameters(plain)  # mistakes are told before anything is written
     driver_parameters(plain)
+    check_execution(plain["mode"], plain["delay"], plain["guidance"])
     candidate = Candidate.load(str(plain["policy"]), "cpu", plain["threads"])
     folder = Path(plain["output"])
     robot = load_robot(str(plain["robot"]))

@@ -49,7 +49,7 @@ from robot_rl.rl.off_policy_learner import STORE, OffPolicyLearner
 from robot_rl.rl.on_policy import FinetuneError, Settings
 from robot_rl.rl.success_detector import DetectedSuccess
 from robot_rl.rollout import run_episodes, without_unseen_cameras
-from robot_rl.seed import FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED
+from robot_rl.seed import FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED, FIRST_VALIDATION_SEED, LARGEST_SEED
 from robot_rl.sim import knows_success
 from robot_rl.success_source import SuccessSource
 from robot_rl.take_over import check, taking_over, wants_person
@@ -78,8 +78,8 @@ def main(config: DictConfig) -> int:
         OffPolicySettings.read(given) if plain["name"] in OFF_POLICY else Settings.read(given)
     )
     for key, least in (("seed", 0), ("threads", 1), ("episodes", 1)):
-        if plain[key] < least:
-            raise FinetuneError(f"{key}={plain[key]}: expected at least {least}")
+        if not least <= plain[key] <= LARGEST_SEED:
+            raise FinetuneError(f"{key}={plain[key]}: expected {least} to {LARGEST_SEED}")
     apart = _wants_actors(plain)
     torch.set_num_threads(plain["threads"])
     watched = 1 if apart else settings.num_envs  # by a person with a key; each actor has its own

@@ -72,6 +72,14 @@ class Outcome:
         return float(self.rewards.sum())
 
 
+def check_execution(mode: Mode, delay: float, guidance: float | None) -> None:
+    """Raise ValueError for a delay [ms] that cannot be, or a guidance that this mode has no use for."""
+    if not 0 <= delay < math.inf:
+        raise ValueError(f"delay={delay}: expected at least 0 ms")
+    if guidance is not None and mode != "real_time":
+        raise ValueError(f"guidance={guidance}: goes with mode=real_time, not {mode}")
+
+
 def rollout(
     policy: AnyPolicy,
     venv: VectorEnv | WorldVectorEnv,
@@ -94,8 +102,9 @@ def rollout(
         keep_observations: as the environments give them, for one who judges by them.
 
     Raises:
-        ValueError: the chunks are too short for this delay.
+        ValueError: the chunks are too short for this delay; or see `check_execution`.
     """
+    check_execution(mode, delay, guidance)
     names = list(policy.contract.observation)
     late = math.ceil(round(delay * 1e-3 * policy.contract.rate_hz, 6))
     runner = ChunkRunner(policy, venv.num_envs, execute=execute, mode=mode, delay=late)

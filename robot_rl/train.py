@@ -32,7 +32,7 @@ from robot_rl.processes import Processes, idle_cores
 from robot_rl.progress import progress
 from robot_rl.provenance import provenance
 from robot_rl.recordings import Recordings
-from robot_rl.seed import FIRST_EVALUATION_SEED
+from robot_rl.seed import FIRST_EVALUATION_SEED, LARGEST_SEED
 from robot_rl.sweep import named_after
 from robot_rl.training import Settings, Training, TrainingError
 
@@ -52,8 +52,8 @@ def main(config: DictConfig) -> int:
     plain.pop("hydra", None)
     settings = Settings.read(plain["training"])
     for key, least in (("seed", 0), ("threads", 1)):
-        if plain[key] is not None and plain[key] < least:
-            raise TrainingError(f"{key}={plain[key]}: expected at least {least}")
+        if plain[key] is not None and not least <= plain[key] <= LARGEST_SEED:
+            raise TrainingError(f"{key}={plain[key]}: expected {least} to {LARGEST_SEED}")
     if plain["labels"] not in ACTIONS and settings.evaluate_every:
         raise TrainingError(f"training.evaluate_every: an estimator of {plain['labels']} does not act; set it to 0")
     datasets = plain["dataset"] or []

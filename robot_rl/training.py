@@ -7,6 +7,7 @@ of a step are seeded by the run's seed and the step's number, so that they need 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
@@ -84,9 +85,9 @@ class Settings:
             if key in plain and not plain[key] >= value
         ]
         problems += [
-            f"{key}: expected a number above 0, got {plain[key]}"
+            f"{key}: expected a finite number above 0, got {plain[key]}"
             for key in ("learning_rate", "encoder_learning_rate", "gradient_clip", "ema_power")
-            if key in plain and not plain[key] > 0
+            if key in plain and not 0 < plain[key] < math.inf
         ]
         betas = plain.get("betas", (0.9, 0.999))
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):

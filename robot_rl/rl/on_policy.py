@@ -5,6 +5,7 @@ An iteration collects a rollout, estimates advantages, and makes some epochs of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -73,9 +74,9 @@ class Settings:
         ]
         positive = ("critic_learning_rate", "clip", "value_clip", "target_kl", "gradient_clip", "discount")
         problems += [
-            f"{key}: expected a number above 0, got {given[key]}"
+            f"{key}: expected a finite number above 0, got {given[key]}"
             for key in positive
-            if key in given and not given[key] > 0
+            if key in given and not 0 < given[key] < math.inf
         ]
         problems += [
             f"{key}: expected at most 1, got {given[key]}"

@@ -14,7 +14,7 @@ from robot_rl.checkpoint import ResumeError
 from robot_rl.cli import compose
 from robot_rl.datasets import ContractError, EpisodeStore
 from robot_rl.metric_log import read_metrics, read_results
-from robot_rl.policies import build_policy, load_policy
+from robot_rl.policies import PolicyError, build_policy, load_policy
 from robot_rl.recordings import RecordingsError
 from robot_rl.train import main
 from robot_rl.training import TrainingError
@@ -213,13 +213,18 @@ def test_errors_come_before_any_work(reach_store: MakeStore, tmp_path: Path) -> 
     for setting, message in {
         "steps=0": "steps: expected at least 1",
         "steps=null": "steps: expected a value, got null",
-        "gradient_clip=-1.0": "gradient_clip: expected a number above 0",
-        "learning_rate=0.0": "learning_rate: expected a number above 0",
+        "gradient_clip=-1.0": "gradient_clip: expected a finite number above 0",
+        "learning_rate=0.0": "learning_rate: expected a finite number above 0",
+        "learning_rate=inf": "learning_rate: expected a finite number above 0, got inf",
         "betas=[0.9]": "betas: expected two numbers",
         "ema_max_decay=1.5": "ema_max_decay: expected 0 to 1",
     }.items():
         with pytest.raises(TrainingError, match=message):
             _train(store, run, f"training.{setting}")
+    with pytest.raises(TrainingError, match=r"seed=9{20}: expected 0 to 4294967295"):
+        _train(store, run, f"seed={'9' * 20}")
+    with pytest.raises(PolicyError, match="observation: expected at least one feature, or null for all"):
+        _train(store, run, "policy.observation=[]")
     with pytest.raises(ValueError, match="cuda:99"):
         _train(store, run, "device=cuda:99")
     other = tmp_path / "other"
