@@ -390,7 +390,7 @@ class _Repair:
         known = journal.Journal(file)
         known.refresh()
         if not file.is_file() or known.bad_lines or journal.torn_tail(file):
-            lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else []
+            lines = journal.complete_lines(file.read_bytes()) if file.is_file() else []
             kept = [line for number, line in enumerate(lines, 1) if number not in known.bad_lines]
             self._replace(file, b"".join(line + b"\n" for line in kept), "freed of lines that are no records")
 

@@ -49,9 +49,8 @@ class Journal:
                 data = file.read()
         except FileNotFoundError:
             return
-        complete = data[: data.rfind(b"\n") + 1]
-        self._read += len(complete)
-        for line in complete.splitlines():
+        for line in complete_lines(data):
+            self._read += len(line) + 1
             self._lines += 1
             if not self._apply(line):
                 self.bad_lines.append(self._lines)
@@ -70,7 +69,7 @@ class Journal:
                 self._facts[episode] = dict(record["begin"])
             else:
                 self._facts.setdefault(episode, {}).update(record["set"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return False
         return True
 
@@ -112,6 +111,11 @@ def encode(episode: int, facts: Mapping[str, Any], *, begin: bool = False) -> by
             f"facts of episode {episode} are not JSON: {error}. Facts are texts, finite numbers, booleans, None, lists "
             f"and mappings; got {dict(facts)!r}"
         ) from error
+
+
+def complete_lines(data: bytes) -> list[bytes]:
+    """The lines of a journal that have an end, which is `\\n` alone."""
+    return data.split(b"\n")[:-1]
 
 
 def torn_tail(path: Path) -> int:

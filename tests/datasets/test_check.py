@@ -61,10 +61,15 @@ RESTORABLE: dict[str, tuple[Damage, str]] = {
     "array header gone": (lambda path: (path / "data/action/zarr.json").unlink(), "data/action"),
     "frame header gone": (lambda path: (path / "frames/wrist/bytes/zarr.json").unlink(), "frames/wrist/bytes"),
     "checksum header gone": (lambda path: (path / "meta/checksum/zarr.json").unlink(), "meta/checksum"),
-    "a line of the journal": (
-        lambda path: (path / "meta/facts.jsonl").write_bytes(b"x\n" + (path / "meta/facts.jsonl").read_bytes()),
-        "meta/facts.jsonl",
-    ),
+    **{
+        f"a line of the journal: {title}": (
+            lambda path, line=line: (path / "meta/facts.jsonl").write_bytes(
+                line + b"\n" + (path / "meta/facts.jsonl").read_bytes()
+            ),
+            "meta/facts.jsonl",
+        )
+        for title, line in {"text": b"x", "line ends of others": b"x\rx\x0bx", "nested": b"[" * 200_000}.items()
+    },
 }
 
 

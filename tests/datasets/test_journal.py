@@ -83,6 +83,17 @@ def test_lines_that_are_no_records_are_counted_and_skipped(path: Path) -> None:
     assert found.bad_lines == [1, 3, 4, 5]
 
 
+def test_a_line_ends_at_a_line_feed_alone_and_may_be_nested_as_deep_as_it_likes(path: Path) -> None:
+    good = journal.encode(0, {"a": 1})
+    path.write_bytes(b"bad\rbad\x0bbad\x0c\x1c\n" + good + b"[" * 200_000 + b"\n")
+    found = read(path)
+    assert found.facts(0) == {"a": 1}
+    assert found.bad_lines == [1, 3]
+    journal.append(path, 0, {"a": 2}, Disk())
+    found.refresh()
+    assert (found.facts(0), found.bad_lines) == ({"a": 2}, [1, 3])
+
+
 def test_numpy_and_paths_become_json(path: Path) -> None:
     facts = {"a": np.float32(0.5), "b": np.arange(2), "c": np.bool_(True), "d": Path("x/y"), "e": {"z", "y"}}
     journal.append(path, 0, facts, Disk())
