@@ -3,18 +3,20 @@
 `check` reads everything: headers, episode ends, rows against their checksum, every frame against its checksum and
 through its decoder, statistics against the rows, the journal.
 
-`repair` brings a store back to its last committed state. Statistics are made of the rows again. It never deletes: what
-it replaces is moved to `meta/damaged/<time>/`, and episodes whose data are lost are marked in the journal (`damaged`,
-which leaves them out of training) and otherwise stay as they are.
+`repair` brings a store back to its last committed state. Statistics are made of the rows again, and so are checksums
+whose file was lost. It never deletes: what it replaces is moved to `meta/damaged/<time>/`, and episodes whose data are
+lost are marked in the journal (`damaged`, which leaves them out of training) and otherwise stay as they are.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,9 @@ from robot_rl.datasets.frames import decode
 from robot_rl.datasets.layout import CHECKSUM, CONTROL, EPISODE_ENDS, FACTS, LOCK, STATISTICS, ArrayKind, Layout
 from robot_rl.datasets.lock import WriterLock
 from robot_rl.datasets.store import EpisodeStore
+
+_CHUNKS = "c.*[0-9]"
+"""Matches the chunk files of an array, and not what is being made beside them."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of episodes checked so far, and of all."""
@@ -116,6 +121,36 @@ def _check_headers(path: Path) -> Iterator[Finding]:
         length = _committed_length(layout, name, ends)
         if problem := _header_problem(path / name, kind, length):
             yield Finding(None, name, problem)
+        else:
+            yield from _size_problems(path, name, kind)
+    for file, numbers in _lost_checksums(path, layout, len(ends)):
+        cause = f"the checksums of {len(numbers)} episodes are lost; a repair makes them of the rows again"
+        yield Finding(None, str(file.relative_to(path)), cause)
+
+
+def _size_problems(path: Path, name: str, kind: ArrayKind) -> Iterator[Finding]:
+    """Chunk files that no reader of Zarr takes; those of a writer that is just making them are its own affair."""
+    length = read_header(path / name)[1][0]
+    for file, size in _wrong_sizes(path / name, kind):
+        if int(file.name.split(".")[1]) * kind.chunk_rows < length:
+            cause = f"expected a chunk of {kind.chunk_bytes} bytes, found {size}"
+            yield Finding(None, str(file.relative_to(path)), cause)
+
+
+def _wrong_sizes(folder: Path, kind: ArrayKind) -> Iterator[tuple[Path, int]]:
+    for file in sorted(folder.glob(_CHUNKS)):
+        if (size := file.stat().st_size) != kind.chunk_bytes:
+            yield file, size
+
+
+def _lost_checksums(path: Path, layout: Layout, episodes: int) -> Iterator[tuple[Path, range]]:
+    """The files of checksums that are missing or end too early, and the episodes whose checksums stood there."""
+    kind = layout.arrays[CHECKSUM]
+    for chunk, first in enumerate(range(0, episodes, kind.chunk_rows)):
+        file = path / CHECKSUM / f"c.{chunk}"
+        kept = file.stat().st_size // kind.row_bytes if file.is_file() else 0
+        if numbers := range(first + kept, min(first + kind.chunk_rows, episodes)):
+            yield file, numbers
 
 
 def _check_episode(store: EpisodeStore, number: int, broken: set[str]) -> Iterator[Finding]:
@@ -133,14 +168,21 @@ def _check_episode(store: EpisodeStore, number: int, broken: set[str]) -> Iterat
     if len(values) < len(layout.row_arrays):
         return
     if CHECKSUM not in broken:
-        stored, found = int(store.array(CHECKSUM).slice(number, number + 1)[0]), checksum(values)
-        if stored != found:
-            yield Finding(number, "data", f"the rows do not match their checksum ({found:08x}, stored is {stored:08x})")
+        yield from _check_checksum(store, number, values)
     yield from _check_rows(number, values)
     yield from _check_statistics(store, number, values, broken)
     for camera in store.contract.cameras:
         if f"frames/{camera}/bytes" not in broken:
             yield from _check_frames(store, number, camera, values)
+
+
+def _check_checksum(store: EpisodeStore, number: int, values: dict[str, np.ndarray]) -> Iterator[Finding]:
+    try:
+        stored, found = int(store.array(CHECKSUM).slice(number, number + 1)[0]), checksum(values)
+    except StoreDamaged:  # it is among the lost ones
+        return
+    if stored != found:
+        yield Finding(number, "data", f"the rows do not match their checksum ({found:08x}, stored is {stored:08x})")
 
 
 def _check_rows(number: int, values: dict[str, np.ndarray]) -> Iterator[Finding]:
@@ -151,11 +193,10 @@ def _check_rows(number: int, values: dict[str, np.ndarray]) -> Iterator[Finding]
             yield Finding(
                 number, f"data/{name}", f"expected true in row {place} of {last + 1} only, found it in {found}"
             )
-    if not np.isfinite(values["data/action"]).all():
-        yield Finding(number, "data/action", "holds numbers that are not finite")
-    stamps = values[f"data/timestamp/{CONTROL}"]
-    if not np.isfinite(stamps).all() or (np.diff(stamps) < 0).any():
-        yield Finding(number, f"data/timestamp/{CONTROL}", "time runs backwards")
+    for name in (f"data/timestamp/{CONTROL}", "data/action"):
+        # Times need not ascend: a clock that is set while an episode runs spoils nothing but them.
+        if not np.isfinite(values[name]).all():
+            yield Finding(number, name, "holds numbers that are not finite")
 
 
 def _check_statistics(
@@ -170,8 +211,12 @@ def _check_statistics(
         except StoreError as error:
             yield Finding(number, path, str(error))
             continue
-        if not np.allclose(stored, store.layout.statistics_of(name, values), rtol=1e-6, atol=1e-9):
+        if not _are_statistics(store, name, stored, values):
             yield Finding(number, path, "is not what the rows give")
+
+
+def _are_statistics(store: EpisodeStore, name: str, stored: np.ndarray, values: dict[str, np.ndarray]) -> bool:
+    return np.allclose(stored, store.layout.statistics_of(name, values), rtol=1e-6, atol=1e-9)
 
 
 def _check_frames(store: EpisodeStore, number: int, camera: str, values: dict[str, np.ndarray]) -> Iterator[Finding]:
@@ -269,6 +314,7 @@ class _Repair:
         self._groups(layout)
         ends = self._episode_ends(layout)
         self._headers(layout, ends)
+        self._checksums(layout, len(ends))
         self._chunk_sizes(layout)
         self._journal()
         findings = check(self.path, progress)
@@ -317,7 +363,7 @@ class _Repair:
     def _guesses(self, layout: Layout) -> Iterator[np.ndarray]:
         """What the ends may have been: from their chunks, whatever the header says, or from where `is_last` is set."""
         kind = layout.arrays[EPISODE_ENDS]
-        files = sorted((self.path / EPISODE_ENDS).glob("c.*"), key=lambda file: int(file.name[2:]))
+        files = sorted((self.path / EPISODE_ENDS).glob(_CHUNKS), key=lambda file: int(file.name[2:]))
         parts = [np.frombuffer(data[: len(data) // 8 * 8], kind.dtype) for data in map(Path.read_bytes, files)]
         yield _increasing(np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64))
         flags = self._anyhow(layout, "data/is_last")
@@ -346,7 +392,7 @@ class _Repair:
         kind = layout.arrays[name]
         rows = kind.chunk_rows
         array = ChunkedArray(self.path / name, np.dtype(kind.dtype), kind.row_shape, rows, 0)
-        chunks = [int(file.name.split(".")[1]) for file in array.folder.glob("c.*")]
+        chunks = [int(file.name.split(".")[1]) for file in array.folder.glob(_CHUNKS)]
         array.length = (max(chunks, default=-1) + 1) * rows
         return array
 
@@ -376,14 +422,44 @@ class _Repair:
             stops = np.zeros(0, np.int64)
         return int(np.clip(stops.max(initial=0), 0, self._anyhow(layout, path).length))
 
+    def _checksums(self, layout: Layout, episodes: int) -> None:
+        """Make lost ones of the rows again, but for rows that are not those that their statistics were made of."""
+        store, kind = EpisodeStore(self.path), layout.arrays[CHECKSUM]
+        for file, numbers in _lost_checksums(self.path, layout, episodes):
+            found = np.zeros(kind.chunk_rows, kind.dtype)
+            kept = numbers.start % kind.chunk_rows
+            found[:kept] = np.frombuffer(file.read_bytes() if kept else b"", kind.dtype, kept)
+            for number in numbers:
+                with suppress(StoreError):
+                    found[number % kind.chunk_rows] = self._checksum(store, number)
+            self._replace(
+                file, found.tobytes(),
+                f"was lost, made of the rows of {len(numbers)} episodes again: what became of these rows before, only "
+                "their statistics and frames can tell",
+            )  # fmt: skip
+
+    def _checksum(self, store: EpisodeStore, number: int) -> int:
+        """That of rows which agree with their statistics, as far as those are there; else 0."""
+        of = store[number].rows
+        rows = {name: store.array(name).slice(of.start, of.stop) for name in store.layout.row_arrays}
+        for name in store.layout.statistics_shapes:
+            with suppress(StoreError):
+                stored = store.array(f"{STATISTICS}{name}").slice(number, number + 1)[0]
+                if not _are_statistics(store, name, stored, rows):
+                    return 0
+        return checksum(rows)
+
     def _chunk_sizes(self, layout: Layout) -> None:
         for name, kind in layout.arrays.items():
-            size = kind.chunk_rows * kind.row_bytes
-            for file in sorted((self.path / name).glob("c.*")):
-                if file.stat().st_size < size:
-                    self.disk.create(file, size)
+            for file, size in _wrong_sizes(self.path / name, kind):
+                if size < kind.chunk_bytes:
+                    self.disk.create(file, kind.chunk_bytes)
                     self.disk.sync(file)
-                    self.done.append(f"{file.relative_to(self.path)}: was cut short, given its full size again")
+                    self._did(file, "was cut short, given its full size again")
+                else:
+                    self._keep(file, kind.chunk_bytes)
+                    self.disk.truncate(file, kind.chunk_bytes)
+                    self._did(file, f"cut to its full size; the {size - kind.chunk_bytes} bytes behind are kept")
 
     def _journal(self) -> None:
         file = self.path / FACTS
@@ -407,7 +483,7 @@ class _Repair:
             kind, name = layout.arrays[path], path.removeprefix(STATISTICS)
             data = f"data/{name}"
             file = store.array(path).chunk_path(chunk)
-            kept = file.read_bytes() if file.is_file() else bytes(kind.chunk_rows * kind.row_bytes)
+            kept = file.read_bytes() if file.is_file() else bytes(kind.chunk_bytes)
             rows = np.frombuffer(bytearray(kept), kind.dtype).reshape(kind.chunk_rows, *kind.row_shape)
             for number in numbers:
                 of = store[number].rows
@@ -430,11 +506,19 @@ class _Repair:
 
     def _replace(self, file: Path, content: bytes, what: str) -> None:
         if file.is_file():
-            kept = self._aside / file.relative_to(self.path)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_bytes(file.read_bytes())
-            with kept.open("rb") as copy:
-                os.fsync(copy.fileno())
+            self._keep(file)
         self.disk.replace(file, content)
         self.disk.sync_folder(file.parent)
+        self._did(file, what)
+
+    def _keep(self, file: Path, start: int = 0) -> None:
+        """Put what a file holds from a byte on aside."""
+        kept = self._aside / file.relative_to(self.path)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb") as source, kept.open("wb") as copy:
+            source.seek(start)
+            shutil.copyfileobj(source, copy)
+            os.fsync(copy.fileno())
+
+    def _did(self, file: Path, what: str) -> None:
         self.done.append(f"{file.relative_to(self.path)}: {what}")

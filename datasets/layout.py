@@ -53,6 +53,11 @@ class ArrayKind:
         size = chunks.FRAME_CHUNK_BYTES if self.packed else chunks.ROW_CHUNK_BYTES
         return max(1, size // self.row_bytes)
 
+    @property
+    def chunk_bytes(self) -> int:
+        """Size of a chunk file."""
+        return self.chunk_rows * self.row_bytes
+
 
 @dataclass(frozen=True)
 class Layout:
