@@ -210,20 +210,24 @@ class LateDisk(Disk):
 
 
 @contextmanager
-def explain_write_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn an `OSError` into a `StoreWriteError` that says what was tried, why it failed and what to do."""
+def explain_write_errors(path: Path, doing: str, again: str = "try again") -> Iterator[None]:
+    """Turn an `OSError` into a `StoreWriteError` that says what was tried, why it failed and what to do.
+
+    Args:
+        again: what to do once there is space on the disk.
+    """
     try:
         yield
     except OSError as error:
         raise StoreWriteError(
-            f"{path}: {doing} failed: {error.strerror or error}. {_advice(error)} "
+            f"{path}: {doing} failed: {error.strerror or error}. {_advice(error, again)} "
             "The episodes committed before are intact."
         ) from error
 
 
-def _advice(error: OSError) -> str:
+def _advice(error: OSError, again: str) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "The disk (or the quota) is full: free some space and record the episode again."
+        return f"The disk (or the quota) is full: free some space and {again}."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
             "The folder is not writable for this user: mend its permissions, or copy the store to where you can write."

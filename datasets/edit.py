@@ -113,7 +113,7 @@ def replace(
     Raises:
         As `assemble`; StoreLocked: somebody is writing the store; and StoreError: it is not as it was opened any more.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link to a store stays one
     layout = _common_layout(parts)
     with explain_write_errors(path, "opening the store for an edit"):
         lock = WriterLock(path / LOCK)

@@ -37,6 +37,7 @@ from robot_rl.datasets.packing import FramePacker
 from robot_rl.datasets.store import EpisodeStore
 
 _FIRST_ROWS = 256
+_AGAIN = "record the episode again"
 
 Place = tuple[int, int, int]
 """Offset, size and CRC-32 of an encoded frame."""
@@ -138,13 +139,13 @@ class StoreWriter:
         try:
             offset = self._packers[camera].place(data)
         except OSError:
-            with explain_write_errors(self.store.path, f"writing frames of {camera}"):
+            with explain_write_errors(self.store.path, f"writing frames of {camera}", _AGAIN):
                 raise
         return offset, len(data), zlib.crc32(data)
 
     def _commit(self, rows: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> int:
         self._check_usable()
-        with explain_write_errors(self.store.path, "committing an episode"):
+        with explain_write_errors(self.store.path, "committing an episode", _AGAIN):
             number, start = len(self.store), self.store.num_rows
             stop = start + len(rows["data/action"])
             lengths = dict.fromkeys(rows, stop)

@@ -89,6 +89,17 @@ def test_delete_keeps_the_store_as_it_was_beside(store: EpisodeStore) -> None:
     assert edited.facts(0)["origin"] == {"store": store.path.name, "id": store.provenance["id"], "episode": 1}
 
 
+def test_a_store_is_edited_where_a_link_points_to(store: EpisodeStore, tmp_path: Path) -> None:
+    link = tmp_path / "links" / "link.zarr"
+    link.parent.mkdir()
+    link.symlink_to(store.path)
+    before = edit.replace(link, edit.whole(EpisodeStore.open(link), [1]))
+    assert link.readlink() == store.path
+    assert before.parent == store.path.parent
+    assert [*link.parent.iterdir()] == [link]
+    assert (len(EpisodeStore.open(store.path)), len(EpisodeStore.open(before))) == (1, 3)
+
+
 @pytest.mark.parametrize("came", ["an episode", "a fact", "a fact meanwhile"])
 def test_what_came_since_the_store_was_opened_is_not_dropped(store: EpisodeStore, record: Record, came: str) -> None:
     other, length = EpisodeStore.open(store.path), len(store)
@@ -177,7 +188,7 @@ class FullDisk(LateDisk):
 @pytest.mark.parametrize("writes", [0, 3, 20])
 def test_a_full_disk_leaves_the_store_as_it_was(store: EpisodeStore, writes: int) -> None:
     names = sorted(store.path.parent.iterdir())
-    with pytest.raises(StoreError, match="full"):
+    with pytest.raises(StoreError, match="full: free some space and try again"):
         edit.replace(store.path, edit.whole(store, [1]), disk=FullDisk(writes))
     assert sorted(store.path.parent.iterdir()) == names
     assert not check(store)
