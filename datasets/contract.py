@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -38,6 +39,9 @@ ROTATION_SLICES: dict[str, slice] = {
     "position_rotation_6d": slice(3, 9),
 }
 """Where the rotation stands in a feature of each representation; a normaliser leaves these elements untouched."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_FILES = re.compile(r"zarr\.json|c(\.[0-9]+)+", re.IGNORECASE)
 
 _REPRESENTATION_SIZE = {
     "position": 3, "quaternion": 4, "rotation_6d": 6,
@@ -152,8 +156,11 @@ class Feature:
         size = _REPRESENTATION_SIZE.get(self.representation, self.size)
         if size != self.size:
             yield f"representation {self.representation} has {size} elements, shape {list(self.shape)} has {self.size}"
-        if any(math.isnan(bound) for bound in (*self.lower, *self.upper)):
-            yield f"bounds: expected numbers, got lower {list(self.lower)} and upper {list(self.upper)}"
+        if not all(math.isfinite(bound) for bound in (*self.lower, *self.upper)):
+            yield (
+                f"bounds: expected finite numbers, got lower {list(self.lower)} and upper {list(self.upper)}; "
+                "what has no bounds leaves them out"
+            )
         if self.lower and self.upper and any(low > high for low, high in zip(self.lower, self.upper, strict=False)):
             yield f"bounds: lower {list(self.lower)} exceeds upper {list(self.upper)}"
         if self.mode == "delta" and not self.relative_to:
@@ -191,6 +198,9 @@ class Contract:
             problems.append("action: expected at least one feature")
         if self.schema_version != SCHEMA_VERSION:
             problems.append(f"schema_version: this version reads {SCHEMA_VERSION}, got {self.schema_version}")
+        for name in self.observation:
+            if problem := name_problem(name):
+                problems.append(f"observation.{name}: {problem}")
         for feature in self.action.values():
             if len(feature.shape) != 1:
                 problems.append(f"action.{feature.name}: expected one dimension, got shape {list(feature.shape)}")
@@ -298,6 +308,15 @@ class Contract:
             return Contract.from_dict(plain)
         except ContractError as error:
             raise ContractError(f"{path}:", error.differences) from error
+
+
+def name_problem(name: str) -> str | None:
+    """Why no observation and no stream can have this name: in a store, its folder stands in one of Zarr's."""
+    if not _NAME.fullmatch(name):
+        return "a name consists of letters, digits, `_`, `.` and `-`, and begins with a letter or digit"
+    if _FILES.fullmatch(name):
+        return "this name is taken by the files of a store"
+    return None
 
 
 def element_names(feature: Feature) -> list[str]:

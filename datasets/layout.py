@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from robot_rl.datasets import chunks
-from robot_rl.datasets.contract import Contract, ContractError, Feature
+from robot_rl.datasets.contract import Contract, ContractError, Feature, name_problem
 from robot_rl.datasets.errors import NotAStore, StoreDamaged, StoreError, StoreVersionError
 from robot_rl.datasets.statistics import row_shapes, summarise
 
@@ -31,7 +30,6 @@ CONTROL = "control"
 _FLAGS = ("intervened", "is_first", "is_last", "terminated", "truncated")
 RESERVED = frozenset(["action", "policy_action", "reward", *_FLAGS, "timestamp", "sim_state"])
 """Names below `data` that no observation may have."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -229,16 +227,23 @@ class Layout:
         return found
 
     def _problems(self) -> Iterator[str]:
-        names = {f"observation.{name}": name for name in self.contract.observation}
-        names |= {f"stream {name}": name for name in self.streams}
-        for title, name in names.items():
-            if not _NAME.fullmatch(name):
-                yield f"{title}: a name consists of letters, digits, `_`, `.` and `-`"
+        for name in self.streams:
+            if problem := name_problem(name):
+                yield f"stream {name}: {problem}"
         for name, feature in self.contract.observation.items():
             if name in RESERVED:
                 yield f"observation.{name}: this name is taken by the format; taken are {', '.join(sorted(RESERVED))}"
             if feature.dtype not in chunks.DTYPES:
                 yield f"observation.{name}: {feature.dtype} cannot be stored; {', '.join(sorted(chunks.DTYPES))} can"
+        for name, feature in self.contract.cameras.items():
+            size = ArrayKind(feature.dtype, feature.shape).row_bytes
+            if self.encoding.get(name) == "raw" and size > chunks.FRAME_CHUNK_BYTES:
+                yield (
+                    f"observation.{name}: a raw frame takes {size} bytes, more than a chunk of "
+                    f"{chunks.FRAME_CHUNK_BYTES}; choose another encoding"
+                )
+        if CONTROL in self.contract.cameras:
+            yield f"observation.{CONTROL}: exists already as a stream; every store has {CONTROL}"
         taken = {CONTROL, *self.contract.cameras}
         for name in self.streams:
             if name in taken or self.streams.count(name) > 1:

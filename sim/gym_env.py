@@ -79,10 +79,10 @@ class GymEnv(gymnasium.Env):
         self._cameras = {camera: (int(size[0]), int(size[1])) for camera, size in self.specification["cameras"].items()}
         actions = self.inner.action_space
         joints = tuple(self.model.actuator(index).name for index in range(self.model.nu))
+        lower, upper = (tuple(each.tolist() if np.isfinite(each).all() else ()) for each in (actions.low, actions.high))
         action = Feature(
-            "control", actions.shape, kind="action", names=joints if all(joints) else (),
-            lower=tuple(actions.low.tolist()), upper=tuple(actions.high.tolist()),
-        )  # fmt: skip
+            "control", actions.shape, kind="action", names=joints if all(joints) else (), lower=lower, upper=upper
+        )
         seen = [Feature("observation", self.inner.observation_space.shape)]
         seen += [
             Feature(camera, (*size, 3), "uint8", kind="image")

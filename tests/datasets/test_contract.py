@@ -252,7 +252,10 @@ def test_rates_and_versions_are_checked(lift: Contract) -> None:
         ({"observation": {"q": {"shape": [2], "rate_hz": "fast"}}}, "rate_hz: expected a positive number"),
         ({"observation": {"q": {"shape": [2], "names": [1, 2]}}}, "names: expected a list of str"),
         ({"observation": {"q": {"shape": [2], "calibration": [1]}}}, "calibration: expected a mapping"),
-        ({"observation": {"q": {"shape": [1], "lower": [float("nan")]}}}, "bounds: expected numbers"),
+        ({"observation": {"q": {"shape": [1], "lower": [float("nan")]}}}, "bounds: expected finite numbers"),
+        ({"observation": {"q": {"shape": [1], "upper": [float("inf")]}}}, "no bounds leaves them out"),
+        *(({"observation": {name: {"shape": [1]}}}, "a name consists of letters") for name in ("", "..", "a/b", "-a")),
+        *(({"observation": {name: {"shape": [1]}}}, "is taken by the files") for name in ("zarr.json", "c.0", "c.1.0")),
     ],
 )
 def test_values_of_another_kind_are_refused(changes: dict[str, object], expected: str) -> None:

@@ -426,17 +426,21 @@ def test_creation_is_all_or_nothing(tmp_path: Path, contract: Contract) -> None:
 def test_what_cannot_be_stored_is_refused_at_creation(tmp_path: Path, contract: Contract) -> None:
     observation = {
         "reward": Feature("reward", (1,)),
-        "a/b": Feature("a/b", (1,)),
+        "control": Feature("control", (1, 1, 3), dtype="uint8", kind="image"),
+        "huge": Feature("huge", (5000, 4500, 3), dtype="uint8", kind="image"),
         "complex": Feature("complex", (1,), dtype="complex64"),
         "elbow": contract.observation["wrist"],
     }
     with pytest.raises(StoreError) as error:
         EpisodeStore.create(
-            tmp_path / "a", replace(contract, observation=observation), streams=["elbow", "x y"], sim_state_size=-1
-        )
+            tmp_path / "a", replace(contract, observation=observation), encoding={"huge": "raw"},
+            streams=["elbow", "x y", "c.0"], sim_state_size=-1,
+        )  # fmt: skip
     for part in (
         "reward: this name is taken",
-        "a/b: a name consists",
+        "c.0: this name is taken by the files",
+        "observation.control: exists already",
+        "huge: a raw frame takes 67500000 bytes, more than a chunk of 67108864",
         "complex64 cannot be stored",
         "x y: a name",
         "elbow: exists",
