@@ -17,10 +17,24 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from robot_rl.datasets.disk import Disk, explain_write_errors
 from robot_rl.datasets.errors import StoreError
+
+_FACTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "success": ((bool, NoneType), "true, false or null"),
+    "task": ((str,), "text"),
+    "source": ((str,), "text"),
+    "operator": ((str,), "text"),
+    "text": ((str,), "text"),
+    "seed": ((int, NoneType), "a whole number or null"),
+    "tags": ((list,), 'a list of texts, for example ["slow"]'),
+    "origin": ((dict,), "a mapping with store, id and episode"),
+    "damaged": ((str, bool, NoneType), "what is damaged, or null"),
+}
+"""The facts that the package itself reads: of which type they are, and how that is called."""
 
 
 class Journal:
@@ -111,6 +125,17 @@ def encode(episode: int, facts: Mapping[str, Any], *, begin: bool = False) -> by
             f"facts of episode {episode} are not JSON: {error}. Facts are texts, finite numbers, booleans, None, lists "
             f"and mappings; got {dict(facts)!r}"
         ) from error
+
+
+def wrong_facts(facts: Mapping[str, Any]) -> list[str]:
+    """Those, as JSON, that are of another type than the package reads them as, a line for each."""
+    found = []
+    for key in facts.keys() & _FACTS.keys():
+        types, expected = _FACTS[key]
+        # A boolean is an int for Python, and not for anybody else.
+        if not isinstance(facts[key], types) or (isinstance(facts[key], bool) and bool not in types):
+            found.append(f"{key}={facts[key]!r}: expected {expected}")
+    return sorted(found)
 
 
 def complete_lines(data: bytes) -> list[bytes]:

@@ -34,9 +34,9 @@ def main(arguments: list[str]) -> int:
     repair.add_argument("store", type=Path)
     repair.set_defaults(run=_check, repair=True)
 
-    tag = verbs.add_parser("tag", help="append facts to episodes, for example success=true tags=[blurry]")
+    tag = verbs.add_parser("tag", help="append facts to episodes, for example success=true")
     tag.add_argument("store", type=Path)
-    tag.add_argument("facts", nargs="+", metavar="key=value", help="value is JSON, or text")
+    tag.add_argument("facts", nargs="+", metavar="key=value", help="value is JSON, as in 'tags=[\"blurry\"]', or text")
     tag.add_argument("--episodes", required=True, help="for example 0,3,7-9")
     tag.set_defaults(run=_tag)
 
@@ -153,7 +153,7 @@ def _marked(store: Path, findings: list[Finding]) -> bool:
 
 
 def _tag(options: argparse.Namespace) -> int:
-    from robot_rl.datasets import EpisodeStore
+    from robot_rl.datasets import EpisodeStore, journal
 
     store = EpisodeStore.open(options.store)
     facts = {}
@@ -165,8 +165,8 @@ def _tag(options: argparse.Namespace) -> int:
             facts[key] = json.loads(value)
         except json.JSONDecodeError:
             facts[key] = value
-    if facts.get("success") not in (True, False, None):
-        raise ValueError(f"success={facts['success']}: expected true, false or null")
+    if wrong := journal.wrong_facts(facts):
+        raise ValueError("\n".join(wrong))
     episodes = numbers(options.episodes, len(store))
     store.annotate(episodes, **facts)
     print(f"{options.store}: {len(episodes)} episodes, {', '.join(f'{key}={value!r}' for key, value in facts.items())}")
@@ -222,6 +222,8 @@ def _view(options: argparse.Namespace) -> int:
     episodes = numbers(options.episodes, len(store)) if options.episodes else list(range(min(len(store), 30)))
     if not episodes:
         raise ValueError(f"{options.store} holds no episode to show")
+    if unknown := sorted({*(options.cameras or ())} - {*store.contract.cameras}):
+        raise ValueError(f"no camera {', '.join(unknown)}; there are: {', '.join(store.contract.cameras) or 'none'}")
     with progress_bar("drawing", len(episodes)) as progress:
         if options.rerun:
             from robot_rl.rerun_log import log_episodes

@@ -138,7 +138,7 @@ def _trim(options: argparse.Namespace) -> int:
     from robot_rl.datasets import EpisodeStore
     from robot_rl.datasets.edit import Part
 
-    if min(options.start, options.end, options.margin) < 0:
+    if not all(0 <= seconds < np.inf for seconds in (options.start, options.end, options.margin)):
         raise ValueError("--start, --end and --margin: expected seconds of at least 0")
     if not (options.start or options.end or options.idle):
         raise ValueError("nothing to cut: give --start or --end in seconds, or --idle")

@@ -142,7 +142,7 @@ class Recordings:
     def evaluation_episodes(self) -> int:
         """How many of the training episodes begin as those of an evaluation, which would know them then."""
         seeds = [part.store.facts(int(number)).get("seed") for part in self.parts for number in part.training]
-        return sum(seed is not None and FIRST_EVALUATION_SEED <= seed < FIRST_VALIDATION_SEED for seed in seeds)
+        return sum(isinstance(seed, int) and FIRST_EVALUATION_SEED <= seed < FIRST_VALIDATION_SEED for seed in seeds)
 
     def describe(self) -> list[dict[str, Any]]:
         """For the provenance of a policy, and to know the same data again: plain JSON types."""

@@ -71,11 +71,12 @@ def test_repair_brings_back_a_store_that_cannot_be_opened(store: Path, capsys: O
 
 def test_tag_writes_facts_that_reading_sees(store: Path, capsys: Output) -> None:
     assert (
-        cli.main(["data", "tag", str(store), "success=false", "tags=[blurry]", "note=a b", "--episodes", "0,2-3"]) == 0
+        cli.main(["data", "tag", str(store), "success=false", 'tags=["blurry"]', "note=a b", "--episodes", "0,2-3"])
+        == 0
     )
     found = EpisodeStore.open(store)
     assert found.select(success=True).tolist() == [1]
-    assert found.facts(2)["note"] == "a b"
+    assert (found.facts(2)["note"], found.facts(2)["tags"]) == ("a b", ["blurry"])
     assert found.facts(2)["seed"] == 2
     assert "3 episodes" in capsys.readouterr().out
 
@@ -94,6 +95,32 @@ def test_wrong_facts_change_nothing(store: Path, capsys: Output, fact: str) -> N
     assert cli.main(["data", "tag", str(store), fact, "--episodes", "0-3"]) == 1
     assert "Traceback" not in capsys.readouterr().err
     assert facts(store) == before
+
+
+@pytest.mark.parametrize(
+    ("fact", "expected"),
+    [
+        ("seed=abc", "seed='abc': expected a whole number or null"),
+        ("seed=true", "seed=True: expected a whole number or null"),
+        ("success=1", "success=1: expected true, false or null"),
+        ("task=3", "task=3: expected text"),
+        ("text=null", "text=None: expected text"),
+        ("source=[1]", "source=[1]: expected text"),
+        ("operator=false", "operator=False: expected text"),
+        ("tags=[slow]", "tags='[slow]': expected a list of texts"),
+        ("origin=x", "origin='x': expected a mapping"),
+    ],
+)
+def test_facts_of_a_meaning_have_their_type(store: Path, capsys: Output, fact: str, expected: str) -> None:
+    before = facts(store)
+    assert cli.main(["data", "tag", str(store), fact, "--episodes", "0"]) == 1
+    assert expected in capsys.readouterr().err
+    assert facts(store) == before
+
+
+def test_view_names_the_cameras_that_there_are(store: Path, capsys: Output) -> None:
+    assert cli.main(["data", "view", str(store), "--cameras", "nosuch"]) == 1
+    assert "no camera nosuch; there are: top" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [("info",), ("check",), ("check", "--repair"), ("tag", "a=1", "--episodes=0")])

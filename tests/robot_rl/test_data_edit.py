@@ -60,6 +60,9 @@ def test_delete_says_where_the_store_is_kept(store: Path, capsys: pytest.Capture
 
 
 def test_trim_by_time_and_by_standing_still(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seconds in ("nan", "inf", "-1"):
+        assert cli.main(["data", "trim", str(store), f"--start={seconds}"]) == 1
+        assert "--start, --end and --margin: expected seconds of at least 0" in capsys.readouterr().err
     assert cli.main(["data", "trim", str(store), "--start", "9"]) == 1
     assert "nothing would be left" in capsys.readouterr().err
     assert cli.main(["data", "trim", str(store), "--start", "0.3", "--end", "0.2", "--episodes", "2"]) == 0

@@ -429,3 +429,6 @@ def test_starts_of_evaluations_in_the_data_are_named(
     said = capsys.readouterr().out
     assert "11 of these episodes have evaluation seeds" in said, "one of the twelve is held out"
     assert "first_seed=200000" in said
+    store.annotate(range(len(store)), seed="100003")
+    _train(store.path, tmp_path / "text", "training.steps=1")
+    assert "evaluation seeds" not in capsys.readouterr().out, "a seed that is none"
