@@ -434,8 +434,8 @@ class _Repair:
                     found[number % kind.chunk_rows] = self._checksum(store, number)
             self._replace(
                 file, found.tobytes(),
-                f"was lost, made of the rows of {len(numbers)} episodes again: whether these are as recorded, only their "
-                "statistics and frames tell now",
+                f"was lost, made of the rows of {len(numbers)} episodes again: whether these are as recorded, only "
+                "their statistics and frames tell now",
             )  # fmt: skip
 
     def _checksum(self, store: EpisodeStore, number: int) -> int:

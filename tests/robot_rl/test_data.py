@@ -120,7 +120,7 @@ def test_facts_of_a_meaning_have_their_type(store: Path, capsys: Output, fact: s
 
 def test_view_names_the_cameras_that_there_are(store: Path, capsys: Output) -> None:
     assert cli.main(["data", "view", str(store), "--cameras", "nosuch"]) == 1
-    assert "no camera nosuch; there are: top" in capsys.readouterr().err
+    assert "data: no camera nosuch; there are: top\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [("info",), ("check",), ("check", "--repair"), ("tag", "a=1", "--episodes=0")])
