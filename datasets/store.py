@@ -5,6 +5,7 @@ docs/format.md describes every file. This module reads; `robot_rl.datasets.write
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -87,14 +88,20 @@ class EpisodeStore(Sequence["Episode"]):
             raise StoreError(
                 f"provenance is not JSON: {error}. It may hold texts, finite numbers, lists and mappings."
             ) from None
+        there = f"{path} exists already. EpisodeStore.append adds to a store; or choose another path."
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise StoreError(f"{path} exists already. EpisodeStore.append adds to a store; or choose another path.")
+            raise StoreError(there)
         beside = path.with_name(f".{path.name}.creating-{os.getpid()}")
         try:
             with explain_write_errors(path, "creating the store"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 create_beside(beside, layout, disk)
-                disk.rename(beside, path)
+                try:
+                    disk.rename(beside, path)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    raise StoreError(there) from error  # another process was quicker
                 disk.sync_folder(path.parent)
         finally:
             shutil.rmtree(beside, ignore_errors=True)

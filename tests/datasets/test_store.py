@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from robot_rl.datasets import (
     StoreWriteError,
 )
 from robot_rl.datasets.check import check
+from robot_rl.datasets.disk import Disk
 
 Record = Callable[..., None]
 Same = Callable[..., None]
@@ -421,6 +423,21 @@ def test_creation_is_all_or_nothing(tmp_path: Path, contract: Contract) -> None:
         with pytest.raises(StoreError, match="provenance is not JSON"):
             EpisodeStore.create(tmp_path / "b", contract, provenance={"a": value})
     assert not (tmp_path / "b").exists()
+
+
+def test_two_that_create_a_store_at_the_same_time(tmp_path: Path, contract: Contract) -> None:
+    path = tmp_path / "a.zarr"
+
+    class Slow(Disk):
+        def rename(self, source: Path, target: Path) -> None:
+            shutil.copytree(source, target)
+            super().rename(source, target)
+
+    with pytest.raises(StoreError, match=r"exists already\. EpisodeStore.append adds") as raised:
+        EpisodeStore.create(path, contract, disk=Slow())
+    assert not isinstance(raised.value, StoreWriteError)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
+    assert check(EpisodeStore.open(path)) == []
 
 
 def test_what_cannot_be_stored_is_refused_at_creation(tmp_path: Path, contract: Contract) -> None:
