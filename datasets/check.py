@@ -514,6 +514,8 @@ class _Repair:
     def _keep(self, file: Path, start: int = 0) -> None:
         """Put what a file holds from a byte on aside."""
         kept = self._aside / file.relative_to(self.path)
+        while kept.exists():  # it is mended twice
+            kept = kept.with_name(f"{kept.name}.then")
         kept.parent.mkdir(parents=True, exist_ok=True)
         with file.open("rb") as source, kept.open("wb") as copy:
             source.seek(start)

@@ -151,6 +151,18 @@ def test_chunk_files_have_their_full_size(store: EpisodeStore, name: str, more: 
     assert [kept.read_bytes() for kept in store.path.glob(f"meta/damaged/*/{name}")] == [damaged[size:]] * (more > 0)
 
 
+def test_what_is_mended_twice_is_kept_twice(store: EpisodeStore) -> None:
+    file = store.path / "meta/statistics/action/c.0.0.0"
+    flip(file, 6)
+    with file.open("ab") as more:
+        more.write(b"whose?")
+    repair(store.path)
+    first, second = sorted(store.path.glob(f"meta/damaged/*/{file.relative_to(store.path)}*"))
+    assert first.read_bytes() == b"whose?"
+    assert len(second.read_bytes()) == file.stat().st_size
+    assert check(store.path) == []
+
+
 def test_a_chunk_that_is_just_being_made_is_no_damage(store: EpisodeStore) -> None:
     (store.path / "data/joint_position/c.9.0").touch()
     assert check(store.path) == []
