@@ -70,7 +70,7 @@ class CriticEnsemble(nn.Module):
 
     def __init__(self, inputs: int, members: int, width: int = 256, depth: int = 2, layer_norm: bool = True) -> None:
         super().__init__()
-        self.members, self.width, self.layer_norm = members, width, layer_norm
+        self.members = members
         sizes = [inputs, *[width] * depth, 1]
         self.weights = nn.ParameterList(_uniform((members, *pair), pair[0]) for pair in pairwise(sizes))
         self.biases = nn.ParameterList(

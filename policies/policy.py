@@ -466,8 +466,6 @@ def _check_sizes(policy: Policy, contract: Contract) -> None:
         )
     elif policy.execute is not None and not 1 <= policy.execute <= usable:
         problems.append(f"execute: expected 1 to {usable}, the actions of a chunk; got {policy.execute}")
-    if not contract.observation:
-        problems.append("observation: nothing to observe; name features of the contract")
     if text := [name for name, feature in contract.observation.items() if feature.kind == "text"]:
         problems.append(f"observation: no encoder reads the text features {text}")
     if contract.cameras and encoder == "low_dim":

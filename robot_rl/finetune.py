@@ -78,8 +78,10 @@ def main(config: DictConfig) -> int:
         OffPolicySettings.read(given) if plain["name"] in OFF_POLICY else Settings.read(given)
     )
     for key, least in (("seed", 0), ("threads", 1), ("episodes", 1)):
-        if not least <= plain[key] <= LARGEST_SEED:
-            raise FinetuneError(f"{key}={plain[key]}: expected {least} to {LARGEST_SEED}")
+        if plain[key] < least:
+            raise FinetuneError(f"{key}={plain[key]}: expected at least {least}")
+    if plain["seed"] > (most := LARGEST_SEED // FIRST_TRAINING_SEED - 2):  # its episodes have seeds from there on
+        raise FinetuneError(f"seed={plain['seed']}: expected at most {most}")
     apart = _wants_actors(plain)
     torch.set_num_threads(plain["threads"])
     watched = 1 if apart else settings.num_envs  # by a person with a key; each actor has its own

@@ -15,8 +15,8 @@ import numpy as np
 FIRST_EVALUATION_SEED = 100_000
 FIRST_VALIDATION_SEED = 1_000_000
 FIRST_TRAINING_SEED = 10_000_000
-LARGEST_SEED = 2**32 - 1
-"""Of a training."""
+LARGEST_SEED = 2**63 - 1
+"""Of a training: torch takes no larger one."""
 
 
 def mixed(*numbers: int) -> int:

@@ -52,8 +52,10 @@ def main(config: DictConfig) -> int:
     plain.pop("hydra", None)
     settings = Settings.read(plain["training"])
     for key, least in (("seed", 0), ("threads", 1)):
-        if plain[key] is not None and not least <= plain[key] <= LARGEST_SEED:
-            raise TrainingError(f"{key}={plain[key]}: expected {least} to {LARGEST_SEED}")
+        if plain[key] is not None and plain[key] < least:
+            raise TrainingError(f"{key}={plain[key]}: expected at least {least}")
+    if plain["seed"] > LARGEST_SEED:
+        raise TrainingError(f"seed={plain['seed']}: expected at most {LARGEST_SEED}")
     if plain["labels"] not in ACTIONS and settings.evaluate_every:
         raise TrainingError(f"training.evaluate_every: an estimator of {plain['labels']} does not act; set it to 0")
     datasets = plain["dataset"] or []

@@ -6,6 +6,7 @@ After `update_ratio` such updates, one for each control step, the actor is updat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -62,7 +63,7 @@ class OffPolicySettings:
         bounds: list[tuple[str, bool, str]] = [
             (key, value >= 1, "at least 1") for key, value in given.items() if key not in exempt
         ]
-        bounds += [(key, given[key] > 0, "a number above 0") for key in above_zero if key in given]
+        bounds += [(key, 0 < given[key] < math.inf, "a finite number above 0") for key in above_zero if key in given]
         bounds += [(key, given[key] <= 1, "at most 1") for key in ("discount", "polyak") if key in given]
         if "start_steps" in given:
             bounds.append(("start_steps", given["start_steps"] >= 0, "at least 0"))

@@ -199,7 +199,6 @@ def test_a_delay_that_the_chunks_cannot_bridge_is_refused(venv, chaser):
         list(rollout(chaser, venv(1), [1], execute=3, mode="real_time", delay=200))
 
 
-@pytest.mark.render
 def test_what_a_mode_has_no_use_for_is_refused(venv, chaser):
     with pytest.raises(ValueError, match=r"delay=-5: expected at least 0 ms"):
         list(rollout(chaser, venv(1), [1], delay=-5))
@@ -207,6 +206,7 @@ def test_what_a_mode_has_no_use_for_is_refused(venv, chaser):
         list(rollout(chaser, venv(1), [1], guidance=5.0))
 
 
+@pytest.mark.render
 def test_pictures_are_taken_only_for_the_policy(monkeypatch):
     """A policy that goes by what it sees makes the same episodes, whether or not more is rendered than it looks at."""
 

@@ -169,11 +169,20 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 
 
 def test_impossible_settings_are_named_all_at_once() -> None:
-    wrong = {"critics": 2, "critic_subset": 3, "polyak": 2, "clip": 0.1, "batch": None, "precision": "x"}
+    wrong = {
+        "critics": 2,
+        "critic_subset": 3,
+        "polyak": 2,
+        "clip": 0.1,
+        "batch": None,
+        "precision": "x",
+        "learning_rate": float("inf"),
+    }
     with pytest.raises(FinetuneError) as raised:
         OffPolicySettings.read({**PLAIN, **wrong})
     text = str(raised.value)
     assert all(word in text for word in ("critic_subset: expected no more than critics", "polyak: expected at most 1"))
+    assert "learning_rate: expected a finite number above 0" in text
     assert all(word in text for word in ("clip: no such key", "batch: missing", "precision: expected fp32 or bf16"))
 
 
