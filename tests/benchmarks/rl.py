@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks/rl"))
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--peer", type=Path, help="Python of an environment with stable-baselines3")
-    parser.add_argument("--rounds", type=int, default=5, help="of --speed, an iteration of each side a round")
+    parser.add_argument("--rounds", type=int, default=15, help="of --speed, an iteration of each side a round")
     parser.add_argument("--measure", choices=list(SPEED), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
