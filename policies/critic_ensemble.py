@@ -164,14 +164,14 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, depth: int, *parameters: Tensor) -> Tensor:
         values, ctx.trace = _trace(x, Layers.of(parameters, depth))
-        ctx.parameters = parameters
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         of_input, _, *of_parameters = ctx.needs_input_grad
-        into = [torch.empty_like(value) for value in ctx.parameters] if any(of_parameters) else None
+        parameters = (value for part in ctx.trace.layers for value in part)
+        into = [torch.empty_like(value) for value in parameters] if any(of_parameters) else None
         inner = _pull(ctx.trace, gradient, None if into is None else Layers.of(into, len(ctx.trace.seen)))
         own: Sequence[Tensor | None] = into or [None] * len(of_parameters)
         return inner @ ctx.trace.layers.weights[0].mT if of_input else None, None, *own

@@ -54,7 +54,7 @@ def main(config: DictConfig) -> int:
     for key, least in (("seed", 0), ("threads", 1)):
         if plain[key] is not None and plain[key] < least:
             raise TrainingError(f"{key}={plain[key]}: expected at least {least}")
-    if plain["seed"] > LARGEST_SEED:
+    if plain["seed"] is None or plain["seed"] > LARGEST_SEED:
         raise TrainingError(f"seed={plain['seed']}: expected at most {LARGEST_SEED}")
     if plain["labels"] not in ACTIONS and settings.evaluate_every:
         raise TrainingError(f"training.evaluate_every: an estimator of {plain['labels']} does not act; set it to 0")
