@@ -15,7 +15,7 @@ from pathlib import Path
 
 HELP = "usage: robot-rl doctor\n\nTries each part of the stack and prints the command that mends what does not work."
 
-NOTABLE = ("numpy", "torch", "mujoco", "zarr", "diffusers", "hydra-core", "imagecodecs", "av", "mink", "ruckig")
+NOTABLE = ("numpy", "torch", "mujoco", "zarr", "diffusers", "hydra-core", "imagecodecs", "av", "daqp", "ruckig")
 
 ROBOSUITE = "1.5.2"
 
