@@ -141,7 +141,7 @@ class Kinematics:
             reach: largest displacement of each joint from the seed [dof] rad; default: up to the joint limits.
         """
         seed = np.minimum(np.maximum(_vector(seed, self.dof, "seed"), self.lower), self.upper)
-        pose = np.ascontiguousarray(pose, float)
+        pose = np.array(pose, float, order="C")
         low, high = self.lower, self.upper
         if reach is not None:
             low, high = np.maximum(low, seed - reach), np.minimum(high, seed + reach)
@@ -269,7 +269,8 @@ def _program(
 
 
 def _vector(values: np.ndarray, size: int, name: str) -> np.ndarray:
-    array = np.asarray(values, float)
+    # A copy has one layout of memory, for which the code here is compiled once, whatever is given.
+    array = np.array(values, float, order="C")
     if array.shape != (size,) or not np.isfinite(array).all():
         raise KinematicsError(f"{name}: expected {size} finite numbers, got {array.tolist()}")
     return array
