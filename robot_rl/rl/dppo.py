@@ -16,7 +16,7 @@ from robot_rl.policies.chain import gaussian_log_density
 from robot_rl.policies.diffusion import Diffusion
 from robot_rl.policies.staged import Staged
 from robot_rl.policies.transition import leading_timesteps
-from robot_rl.rl.method import Drawn, Method, mean_executed, refuse_choosing
+from robot_rl.rl.method import Drawn, Method, mean_executed, refuse_choosing, trains
 
 
 class DPPO(Method):
@@ -37,8 +37,7 @@ class DPPO(Method):
         process = policy.config["process"]
         if not isinstance(policy.process, Diffusion):
             raise PolicyError(
-                f"dppo trains diffusion policies, this one is {process['name']}; use "
-                f"algorithm={'ppo' if process['name'] == 'gaussian' else 'reinflow'}"
+                f"dppo trains diffusion policies, this one is {process['name']}; use algorithm={trains(policy)}"
             )
         refuse_choosing("dppo", policy)
         steps = process["steps"] if steps is None else steps

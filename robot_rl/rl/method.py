@@ -117,6 +117,12 @@ class Method(ABC):
         return [value for value in self.policy.parameters() if value.requires_grad]
 
 
+def trains(policy: Policy) -> str:
+    """The algorithm that trains policies of this kind, for who has asked for another one."""
+    kinds = {"gaussian": "ppo", "flow_matching": "reinflow", "shortcut": "reinflow", "tanh_gaussian": "sac"}
+    return kinds.get(policy.config["process"]["name"], "dppo")
+
+
 def refuse_choosing(name: str, policy: Policy) -> None:
     """What chooses the noise or the chunk leaves no density to train by.
 

@@ -7,6 +7,7 @@ import torch
 from robot_rl.policies import Policy, PolicyError
 from robot_rl.policies.gaussian import Gaussian
 from robot_rl.rl.gaussian_method import GaussianMethod
+from robot_rl.rl.method import trains
 
 
 class PPO(GaussianMethod):
@@ -18,8 +19,7 @@ class PPO(GaussianMethod):
     def __init__(self, policy: Policy, *, std: float | None = None) -> None:
         if not isinstance(policy.process, Gaussian):
             name = policy.config["process"]["name"]
-            other = {"flow_matching": "reinflow", "shortcut": "reinflow"}.get(name, "dppo")
-            raise PolicyError(f"ppo trains Gaussian policies, this one is {name}; use algorithm={other}")
+            raise PolicyError(f"ppo trains Gaussian policies, this one is {name}; use algorithm={trains(policy)}")
         if std is not None and not std > 0:
             raise PolicyError(f"algorithm.std: expected a number above 0, got {std}")
         self.policy = policy

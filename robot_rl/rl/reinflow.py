@@ -14,7 +14,7 @@ from torch import Tensor
 from robot_rl.policies import Policy, PolicyError
 from robot_rl.policies.flow_matching import FlowMatching
 from robot_rl.rl.extended import extended
-from robot_rl.rl.method import Method, mean_executed, refuse_choosing
+from robot_rl.rl.method import Method, mean_executed, refuse_choosing, trains
 
 
 class ReinFlow(Method):
@@ -33,8 +33,7 @@ class ReinFlow(Method):
         process = policy.config["process"]
         if not isinstance(policy.process, FlowMatching):
             raise PolicyError(
-                f"reinflow trains flow policies, this one is {process['name']}; use "
-                f"algorithm={'ppo' if process['name'] == 'gaussian' else 'dppo'}"
+                f"reinflow trains flow policies, this one is {process['name']}; use algorithm={trains(policy)}"
             )
         refuse_choosing("reinflow", policy)
         if not 0 < std_min <= std_max:

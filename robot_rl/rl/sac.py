@@ -36,7 +36,7 @@ class SAC(OffPolicyMethod):
             name = policy.config["process"]["name"]
             raise PolicyError(
                 f"sac and rlpd train tanh_gaussian policies, this one is {name}; leave policy= out for a new one, or "
-                "clone one with policy.process.name=tanh_gaussian"
+                "clone one with policy=tanh_gaussian"
             )
         super().__init__(policy, execute)
         self.process: TanhGaussian = policy.process

@@ -20,6 +20,7 @@ PRESETS = [
     "flow_unet",
     "shortcut_mlp",
     "gaussian",
+    "tanh_gaussian",
     "drone_mlp",
     "drone_flow",
     "diffusion_mlp",

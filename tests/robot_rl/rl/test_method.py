@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from robot_rl.datasets import Contract, Feature
+from robot_rl.policies import PolicyError
 from robot_rl.rl.dppo import DPPO
-from robot_rl.rl.methods import fresh_policy
+from robot_rl.rl.methods import build_method, build_off_policy, fresh_policy
 from robot_rl.rl.ppo import PPO
 from robot_rl.rl.reinflow import ReinFlow
 from tests.robot_rl.rl.line import line_policy
@@ -67,3 +68,21 @@ def test_the_log_probability_of_a_gaussian_is_that_of_its_distribution(denoiser:
     elements = torch.distributions.Normal(mean, std).log_prob(states)[:, 0]
     expected = [chunk[counted].sum() for chunk, counted in zip(elements, COUNTED, strict=True)]
     torch.testing.assert_close(method.log_prob(states, context, COUNTED).value[:, 0], torch.stack(expected))
+
+
+@pytest.mark.parametrize("asked", ["ppo", "reinflow", "dppo"])
+@pytest.mark.parametrize(
+    ("process", "named"),
+    [("gaussian", "ppo"), ("shortcut", "reinflow"), ("ddim", "dppo"), ("tanh_gaussian", "sac")],
+)
+def test_who_asks_for_the_wrong_algorithm_is_told_one_that_trains_the_policy(
+    asked: str, process: str, named: str
+) -> None:  # fmt: skip
+    policy = line_policy({"name": process})
+    if asked != named:
+        with pytest.raises(PolicyError, match=f"this one is {process}; use algorithm={named}$"):
+            build_method(asked, {}, policy)
+    if named == "sac":
+        build_off_policy(named, {}, policy, 1)
+    else:
+        build_method(named, {"tuned_steps": 1} if named == "dppo" else {}, policy)
