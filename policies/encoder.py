@@ -63,12 +63,17 @@ class Encoder(nn.Module):
                 self._quaternions.append(start + feature.rotation.start)
             start += feature.size
         widths = [int(module.features) for module in backbones.values()]  # type: ignore[arg-type]
-        self.features = start + 2 * len(self._quaternions) + sum(widths)
+        start += 2 * len(self._quaternions)
+        self.features = start + sum(widths)
+        self._pictures = slice(start, self.features)
         if estimator is not None:
             self.features += estimator.features
 
     def forward(self, observation: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
-        """{name: [B, T, *shape]}, T at least To, to [B, To, C]. The generator draws augmentation, in training mode."""
+        """{name: [B, T, *shape]}, T at least To, to [B, To, C]; one observation alone to [B, 1, C].
+
+        The generator draws augmentation, in training mode.
+        """
         parts, estimate = [], None
         if self.estimator is not None:
             estimate = self.estimator(observation).unsqueeze(1).expand(-1, self.horizon, -1)
@@ -83,8 +88,15 @@ class Encoder(nn.Module):
             parts.append(estimate)
         return torch.cat(parts, dim=-1)
 
+    def remembered(self, seen: Tensor) -> Tensor:
+        """The context [B, To, C] of observations that were encoded one by one, [B, To, C]."""
+        hidden = self.horizon - self.frames
+        if hidden > 0:
+            seen[:, :hidden, self._pictures] = seen[:, hidden : hidden + 1, self._pictures]
+        return seen
+
     def _see(self, name: str, frames: Tensor, generator: torch.Generator | None) -> Tensor:
-        frames = frames[:, -self.frames :]
+        given, frames = frames.shape[1], frames[:, -self.frames :]
         horizon = frames.shape[1]
         # Frames come with the channels last in memory: the permuted view is already in channels_last format.
         # Depth becomes float (metres) first, because torch cannot index uint16.
@@ -94,9 +106,9 @@ class Encoder(nn.Module):
         scale = 1 / 255 if colour else 1e-3
         images = self.augmentation.colour(images.float() * scale, horizon, generator)
         features: Tensor = self.backbones[_key(name)](images).float().unflatten(0, (-1, horizon))
-        if horizon == self.horizon:
+        if horizon == given:
             return features
-        earlier = features[:, :1].expand(-1, self.horizon - horizon, -1)
+        earlier = features[:, :1].expand(-1, given - horizon, -1)
         return torch.cat([earlier, features], dim=1)
 
     def _rotations_to_6d(self, states: Tensor) -> Tensor:

@@ -128,7 +128,8 @@ class Replay:
         """[B, To · C]: the contexts up to these rows; before an episode stands its first."""
         if len(self._past) == 1:
             return self._context[row]
-        return self._context[torch.maximum(row[:, None] + self._past, self._first[row][:, None])].flatten(1)
+        seen = self._context[torch.maximum(row[:, None] + self._past, self._first[row][:, None])]
+        return self.policy.encoder.remembered(seen).flatten(1)
 
     def _reserve(self, rows: int) -> None:
         if self._rows + rows <= self._size:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from robot_rl.datasets import EpisodeStore
+from robot_rl.datasets import Contract, EpisodeStore, Feature
+from robot_rl.rl.methods import fresh_policy
 from robot_rl.rl.replay import Replay, symmetric
 from tests.robot_rl.rl.stored import squashed_policy, store_episodes
 
@@ -44,6 +45,38 @@ def test_returns_equal_the_sums_written_out(execute: int, chunks: int, obs_horiz
                 window = [place[max(0, at - back)] for back in range(obs_horizon - 1, -1, -1)]
                 np.testing.assert_allclose(seen[number].numpy(), window, rtol=1e-5)
             number += 1
+
+
+@pytest.mark.parametrize("frames", [None, 2, 1])
+def test_contexts_are_those_that_the_policy_acts_by_also_where_it_sees_few_pictures(
+    frames: int | None, tmp_path: Path
+) -> None:  # fmt: skip
+    seen = {"place": Feature("place", (1,)), "front": Feature("front", (8, 8, 3), dtype="uint8", kind="image")}
+    contract = Contract("seen", 10.0, seen, {"push": Feature("push", (1,), kind="action", lower=(-1.0,), upper=(1.0,))})
+    policy = fresh_policy(
+        {
+            "obs_horizon": 3, "action_horizon": 1, "frames": frames, "process": {"name": "tanh_gaussian"},
+            "encoder": {"name": "grid_cnn", "channels": [4, 8], "grid": [1, 1], "features": 8},
+            "denoiser": {"name": "perceptron", "width": 8},
+        },
+        contract,
+    )  # fmt: skip
+    draw = np.random.default_rng(0)
+    columns = {"place": draw.normal(size=(6, 1)), "front": draw.integers(0, 256, (6, 8, 8, 3), np.uint8)}
+    rows = [{"place": columns["place"][row].astype(np.float32), "front": columns["front"][row]} for row in range(6)]
+    EpisodeStore.create(tmp_path / "e.zarr", contract, encoding={"front": "lz4"})
+    with EpisodeStore.append(tmp_path / "e.zarr") as writer, writer.episode(task="seen", source="policy") as episode:
+        for step in range(5):
+            episode.add(rows[step], np.zeros(1, np.float32), truncated=step == 4)
+        episode.finish(rows[5], success=False)
+    replay = Replay(policy, 1, 1, GAMMA)
+    replay.add(EpisodeStore.open(tmp_path / "e.zarr")[0])
+    window = np.maximum(np.arange(6)[:, None] + np.arange(-2, 1), 0)
+    with torch.no_grad():
+        acted = policy.encode({name: np.stack([row[name] for row in rows])[window] for name in seen}).flatten(1)
+    batch = replay.at(torch.arange(5))
+    torch.testing.assert_close(batch.context, acted[:5])
+    torch.testing.assert_close(batch.following, acted[1:])
 
 
 def test_an_end_is_worth_nothing_more_and_a_cut_off_what_would_have_come(tmp_path: Path) -> None:
