@@ -19,7 +19,7 @@ from robot_rl.interrupt import Interrupt
 from robot_rl.policies.checkpoint import CheckpointError
 from robot_rl.rl.apart.actor import Actor, build
 from robot_rl.rl.apart.link import Link
-from robot_rl.rl.apart.messages import Welcome
+from robot_rl.rl.apart.messages import Welcome, same_rewards
 from robot_rl.rl.apart.outbox import Outbox, open_store
 from robot_rl.rl.apart.secret import VARIABLE, find
 from robot_rl.rl.environments import Environments
@@ -114,8 +114,11 @@ def _source(plain: Mapping[str, Any], welcome: Welcome) -> SuccessSource:
 
     Raises:
         FinetuneError: it is not possible, or the learner's classifier is not here.
+        MessageError: the learner would refuse it.
     """
     asked = plain.get("success")
+    if asked:
+        same_rewards(welcome.success["name"], asked["name"])
     try:
         return SuccessSource.load(asked or welcome.success, plain["num_envs"], torch.device("cpu"))
     except (ClassifierError, CheckpointError) as error:

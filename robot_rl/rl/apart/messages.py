@@ -26,6 +26,19 @@ class MessageError(ValueError):
     """A message is not what was agreed on; says what was expected and what came."""
 
 
+def same_rewards(learner: str, actor: str) -> None:
+    """Whether rewards fit together, by where success comes from on both sides.
+
+    Raises:
+        MessageError: a task says it on one side alone.
+    """
+    if (actor == "task") != (learner == "task"):
+        raise MessageError(
+            f"expected success={learner}, got success={actor}: the rewards of a task and those of a detector, 1 for "
+            "each success, are not to be mixed. Choose it at the learner"
+        )
+
+
 @dataclass(frozen=True)
 class Welcome:
     """What an actor needs to know to act.

@@ -22,6 +22,7 @@ from robot_rl.rl.apart.messages import (
     Welcome,
     decode,
     encode,
+    same_rewards,
 )
 from robot_rl.rl.on_policy import FinetuneError
 
@@ -154,11 +155,7 @@ class Server:
         try:
             join = decode(channel.receive(), Join)
             equal(self._contract, Contract.from_dict(join.contract))
-            if (join.success == "task") != (self._success == "task"):
-                raise MessageError(
-                    f"expected success={self._success}, got success={join.success}: the rewards of a task and those "
-                    "of a detector, 1 for each success, are not to be mixed. Choose it at the learner"
-                )
+            same_rewards(self._success, join.success)
             self._say(f"actor {join.actor} at {name} has joined; {self._received.get(join.actor, 0)} of its episodes")
             version: int | None = None
             while True:

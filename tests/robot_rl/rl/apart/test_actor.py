@@ -6,11 +6,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from robot_rl.act import _environments
+from robot_rl.act import _environments, _source
 from robot_rl.cli import compose
 from robot_rl.policies import Policy
 from robot_rl.rl.apart.actor import build
-from robot_rl.rl.apart.messages import Reply, Welcome, decode, encode
+from robot_rl.rl.apart.messages import MessageError, Reply, Welcome, decode, encode
 from robot_rl.rl.methods import OFF_POLICY, build_off_policy
 from robot_rl.rl.on_policy import FinetuneError
 from robot_rl.sim.spec import resolve
@@ -41,6 +41,17 @@ def test_what_is_rewarded_otherwise_than_at_the_learner_is_not_acted_on(change: 
     refused = pytest.raises(FinetuneError, match=f"^{next(iter(change.get('environment', change)))}: expected ")
     with refused, _environments({**plain, **change}, welcome, source) as (environments, _, _):
         assert environments.contract == contract, "the contract tells them apart"
+
+
+@pytest.mark.parametrize(("learner", "actor"), [("task", "key"), ("key", "task")])
+def test_success_from_elsewhere_than_at_the_learner_is_named_before_anything_is_stepped(
+    learner: str, actor: str
+) -> None:  # fmt: skip
+    plain = OmegaConf.to_container(compose("act", ["learner=localhost:1", f"success={actor}"]), resolve=True)
+    assert isinstance(plain, dict)
+    welcome = Welcome("run", {}, "sac", {}, {}, {}, {}, {"name": learner}, 1, 0)
+    with pytest.raises(MessageError, match=f"expected success={learner}, got success={actor}: the rewards"):
+        _source(plain, welcome)
 
 
 @pytest.mark.parametrize("name", OFF_POLICY)
