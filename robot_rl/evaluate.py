@@ -23,6 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +249,7 @@ def simulate(
         **execution,
         "first_seed": int(seeds[0]),
         **judge(outcomes),
-        "metrics": _means(outcomes),
+        "metrics": _measured(outcomes),
         "rate_hz": candidate.policy.contract.rate_hz,
         "seconds": round(seconds, 2),
         "steps_per_second": round(sum(outcome.steps for outcome in outcomes) / seconds, 1),
@@ -372,12 +373,18 @@ def _paired(outcomes: Sequence[Outcome], others: Sequence[Outcome], by_success: 
     return paired_t([o.total_reward for o in outcomes], [o.total_reward for o in others]).__dict__
 
 
-def _means(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Of each metric of the task, over the episodes that have it as a finite number."""
-    names = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
-    values = {name: np.array([outcome.metrics.get(name) for outcome in outcomes], float) for name in names}
-    known = {name: each[np.isfinite(each)] for name, each in values.items()}
-    return {name: float(each.mean()) for name, each in known.items() if len(each)}
+def _measured(outcomes: Sequence[Outcome]) -> dict[str, float | dict[str, int]]:
+    """Of each metric of the task the mean over the episodes that have it as a finite number; of names their counts."""
+    found: dict[str, float | dict[str, int]] = {}
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.metrics):
+        values = [outcome.metrics.get(name) for outcome in outcomes]
+        if named := [value for value in values if isinstance(value, str)]:
+            found[name] = dict(Counter(named).most_common())
+            continue
+        known = np.array(values, float)
+        if len(known := known[np.isfinite(known)]):
+            found[name] = float(known.mean())
+    return found
 
 
 def _resolved(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -413,8 +420,12 @@ def _write_episodes(path: Path, outcomes: Sequence[Outcome], others: Sequence[Ou
         for index, outcome in enumerate(outcomes):
             both = [outcome] if others is None else [outcome, others[index]]
             cells = [(int(o.success), o.steps, o.success_step or "", f"{o.total_reward:g}") for o in both]
-            measured = ["" if (value := outcome.metrics.get(name)) is None else f"{value:g}" for name in metrics]
+            measured = [_cell(outcome.metrics.get(name)) for name in metrics]
             writer.writerow([outcome.seed, *(cell for group in cells for cell in group), *measured])
+
+
+def _cell(value: float | str | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
 def _merge_metrics(folder: Path, stage: str, seconds: float, values: Mapping[str, Any]) -> None:
@@ -469,8 +480,7 @@ def say_simulated(results: Mapping[str, Any]) -> str:
         f"episodes succeed, {results['success_rate']:.1%} (95 % interval {low:.1%} to {high:.1%}), "
         f"in {results['seconds']:.0f} s"
     ]
-    if results["metrics"]:
-        lines.append("on average " + ", ".join(f"{name} {value:.3g}" for name, value in results["metrics"].items()))
+    lines += _say_measured(results["metrics"])
     if (other := results["comparison"]) is not None:
         low, high = other["success_interval"]
         lines.append(
@@ -482,6 +492,16 @@ def say_simulated(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _say_measured(metrics: Mapping[str, float | Mapping[str, int]]) -> list[str]:
+    """A line of means, and one for each metric that is a name, its most frequent values first."""
+    means = [f"{name} {value:.3g}" for name, value in metrics.items() if not isinstance(value, Mapping)]
+    lines = ["on average " + ", ".join(means)] if means else []
+    for name, counts in metrics.items():
+        if isinstance(counts, Mapping):
+            lines.append(f"{name} " + ", ".join(f"{value} in {count}" for value, count in counts.items()))
+    return lines
+
+
 def _say_returns(results: Mapping[str, Any]) -> str:
     def around(interval: Sequence[float] | None) -> str:
         return "" if interval is None else f" (95 % interval {interval[0]:.4g} to {interval[1]:.4g})"
@@ -490,8 +510,7 @@ def _say_returns(results: Mapping[str, Any]) -> str:
         f"{results['policy']} on {results['environment']['task']}: return {results['mean_return']:.4g}"
         f"{around(results['return_interval'])} over {results['episodes']} episodes, in {results['seconds']:.0f} s"
     ]
-    further = [f"{name} {value:.3g}" for name, value in results["metrics"].items() if name != "return"]
-    lines += ["on average " + ", ".join(further)] if further else []
+    lines += _say_measured({name: value for name, value in results["metrics"].items() if name != "return"})
     if (other := results["comparison"]) is not None:
         test = "" if other["p_value"] is None else f", paired t-test p = {other['p_value']:.3g}"
         lines.append(

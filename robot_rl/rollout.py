@@ -42,6 +42,7 @@ class Outcome:
         held: bool [T], whether the last command was repeated for want of an action.
         terminated, truncated: how it ended.
         metrics: what the task measures besides, at the end of the episode; for example a lap time, None without a lap.
+            A text names how it was done, for example which way was taken.
         observations: {name: [T + 1, ...]} where they were asked for.
     """
 
@@ -53,7 +54,7 @@ class Outcome:
     held: NDArray[np.bool_]
     terminated: bool
     truncated: bool
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    metrics: Mapping[str, float | str | None] = field(default_factory=dict)
     observations: dict[str, NDArray[Any]] | None = None
 
     @property
@@ -280,7 +281,7 @@ class _Log:
             self._observations.append(seen)
 
     def outcome(
-        self, terminated: bool, truncated: bool, metrics: Mapping[str, float | None],
+        self, terminated: bool, truncated: bool, metrics: Mapping[str, float | str | None],
         final: dict[str, NDArray[Any]] | None,
     ) -> Outcome:  # fmt: skip
         observations = None

@@ -70,8 +70,7 @@ class Avoid(LeanWorld):
 
     def metrics(self, row: int) -> dict[str, Any]:
         """The way taken: the gaps of the rows as digits, 0 for a row that was not passed."""
-        first, second, third = self.memory[row, :3]
-        return {"way": float(100 * first + 10 * second + third)}
+        return {"way": "".join(str(int(gap)) for gap in self.memory[row, :3])}
 
     def expert(self) -> np.ndarray:
         """To the left or to the right of the post before it, as the episode prefers: eight ways, each as often."""

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from robot_rl import cli, replay, rollout, sim
 from robot_rl.datasets import ContractError, EpisodeStore
-from robot_rl.evaluate import Candidate, EvaluateError, main, offline, simulate
+from robot_rl.evaluate import Candidate, EvaluateError, main, offline, say_simulated, simulate
 from robot_rl.observation_shift import reference
 from robot_rl.policies import build_policy, save_policy
 from robot_rl.recordings import Recordings
@@ -114,6 +114,21 @@ def test_a_metric_that_is_not_finite_counts_for_nothing(walker, tmp_path, monkey
 
     monkeypatch.setattr(rollout, "run_episodes", measured)
     assert simulate(tmp_path, walker, {}, SEEDS[:4], videos=0)["metrics"] == {"depth": 0.375}
+
+
+def test_a_metric_that_is_a_name_is_counted(walker, tmp_path, monkeypatch):
+    run = rollout.run_episodes
+
+    def measured(*given, **options):
+        outcomes = run(*given, **options)
+        ways = ("123", "212", None, "212")
+        return [replace(each, metrics={"way": way}) for each, way in zip(outcomes, ways, strict=True)]
+
+    monkeypatch.setattr(rollout, "run_episodes", measured)
+    results = simulate(tmp_path, walker, {}, SEEDS[:4], videos=0)
+    assert results["metrics"] == {"way": {"212": 2, "123": 1}}
+    assert say_simulated(results).splitlines()[1] == "way 212 in 2, 123 in 1"
+    assert [row["way"] for row in rows(tmp_path)] == ["123", "212", "", "212"]
 
 
 def test_outcomes_depend_on_the_seeds_alone(walker, tmp_path):
