@@ -362,7 +362,6 @@ class FlightSupervisor(Supervision):
     def _yield(self, mode: str, failsafe: bool) -> None:
         """Somebody else flies from now on: never fight them."""
         self._desk.revoke()
-        self._unexplained = False
         self._go(Phase.YIELDED)
         if self._state is State.STOPPED:
             return
@@ -621,7 +620,7 @@ class FlightSupervisor(Supervision):
 
     def _go(self, phase: Phase, now: float | None = None) -> None:
         self.phase, self._since = phase, self._now if now is None else now
-        self._order, self._refused = None, ""
+        self._order, self._refused, self._unexplained = None, "", False
 
 
 def _upright_enough(quaternion: np.ndarray, tilt: float) -> np.ndarray:

@@ -309,6 +309,19 @@ def test_a_pilot_is_never_fought(flight, landing):
     assert len(f.sent) == sent
 
 
+def test_a_pilot_who_takes_over_and_disarms_before_the_status_tells_of_either_is_left_alone(flight):
+    f = flight().take_off()
+    while f.twin._told != f.twin._steps:
+        f.tick()
+    f.twin.switch(POSITION)
+    f.run(0.03)
+    assert f.supervisor.phase is Phase.YIELDED
+    f.twin.armed = False
+    f.run(3.0)
+    assert (f.state, f.supervisor.phase) == (State.IDLE, Phase.GROUNDED)
+    assert f.reasons[-1] == "landed: PX4 is no longer in offboard mode"
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
