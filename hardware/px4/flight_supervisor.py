@@ -78,6 +78,9 @@ CONTROLLERS: dict[str, dict[str, int]] = {
 ARRIVED = (0.3, 0.5)
 """At a place: distance [m] and speed [m/s]."""
 
+LEAST_CLIMB = 0.5
+"""Of the home place above that of the take-off [m]: well beyond `ARRIVED`, or it would be there on the ground."""
+
 CUSTOM_MODE, PX4_OFFBOARD = 1.0, 6.0  # parameters of SET_MODE
 _OURS = frozenset({Phase.ARMING, *AIRBORNE})
 _ON_GROUND = frozenset({Phase.STREAMING, Phase.ENTERING, Phase.ARMING})
@@ -195,7 +198,12 @@ class FlightSupervisor(Supervision):
                 found.append(f"the estimate moves at {np.linalg.norm(odometry.velocity):.1f} m/s on the ground")
             if not self._is_inside(np.array([*odometry.position[:2], self.plan.home[2]])):
                 found.append(f"the fence {self.plan.limits.fence} does not hold the place above the start")
-            if self.plan.home[2] - odometry.position[2] > limits.altitude:
+            if (climb := self.plan.home[2] - odometry.position[2]) < LEAST_CLIMB:
+                found.append(
+                    f"home, at a height of {self.plan.home[2]:g} m, is {climb:.1f} m above the start, less than "
+                    f"{LEAST_CLIMB} m: PX4 says that the vehicle stands at {odometry.position[2]:.1f} m"
+                )
+            elif climb > limits.altitude:
                 found.append(f"home is higher above the start than the altitude {limits.altitude} m")
         return found
 

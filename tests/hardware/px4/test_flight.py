@@ -555,6 +555,15 @@ def test_what_speaks_against_a_take_off_is_listed(flight):
     f.supervisor.home(f.now)
 
 
+def test_a_vehicle_whose_estimate_says_that_it_stands_as_high_as_home_does_not_take_off(flight):
+    f = flight()
+    f.twin.offset[2] = 1.35
+    f.run(1.0)
+    with pytest.raises(SupervisorError, match=r"is 0\.1 m above the start"):
+        f.supervisor.home(f.now)
+    f.supervisor.home(f.now, [0.0, 0.0, 2.8])
+
+
 def test_an_emergency_stop_on_the_ground_leaves_it_disarmed(flight):
     f = flight()
     f.run(1.0)
