@@ -63,6 +63,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         raise SpecError(f"controller: expected one of {', '.join(CONTROLLERS)}; got {resolved['controller']!r}")
     if not (isinstance(resolved["horizon"], int) and resolved["horizon"] > 0):
         raise SpecError(f"horizon: expected a positive number of steps, got {resolved['horizon']!r}")
+    if not (isinstance(resolved["rate_hz"], int | float) and resolved["rate_hz"] > 0):
+        raise SpecError(f"rate_hz: expected a positive number, got {resolved['rate_hz']!r}")
     spec.check_cameras(resolved["cameras"])
     if resolved["contact"] is not None:
         from robot_rl.sim.drone.contact import resolve as resolve_contact

@@ -37,6 +37,8 @@ LONGEST_COMMAND_DELAY = 1.0
 """With its jitter [s]."""
 _POSITIVE = (*FACTORS, "battery.endurance")
 """Entries that the flight divides by."""
+_PARTS = ("battery.charge", "odometry.drop", "command.drop")
+"""Entries that are at most 1."""
 
 Record = dict[str, Any]
 
@@ -190,4 +192,6 @@ def _interval(name: str, value: Any) -> tuple[float, float]:
     least = "above 0" if name in _POSITIVE else "of at least 0"
     if not numbers or not 0 <= pair[0] <= pair[1] < math.inf or (name in _POSITIVE and pair[0] == 0):
         raise SpecError(f"randomization {name}: expected a finite number or [low, high] {least}, got {value!r}")
+    if name in _PARTS and pair[1] > 1:
+        raise SpecError(f"randomization {name}: expected at most 1, got {value!r}")
     return float(pair[0]), float(pair[1])
