@@ -34,6 +34,7 @@ class World(Protocol):
         steps: taken in each episode, int64 [N].
         last_action: float32 [N, A].
         diverged: of the last step, bool [N]; what such a copy shows is no state of the task.
+        active: which copies have an episode, bool [N]; an expert may leave the others alone.
     """
 
     num: int
@@ -42,6 +43,7 @@ class World(Protocol):
     period: float
     horizon: int
     diverged: np.ndarray
+    active: np.ndarray
 
     @property
     def steps(self) -> np.ndarray: ...
@@ -221,7 +223,8 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         self._seeds: Iterator[int] = iter(())
         self._options: Mapping[str, Any] = {}
         self._episode_seed = np.full(self.num_envs, -1, np.int64)
-        self._active = np.zeros(self.num_envs, bool)
+        self._active = world.active
+        self._active[:] = False
         self._last: dict[str, np.ndarray] = {}
         self._steps, self._seconds = 0, 0.0
 

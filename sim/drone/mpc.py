@@ -53,11 +53,11 @@ class Mpc:
         self._low, self._high = (np.array(bound, float) for bound in world.contract.action_bounds)
 
     def act(self) -> np.ndarray:
-        """Actions [N, A]. Drones that have not moved since the last call keep theirs."""
+        """Actions [N, A]. Drones that have not moved since the last call, or have no episode, keep theirs."""
         world = self._world
         steps, odometry = world.steps, world.batch.read("odometry").astype(float)
         seen = np.concatenate([steps[:, None], odometry], axis=1)
-        moved = np.flatnonzero((seen != self._seen).any(axis=1))
+        moved = np.flatnonzero((seen != self._seen).any(axis=1) & world.active)
         follows = steps == self._seen[:, 0] + 1
         self._seen = seen
         if moved.size:

@@ -51,7 +51,7 @@ class DroneWorld:
 
     def __init__(self, spec: Mapping[str, Any], num: int) -> None:
         self.num, self.task = num, load("task", spec["task"])
-        self.diverged = np.zeros(num, bool)
+        self.diverged, self.active = np.zeros(num, bool), np.ones(num, bool)
         self._rows = np.arange(num)
         self.vehicle: Vehicle = load_vehicle(spec["robot"])
         self.level = CONTROLLERS[spec["controller"]]

@@ -68,7 +68,7 @@ class LeanWorld(ABC):
         self.contract = Contract(name, float(self.RATE_HZ), chosen | seen, actions, self.CONTROLLER)
         self._bounds = self.contract.action_bounds
         self.last_action = np.zeros((num, self.contract.action_dim), np.float32)
-        self.diverged = np.zeros(num, bool)
+        self.diverged, self.active = np.zeros(num, bool), np.ones(num, bool)
 
     @abstractmethod
     def place(self, rows: np.ndarray, generators: Sequence[np.random.Generator]) -> None:

@@ -81,6 +81,18 @@ def test_keeps_an_action_while_nothing_moves_and_begins_anew_with_an_episode():
 
 
 @pytest.mark.slow
+def test_does_not_think_for_drones_without_an_episode(monkeypatch):
+    solved = []
+    monkeypatch.setattr(rti, "iterate", lambda states, *_: solved.append(states))
+    envs = sim.make_vector("drone/hover", 8)
+    mpc = Mpc(envs.world)
+    envs.reset(seed=[1, 2])
+    for _ in range(3):
+        envs.step(mpc.act())
+    assert len(solved) == 2 * 3
+
+
+@pytest.mark.slow
 def test_keeps_within_the_bounds():
     env = sim.make({"task": "drone/hover", "robot": "x500"})
     env.reset(seed=0)
