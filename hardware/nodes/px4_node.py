@@ -295,7 +295,7 @@ class FlightBinding:
     def _serve(self, name: str, _: Any) -> Any:
         if name == "home" and self._missing:
             success, message = False, self._nobody + ", ".join(self._missing)
-        elif name == "home" and (others := self._others()):
+        elif name == "home" and (others := [*self._others(), *self._vehicles()]):
             success, message = False, "; ".join(others)
         else:
             self._node.place = self._home.value or None
@@ -313,6 +313,17 @@ class FlightBinding:
         for topic in own & {topic for node, topic in found if node == self._graph.name}:
             found.remove((self._graph.name, topic))
         return sorted(f"{node} publishes {topic}, too" for node, topic in set(found))
+
+    def _vehicles(self) -> list[str]:
+        """What a twin beside another vehicle says, and both would obey; of PX4 itself the topics have no node."""
+        topic = px4_messages.table(prefix=self._node.robot.namespace)["vehicle_odometry"].name
+        found = [end.node for end in self._graph.endpoints() if end.is_publisher and end.topic == topic]
+        twins = {node for node in found if node.startswith("/")}
+        return [
+            f"{node} publishes {topic} beside another vehicle: end one of them"
+            for node in sorted(twins)
+            if len(found) > 1
+        ]
 
     def _report(self) -> None:
         """Publish diagnostics; and hold when somebody else may command the vehicle, too."""

@@ -46,6 +46,9 @@ CLOCK_START = 1.0
 FALL_BEHIND = 0.25
 """How far the vehicle may lag behind the wall clock before that time is left out [s]."""
 
+ALONE = 0.5
+"""How long another vehicle is listened for, before the twin begins [wall s]."""
+
 ANNOUNCE, _POLL, _REFRESH = 0.05, 0.005, 0.1  # wall s
 TWIN_STATUS = "twin/status"
 
@@ -192,11 +195,24 @@ def main(argv: Sequence[str]) -> int:
                 graph.log.error("%s", line)
             return 1
         twin.warm_up()
+        if not _is_alone(graph, robot):
+            return 1
         Px4TwinNode(graph, twin, robot, bool(real_time), versions, eyes, seed)
         graph.log.info("simulates %s under PX4 %s", robot.vehicle, release)
         with startup_spared():
             graph.spin()
     return 0
+
+
+def _is_alone(graph: Graph, robot: VehicleFile) -> bool:
+    """Whether no vehicle speaks on the same topics, real or not; says so where one does: one order would fly both."""
+    topic, heard = px4_messages.table(prefix=robot.namespace)["vehicle_odometry"], list[Received]()
+    listening = graph.subscribe(topic.name, topic.type, heard.append, READS)
+    graph.spin(until=lambda: bool(heard), timeout=ALONE)
+    listening.close()
+    if heard:
+        graph.log.error("a vehicle publishes %s already: end it first, or use another ROS_DOMAIN_ID", topic.name)
+    return not heard
 
 
 def _setting(graph: Graph, name: str, default: Any, description: str) -> Any:

@@ -229,6 +229,32 @@ def test_who_else_commands_the_vehicle_is_found_also_under_our_own_name():
         assert binding._others() == found
 
 
+def test_a_twin_beside_another_vehicle_is_found_because_both_would_obey():
+    topic = "/fmu/out/vehicle_odometry"
+    px4, twin = (Endpoint(topic, "", node, SENSOR, True) for node in ("", "/px4_twin"))
+    listener = Endpoint(topic, "", "/plot", SENSOR, False)
+    binding = FlightBinding.__new__(FlightBinding)
+    binding._node = SimpleNamespace(robot=VehicleFile.load("px4"))
+    for endpoints, found in (
+        ([px4, listener], []),
+        ([px4, px4], []),  # an agent that was killed and started again is seen twice for a while
+        ([twin, listener], []),
+        ([px4, twin], [f"/px4_twin publishes {topic} beside another vehicle: end one of them"]),
+        ([twin, twin], [f"/px4_twin publishes {topic} beside another vehicle: end one of them"]),
+    ):
+        binding._graph = SimpleNamespace(endpoints=lambda endpoints=endpoints: endpoints)
+        assert binding._vehicles() == found
+
+
+@pytest.mark.slow
+def test_a_twin_does_not_begin_beside_another_vehicle(watched):
+    watched.wait(lambda: watched.status and watched.twin)
+    command = [sys.executable, "-m", "robot_rl.hardware.nodes.px4_twin_node"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert ended.returncode == 1
+    assert "a vehicle publishes /fmu/out/vehicle_odometry already" in ended.stderr + ended.stdout
+
+
 @pytest.mark.slow
 def test_topics_have_the_names_of_the_release(watched):
     names = {endpoint.topic for endpoint in watched.graph.endpoints()}
