@@ -257,8 +257,8 @@ def test_a_twin_does_not_begin_beside_another_vehicle(watched):
 
 @pytest.mark.slow
 def test_topics_have_the_names_of_the_release(watched):
-    names = {endpoint.topic for endpoint in watched.graph.endpoints()}
-    assert {"/fmu/out/vehicle_status_v1", "/fmu/out/vehicle_local_position", "/fmu/out/battery_status"} <= names
+    named = {"/fmu/out/vehicle_status_v1", "/fmu/out/vehicle_local_position", "/fmu/out/battery_status"}
+    watched.wait(lambda: named <= {endpoint.topic for endpoint in watched.graph.endpoints()})
     # As a policy hears them: they stand on the ground, the world is ENU, the body FLU.
     heard = []
     watched.graph.subscribe("imu", "sensor_msgs/msg/Imu", lambda received: heard.append(received.message), SENSOR)
