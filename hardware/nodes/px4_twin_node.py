@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from robot_rl.hardware.nodes.command_line import node_main
 from robot_rl.hardware.nodes.garbage import startup_spared
@@ -53,19 +53,39 @@ ANNOUNCE, _POLL, _REFRESH = 0.05, 0.005, 0.1  # wall s
 TWIN_STATUS = "twin/status"
 
 
+class Faults(NamedTuple):
+    """Parameters that make faults."""
+
+    faults: Parameter
+    battery: Parameter
+    jump: Parameter
+    nav_state: Parameter
+
+    @classmethod
+    def declare(cls, graph: Graph) -> Faults:
+        """Declare them."""
+        return cls(
+            graph.parameter("faults", "", f"separated by commas, of {', '.join(Px4Twin.FAULTS)}"),
+            graph.parameter("battery", -1.0, "part that remains; below 0: what the flight leaves"),
+            graph.parameter("jump", 0.0, "of the estimate, northwards [m]"),
+            graph.parameter("nav_state", -1, "the pilot changes the mode to this; below 0: does not"),
+        )
+
+
 class Px4TwinNode:
     """Binds a twin to a graph.
 
     Args:
         versions: of the messages, by message.
         seed: of what the cameras see.
+        faults: parameters, which may change.
     """
 
     def __init__(
         self, graph: Graph, twin: Px4Twin, robot: VehicleFile, real_time: bool, versions: Mapping[str, int],
-        cameras: TwinCameras | None, seed: Parameter,
+        cameras: TwinCameras | None, seed: Parameter, faults: Faults,
     ) -> None:  # fmt: skip
-        self._graph, self._twin, self._cameras, self._seed = graph, twin, cameras, seed
+        self._graph, self._twin, self._cameras, self._seed, self._faults = graph, twin, cameras, seed, faults
         self._pictures = {}
         for stream in cameras.streams.values() if cameras else ():
             self._pictures[stream.topic] = graph.publisher(stream.topic, stream.type, stream.qos)
@@ -76,10 +96,6 @@ class Px4TwinNode:
             base: graph.publisher(topics[base].name, topics[base].type, WRITES) for base in px4_messages.OUTPUTS
         }
         self._status = graph.publisher(TWIN_STATUS, DIAGNOSTICS, LATCHED)
-        self._faults = graph.parameter("faults", "", f"separated by commas, of {', '.join(Px4Twin.FAULTS)}")
-        self._battery = graph.parameter("battery", -1.0, "part that remains; below 0: what the flight leaves")
-        self._jump = graph.parameter("jump", 0.0, "of the estimate, northwards [m]")
-        self._mode = graph.parameter("nav_state", -1, "the pilot changes the mode to this; below 0: does not")
         self._told = ""
         self._piloted = -1
         for base in px4_messages.INPUTS:
@@ -146,16 +162,16 @@ class Px4TwinNode:
 
     def _refresh(self) -> None:
         """Take over what the parameters say, and tell how the vehicle is."""
-        twin = self._twin
-        faults = {name.strip() for name in str(self._faults.value).split(",") if name.strip()}
+        twin, given = self._twin, self._faults
+        faults = {name.strip() for name in str(given.faults.value).split(",") if name.strip()}
         if unknown := sorted(faults - set(Px4Twin.FAULTS)):
             self._say_once(f"faults: no {', '.join(unknown)}; there are {', '.join(Px4Twin.FAULTS)}")
         if "failsafe" in faults - twin.faults:
             twin.switch(RETURN, failsafe=True)
         twin.faults = faults & set(Px4Twin.FAULTS)
-        twin.battery = float(self._battery.value) if self._battery.value >= 0 else None
-        twin.offset[1] = self._jump.value
-        if self._piloted != (mode := int(self._mode.value)):
+        twin.battery = float(given.battery.value) if given.battery.value >= 0 else None
+        twin.offset[1] = given.jump.value
+        if self._piloted != (mode := int(given.nav_state.value)):
             self._piloted = mode
             if mode >= 0:
                 twin.switch(mode)
@@ -184,6 +200,8 @@ def main(argv: Sequence[str]) -> int:
         cameras = _setting(graph, "cameras", "", "that see it, as onboard:48x64 (height x width); empty: none")
         release = _setting(graph, "release", "v1.17", f"of PX4: {', '.join(px4_messages.RELEASES)}")
         real_time = _setting(graph, "real_time", True, "else /clock is published, and time goes in lockstep")
+        faults = Faults.declare(graph)
+        graph.refuse_undeclared()
         try:
             robot = VehicleFile.load(name)
             twin = Px4Twin(load_vehicle(robot.vehicle), int(seed.value), boot=BOOT if real_time else CLOCK_START)
@@ -197,7 +215,7 @@ def main(argv: Sequence[str]) -> int:
         twin.warm_up()
         if not _is_alone(graph, robot):
             return 1
-        Px4TwinNode(graph, twin, robot, bool(real_time), versions, eyes, seed)
+        Px4TwinNode(graph, twin, robot, bool(real_time), versions, eyes, seed, faults)
         graph.log.info("simulates %s under PX4 %s", robot.vehicle, release)
         with startup_spared():
             graph.spin()

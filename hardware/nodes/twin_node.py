@@ -238,6 +238,7 @@ def main(argv: Sequence[str]) -> int:
         if topics.cameras is not None:
             sys.setswitchinterval(_SWITCH)
         binding = TwinBinding(graph, topics, seed)
+        graph.refuse_undeclared()
         driver = _RealTime(binding) if real_time else _Lockstep(binding)
         for topic, (message_type, qos) in topics.command_topics.items():
             graph.subscribe(topic, message_type, partial(_receive, driver, topic), qos)

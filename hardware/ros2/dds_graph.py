@@ -12,7 +12,7 @@ from robot_rl.hardware.ros2.actions import ServiceActionClient
 from robot_rl.hardware.ros2.arguments import Arguments
 from robot_rl.hardware.ros2.dds_participant import DdsParticipant, Reader, Writer
 from robot_rl.hardware.ros2.dds_services import DdsClient, DdsService
-from robot_rl.hardware.ros2.graph import Clock, Endpoint, ParameterType, Received
+from robot_rl.hardware.ros2.graph import Clock, Endpoint, GraphError, ParameterType, Received
 from robot_rl.hardware.ros2.graph_log import GraphLog, open_log
 from robot_rl.hardware.ros2.messages import MessageError
 from robot_rl.hardware.ros2.qos import RELIABLE, Qos
@@ -127,6 +127,11 @@ class DdsGraph:
     def parameter(self, name: str, default: Any, description: str, read_only: bool = False) -> parameters.Declared:
         self._unused.discard(name)
         return self._parameters.declare(name, default, description, read_only)
+
+    def refuse_undeclared(self) -> None:
+        if self._unused:
+            known = ", ".join(sorted(self._parameters.names))
+            raise GraphError(f"no parameter {', '.join(sorted(self._unused))}; there are {known}")
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback)

@@ -150,6 +150,10 @@ class Graph(Protocol):
         """
         ...
 
+    def refuse_undeclared(self) -> None:
+        """Raise GraphError if `-p` gives a parameter that has not been declared by now; `spin` but warns of it."""
+        ...
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         """From any thread: run on the spinning thread, as soon as it is free."""
         ...

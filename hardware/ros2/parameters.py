@@ -76,6 +76,11 @@ class ParameterTable:
     def __contains__(self, name: str) -> bool:
         return name in self._declared
 
+    @property
+    def names(self) -> list[str]:
+        """Of all that are declared."""
+        return list(self._declared)
+
     def declare(self, name: str, default: Any, description: str, read_only: bool) -> Declared:
         if name in self._declared:
             raise GraphError(f"parameter {name} is declared twice")

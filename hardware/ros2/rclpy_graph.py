@@ -250,6 +250,11 @@ class RclpyGraph:
         self._unused.discard(name)
         return RclpyDeclared(self._node, name)
 
+    def refuse_undeclared(self) -> None:
+        if self._unused:
+            known = ", ".join(sorted(self._declared))
+            raise GraphError(f"no parameter {', '.join(sorted(self._unused))}; there are {known}")
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback)
 

@@ -9,7 +9,7 @@ from robot_rl.hardware.cockpit.dead_man import Input
 from robot_rl.hardware.cockpit.device import ABSENT, WebDevice
 from robot_rl.hardware.cockpit.pilot import Pilot
 from robot_rl.hardware.nodes.px4_node import FlightBinding, FlightNode
-from robot_rl.hardware.nodes.px4_twin_node import Px4TwinNode
+from robot_rl.hardware.nodes.px4_twin_node import Faults, Px4TwinNode
 from robot_rl.hardware.nodes.teleop_node import TeleopNode
 from robot_rl.hardware.opened import Opened
 from robot_rl.hardware.px4 import px4_messages
@@ -85,7 +85,16 @@ class Rig:
         )
         self.twin = Px4Twin(load_vehicle(PX4.vehicle))
         seed = SimpleNamespace(value=0)
-        Px4TwinNode(graph, self.twin, robot, True, px4_messages.RELEASES["v1.17"], cameras=None, seed=seed)
+        Px4TwinNode(
+            graph,
+            self.twin,
+            robot,
+            True,
+            px4_messages.RELEASES["v1.17"],
+            cameras=None,
+            seed=seed,
+            faults=Faults.declare(graph),
+        )
         self.supervisor = FlightBinding(graph, FlightNode(robot))
         settings = Settings(frame="heading", linear_speed=1.0, angular_speed=1.0)
         self.session = RecordingSession(countdown=0.2)

@@ -104,6 +104,8 @@ def test_parameters_are_declared_once_and_typed(opened, tmp_path):
 def test_a_parameter_that_nobody_declares_is_named(opened):
     graph = opened("robot", ["--ros-args", "-p", "gian:=2.0", "-p", "gain:=1.0", "-p", "use_sim_time:=false"])
     graph.parameter("gain", 1.5, "a float")
+    with pytest.raises(GraphError, match="no parameter gian; there are gain"):
+        graph.refuse_undeclared()
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
