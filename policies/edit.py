@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +36,9 @@ class Edit(nn.Module):
         critics: int = 2, critic_width: int = 256, critic_depth: int = 2, layer_norm: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        if not bound >= 0 or candidates < 1:
+        if not 0 <= bound < inf or candidates < 1:
             raise ValueError(
-                f"edit: expected a bound of at least 0 and candidates of at least 1, got {bound} and {candidates}"
+                f"edit: expected a finite bound of at least 0 and at least 1 candidate, got {bound} and {candidates}"
             )
         self.bound, self.candidates = bound, candidates
         inputs = shapes.obs_horizon * shapes.context_dim + shapes.horizon * shapes.action_dim

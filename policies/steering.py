@@ -29,9 +29,9 @@ class Steering(nn.Module):
         self, shapes: Shapes, *, bound: float = 1.5, width: int = 256, depth: int = 2, temperature: float = 0.0
     ) -> None:
         super().__init__()
-        if not bound > 0 or not temperature >= 0:
+        if not 0 < bound < math.inf or not temperature >= 0:
             raise ValueError(
-                f"steering: expected bound above 0 and temperature at least 0, got {bound} and {temperature}"
+                f"steering: expected a finite bound above 0 and temperature at least 0, got {bound} and {temperature}"
             )
         self.bound, self.temperature = bound, temperature
         self.mean = Perceptron(shapes, width=width, depth=depth)

@@ -390,7 +390,10 @@ def _load_demonstrations(plain: Mapping[str, Any]) -> Recordings | None:
         states = plain["algorithm"].get("demonstrations")
         return None if states is None else Recordings([states], held_out=0.0)
     if plain["name"] not in OFF_POLICY:
-        raise FinetuneError(f"dataset= is of no use to {plain['name']}, which learns from its own experience alone")
+        instead = "; give the states to begin in as algorithm.demonstrations=" if plain["name"] == "demo_reset" else ""
+        raise FinetuneError(
+            f"dataset= is of no use to {plain['name']}, which learns from its own experience alone{instead}"
+        )
     return Recordings(
         [paths] if isinstance(paths, str) else paths, held_out=0.0, include_failures=plain["include_failures"]
     )

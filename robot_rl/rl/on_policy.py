@@ -213,8 +213,8 @@ class Update:
                 "training.clip."
             )
         extra = {"kl": kl, "first_ratio_error": first_ratio} if self.train_actor else {}
-        variance = float(returns.var())
-        explained = 1 - float((returns - value).var()) / variance if variance > 0 else 0.0
+        variance = float(returns.var(correction=0))
+        explained = 1 - float((returns - value).var(correction=0)) / variance if variance > 0 else 0.0
         return {**means, **extra, "epochs": epochs, "updates": updates, "explained_variance": explained}
 
     def _step(

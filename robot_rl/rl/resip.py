@@ -8,6 +8,7 @@ acted. What is saved is the policy with its residual.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,8 @@ class ResiP(GaussianMethod):
             raise PolicyError("resip: this policy has a residual already; give the policy that it was made for")
         if not policy.encoder.states:
             raise PolicyError("resip: a residual sees states, and this policy observes none")
-        if not scale > 0:
-            raise PolicyError(f"algorithm.scale: expected a number above 0, got {scale}")
+        if not 0 < scale < inf:
+            raise PolicyError(f"algorithm.scale: expected a finite number above 0, got {scale}")
         residual = {
             "obs_horizon": 1, "action_horizon": 1, "clip_actions": False, "process": {"name": "gaussian"},
             "denoiser": {"name": "perceptron", "width": width, "depth": depth},

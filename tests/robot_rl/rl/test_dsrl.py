@@ -192,8 +192,8 @@ def test_other_policies_and_wrong_values_are_refused() -> None:
             DSRL(line_policy(process), 1)
     with pytest.raises(PolicyError, match="temperature above 0"):
         DSRL(line_policy(FLOW), 1, temperature=0)
-    for wrong in ({"bound": 0}, {"executed_temperature": -1}):
-        with pytest.raises(ValueError, match=r"expected bound above 0 and temperature at least 0"):
+    for wrong in ({"bound": 0}, {"bound": float("inf")}, {"executed_temperature": -1}):
+        with pytest.raises(ValueError, match=r"expected a finite bound above 0 and temperature at least 0"):
             DSRL(line_policy(FLOW), 1, **wrong)
 
 

@@ -289,8 +289,9 @@ def test_other_policies_and_wrong_values_are_refused() -> None:
         EXPO(Policy(scaled, line_policy(FLOW).contract), 1)
     with pytest.raises(PolicyError, match="expected backup best or sarsa"):
         EXPO(line_policy(FLOW), 1, backup="max")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="a bound of at least 0"):
-        EXPO(line_policy(FLOW), 1, bound=-0.1)
+    for bound in (-0.1, float("inf")):
+        with pytest.raises(ValueError, match="a finite bound of at least 0"):
+            EXPO(line_policy(FLOW), 1, bound=bound)
 
 
 @pytest.mark.slow

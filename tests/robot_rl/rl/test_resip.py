@@ -146,8 +146,9 @@ def test_is_saved_with_its_base(tmp_path: Path) -> None:
 
 
 def test_impossible_options_are_named() -> None:
-    with pytest.raises(PolicyError, match=r"algorithm.scale: expected a number above 0, got 0"):
-        ResiP(line_policy(FLOW), scale=0)
+    for scale in (0.0, float("inf")):
+        with pytest.raises(PolicyError, match=f"algorithm.scale: expected a finite number above 0, got {scale}"):
+            ResiP(line_policy(FLOW), scale=scale)
     with pytest.raises(PolicyError, match="gaussian makes no steps"):
         ResiP(line_policy({"name": "gaussian"}), steps=4)
 
