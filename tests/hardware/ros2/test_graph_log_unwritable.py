@@ -48,6 +48,8 @@ def test_nobody_waits_for_a_reader_and_what_was_said_comes_in_order(monkeypatch:
         assert [each.msg for each in published] == said
         with open(reads) as reader:  # noqa: PTH123
             heard = [reader.readline().partition("]: ")[2].rstrip() for _ in range(WAITING)]
+            monkeypatch.setattr(graph_log, "PATIENCE", 60.0)
+            log.close()  # now the pipe holds the rest; or its thread would write that to the next test's terminal
         assert heard == said[:WAITING]
 
 
