@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def remembered(self, seen: Tensor) -> Tensor:
-        """The context [B, To, C] of observations that were encoded one by one, [B, To, C]."""
+        """The context [B, To, C] of observations that were encoded one by one, [B, To, C], which it changes."""
         hidden = self.horizon - self.frames
         if hidden > 0:
             seen[:, :hidden, self._pictures] = seen[:, hidden : hidden + 1, self._pictures]

@@ -5,7 +5,7 @@ objects and the bare model of a real robot. The inverse is differential: each it
 joint limits, a displacement limit (velocity limit times the time at hand), a home posture for the redundant joint, and
 damping that grows near singularities. That is the program of `mink`, but for errors of position and rotation apart
 instead of one screw; here the iterations are one call of compiled code, which `daqp` interrupts where a limit is in the
-way: a third of the time.
+way.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Kinematics:
         upper: np.ndarray | None = None,
     ) -> None:
         self.joints = tuple(joints)
-        self._model = _chain(model, self.joints, site, base)
+        self._model = _cut_out(model, self.joints, site, base)
         self._data, dof = mujoco.MjData(self._model), self.dof
         order = np.array([self._model.joint(name).id for name in self.joints])
         self._chain = _Chain(
@@ -276,7 +276,7 @@ def _vector(values: np.ndarray, size: int, name: str) -> np.ndarray:
     return array
 
 
-def _chain(model: mujoco.MjModel, joints: Sequence[str], site: str, base: str) -> mujoco.MjModel:
+def _cut_out(model: mujoco.MjModel, joints: Sequence[str], site: str, base: str) -> mujoco.MjModel:
     """A model of nothing but the bodies, joints and end-effector frame between `base` and `site`."""
     named = (("joint", joints, model.njnt), ("site", [site], model.nsite), ("body", [base], model.nbody))
     for kind, names, count in named:

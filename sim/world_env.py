@@ -223,8 +223,7 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         self._seeds: Iterator[int] = iter(())
         self._options: Mapping[str, Any] = {}
         self._episode_seed = np.full(self.num_envs, -1, np.int64)
-        self._active = world.active
-        self._active[:] = False
+        self.world.active[:] = False
         self._last: dict[str, np.ndarray] = {}
         self._steps, self._seconds = 0, 0.0
 
@@ -236,7 +235,7 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         self._seeds = itertools.count(int(seed)) if isinstance(seed, int | np.integer) else iter([int(s) for s in seed])
         self._options = options or {}
-        self._active[:], self._episode_seed[:] = False, -1
+        self.world.active[:], self._episode_seed[:] = False, -1
         self._steps, self._seconds = 0, 0.0
         started = self._begin(range(self.num_envs))
         if not started:
@@ -248,7 +247,7 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         self, actions: np.ndarray, look: np.ndarray | None = None
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, Info]:
         """Execute one action [N, A] in every active copy, see `VectorEnv.step`."""
-        actions, active = np.array(actions, np.float32, order="C"), self._active.copy()
+        actions, active = np.array(actions, np.float32, order="C"), self.world.active.copy()
         if actions.shape != self._rest.shape:
             raise ValueError(f"expected actions of shape {list(self._rest.shape)}, got {list(actions.shape)}")
         if not np.isfinite(actions).all() and (bad := np.flatnonzero(active & ~np.isfinite(actions).all(1)).tolist()):
@@ -268,7 +267,7 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
             info: Info = {"success": bool(success[index])}
             info |= {"diverged": True} if diverged[index] else {"metrics": self.world.metrics(index)}
             finals[index] = info, dict(zip(self._last, last, strict=True))
-        self._active &= ~ended
+        self.world.active &= ~ended
         started = self._begin(list(finals)) if finals else {}
         if started:
             self._see(self._mask(list(started)))
@@ -282,7 +281,7 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
 
     def restart(self, indices: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[int, Info]]:
         """Abandon the episodes of the copies named, see `VectorEnv.restart`."""
-        self._active[list(indices)] = False
+        self.world.active[list(indices)] = False
         started = self._begin(list(indices))
         if started:
             self._see(self._mask(list(started)))
@@ -351,14 +350,14 @@ class WorldVectorEnv(GymnasiumVectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
             return {}
         rows, record = list(chosen), self._options.get("randomization")
         infos = self.world.begin(rows, list(chosen.values()), [record] * len(rows))
-        self._active[rows] = True
+        self.world.active[rows] = True
         return dict(zip(rows, infos, strict=True))
 
     def _copy(self) -> dict[str, np.ndarray]:
         return {name: values.copy() for name, values in self._last.items()}
 
     def _info(self, success: np.ndarray, seeds: np.ndarray, started: Mapping[int, Info]) -> Info:
-        info: Info = {"success": success.copy(), "seed": seeds, "active": self._active.copy()}
+        info: Info = {"success": success.copy(), "seed": seeds, "active": self.world.active.copy()}
         for name in ("final_obs", "final_info", "reset_info"):
             info[name] = np.full(self.num_envs, None, object)
         for index, values in started.items():

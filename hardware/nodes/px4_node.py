@@ -318,12 +318,8 @@ class FlightBinding:
         """What a twin beside another vehicle says, and both would obey; of PX4 itself the topics have no node."""
         topic = px4_messages.table(prefix=self._node.robot.namespace)["vehicle_odometry"].name
         found = [end.node for end in self._graph.endpoints() if end.is_publisher and end.topic == topic]
-        twins = {node for node in found if node.startswith("/")}
-        return [
-            f"{node} publishes {topic} beside another vehicle: end one of them"
-            for node in sorted(twins)
-            if len(found) > 1
-        ]
+        twins = {node for node in found if node.startswith("/")} if len(found) > 1 else ()
+        return [f"{node} publishes {topic} beside another vehicle: end one of them" for node in sorted(twins)]
 
     def _report(self) -> None:
         """Publish diagnostics; and hold when somebody else may command the vehicle, too."""
