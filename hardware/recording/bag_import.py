@@ -50,6 +50,9 @@ PAUSE = 5.0
 RESTART = 1.0
 """The clock of the recording began anew when it goes back by more than this [s]."""
 
+SILENCE = 60.0
+"""So long without any message divides an episode in two [s]: the recording was paused, or its clock was set."""
+
 _SOURCES = {"policy": "policy", "device": "teleop", "script": "expert", "replay": "replay"}
 _log = logging.getLogger(__name__)
 
@@ -194,8 +197,12 @@ class BagImport:
         self._episode = None
 
     def _open(self, number: int, time: float, facts: Mapping[str, Any]) -> None:
-        self._episode = _Episode(number, time, int(np.ceil(time * self._rate - 1e-6)), dict(facts))
+        self._episode = _Episode(number, time, self._tick(max(time, self._now - SILENCE)), dict(facts))
         self._closed = None
+
+    def _tick(self, time: float) -> int:
+        """The first control tick at or after `time` [s]."""
+        return int(np.ceil(time * self._rate - 1e-6))
 
     def _note_damage(self) -> None:
         """What could not be read belongs to the episode that is open, or to the next one."""
@@ -222,9 +229,20 @@ class BagImport:
         done = []
         if received < self._now - RESTART and self._episode is not None:
             done = self._close(self._now, None, {"unfinished": True, "notes": "the clock of the recording went back"})
+        elif received > self._now + SILENCE and self._episode is not None:
+            done = self._skip(self._episode, received - self._lag)
         self._now = received if received < self._now - RESTART else max(self._now, received)
         if self._episode is not None:
             done += self._rows(self._now - self._lag)
+        return done
+
+    def _skip(self, episode: _Episode, time: float) -> list[Imported]:
+        """Nothing was received for long: go on at `time` [s]. The clock may have been set there from 1970."""
+        done = self._rows(self._now)
+        if self._episode is episode and episode.held is not None:
+            done += self._divide(episode, f"no message for {SILENCE:g} s")
+        if self._episode is not None:
+            self._episode.row, self._episode.next_tick = None, max(self._episode.next_tick, self._tick(time))
         return done
 
     def _take_observation(self, message: Any) -> None:
@@ -284,7 +302,7 @@ class BagImport:
                 stopgap = self._actions.commanded(row.time) if supervised else None
                 episode.gap.append((row, stopgap, self._actions.wish(row.time)))
                 if len(episode.gap) > PAUSE * self._rate:
-                    done += self._divide(episode)
+                    done += self._divide(episode, f"no action for {PAUSE:g} s")
         return done
 
     def _row(self, tick: int, episode: _Episode) -> _Row | None:
@@ -340,14 +358,14 @@ class BagImport:
     def _stamps(self, row: _Row, acted: float) -> dict[str, float]:
         return {"control": row.time, "action": acted, **row.stamps}
 
-    def _divide(self, episode: _Episode) -> list[Imported]:
-        done = self._finish_episode(episode, None, {"notes": f"no action for {PAUSE:g} s"})
+    def _divide(self, episode: _Episode, why: str) -> list[Imported]:
+        done = self._finish_episode(episode, None, {"notes": why})
         part = _Episode(episode.number, episode.began, episode.next_tick, dict(episode.facts), episode.part + 1)
         self._episode = part
         return [done]
 
     def _close(self, time: float, success: bool | None, facts: Mapping[str, Any]) -> list[Imported]:
-        done = self._rows(time)
+        done = self._rows(min(time, self._now))
         episode, self._episode = self._episode, None
         if episode is None:
             return done

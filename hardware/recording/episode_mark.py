@@ -8,6 +8,7 @@ publishes a command such as `start task=lift seed=7` or `success`. A mark is a `
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -81,6 +82,9 @@ def decode(message: Any) -> Mark:
     try:
         facts = {pair.key: json.loads(pair.value) for pair in message.values}
         (word,) = (name for name in WORDS if name == message.message)
-        return Mark(word, float(facts.pop("time")), int(message.hardware_id), facts)
+        time = float(facts.pop("time"))
+        if not math.isfinite(time):
+            raise ValueError(time)
+        return Mark(word, time, int(message.hardware_id), facts)
     except (KeyError, TypeError, ValueError) as error:
         raise MarkError(f"{TOPIC}: no mark of an episode: {message}") from error

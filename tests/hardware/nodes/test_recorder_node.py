@@ -28,6 +28,7 @@ from robot_rl.hardware.ros2.graph import Graph, open_graph
 from robot_rl.hardware.ros2.qos import LATCHED, RELIABLE, SENSOR, Qos
 
 JOINT_STATE, IMAGE = "sensor_msgs/msg/JointState", "sensor_msgs/msg/Image"
+STATUS = "diagnostic_msgs/msg/DiagnosticArray"
 CLOCK = "rosgraph_msgs/msg/Clock"
 DEADLINE = 60.0  # a start alone takes some seconds, more on a busy machine
 
@@ -85,8 +86,14 @@ def replayed(graph: Graph, sent: list[Any]) -> None:
     command = graph.publisher("recorder/command", "std_msgs/msg/String")
     assert graph.spin(until=lambda: bool(command.matched), timeout=DEADLINE)
     ordered = sorted(sent, key=lambda item: item.received)
-    tick(clock, ordered[0].received)
-    graph.spin(timeout=0.5)
+    heard = list[float]()  # the recorder's clock, which it tells every second
+    graph.subscribe(
+        "/diagnostics", STATUS, lambda sample: heard.append(messages.seconds(sample.message.header.stamp))
+    )  # fmt: skip
+    deadline = time.monotonic() + DEADLINE
+    while not any(heard) and time.monotonic() < deadline:
+        tick(clock, ordered[0].received)
+        graph.spin(timeout=0.2)
     command.publish(messages.make("std_msgs/msg/String", data="start task=lift seed=7"))
     graph.spin(timeout=0.5)
     for item in ordered:

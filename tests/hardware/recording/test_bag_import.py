@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -325,6 +326,38 @@ def test_a_pause_divides_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [episode.facts["seed"] for episode in store] == [3, 3]
 
 
+def test_an_episode_may_begin_before_the_clock_does(tmp_path: Path) -> None:
+    """On simulated time a recorder's clock says 0 until the first `/clock`."""
+    robot = panda()
+    run = policy_run(robot)
+    run.mark(0.0, "start", seed=3)
+    run.mark(START + 2.9, "success")
+    done, store = imported(run.written(tmp_path / "bag"), robot, tmp_path / "a.zarr")
+    assert [(episode.number, episode.index) for episode in done] == [(1, 0)]
+    assert store[0].success
+    np.testing.assert_array_equal(store[0].timestamp["control"], list(run.rows))
+    np.testing.assert_array_equal(store[0].action, np.array(list(run.proposed.values())))
+
+
+def test_a_clock_that_is_set_forward_divides_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A computer without a battery for its clock begins in 1970, until a time server tells it the date."""
+    robot = panda()
+    run = policy_run(robot, seed=1)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(sys.modules[__name__], "START", 1000.0)
+        before = policy_run(robot)
+    run.sent += before.sent
+    run.mark(1000.3, "start", seed=3)
+    run.mark(START + 2.9, "success")
+    done, store = imported(run.written(tmp_path / "bag"), robot, tmp_path / "a.zarr")
+    assert [(episode.number, episode.index) for episode in done] == [(1, 0), (1, 1)]
+    assert [episode.success for episode in store] == [None, True]
+    for episode, part in zip(store, (before, run), strict=True):
+        np.testing.assert_array_equal(episode.timestamp["control"], list(part.rows))
+        np.testing.assert_array_equal(episode.action, np.array(list(part.proposed.values())))
+    assert "no message for 60 s" in store.facts(0)["notes"]
+
+
 def test_lost_messages_are_counted_and_the_policys_numbers_stand(tmp_path: Path) -> None:
     robot = panda()
     run = policy_run(robot)
@@ -464,3 +497,5 @@ def test_commands_to_the_recorder() -> None:
     assert episode_mark.decode(episode_mark.encode(mark)) == mark
     with pytest.raises(MarkError, match="no mark"):
         episode_mark.decode(messages.make(episode_mark.TYPE, message="success"))
+    with pytest.raises(MarkError, match="no mark"):
+        episode_mark.decode(episode_mark.encode(Mark("success", np.inf, 1)))
