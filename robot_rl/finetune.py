@@ -29,7 +29,8 @@ import torch
 from robot_rl import run_folder
 from robot_rl.atomic_folder import replace_folder
 from robot_rl.choice import Choice
-from robot_rl.evaluate import Candidate, EvaluateError, say_simulated, simulate
+from robot_rl.evaluate import Candidate, EvaluateError, simulate
+from robot_rl.evaluation_summary import say_simulated
 from robot_rl.interrupt import Interrupt
 from robot_rl.metric_log import MetricLog, write_results
 from robot_rl.policies import Policy, save_policy

@@ -5,6 +5,7 @@ Sources: design.ros2.org "ROS Command Line Arguments", "Topic and Service name m
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ class Arguments:
         if not re.fullmatch(TOKEN, self.name) or not FULL_NAME.fullmatch(self.full_name):
             raise GraphError(f"{self.full_name!r} is no node name: letters, digits and _, separated by /")
         self._files = [(Path(file), _read_parameters(Path(file))) for file in files]
+        self._declared: set[str] = set()
+        self._warned = False
 
     def resolve(self, name: str) -> str:
         """The full topic or service name that `name` stands for in this node, after remapping."""
@@ -88,10 +91,28 @@ class Arguments:
                 values[parameter] = value
         return values
 
+    def declare(self, parameter: str) -> None:
+        """Note that this node declares a parameter. Raises GraphError the second time."""
+        if parameter in self._declared:
+            raise GraphError(f"parameter {parameter} is declared twice")
+        self._declared.add(parameter)
+
     @property
-    def assigned(self) -> set[str]:
-        """The names that `-p` gives to this node: those that a typo would leave undeclared."""
-        return {parameter for node, parameter, _ in self._assignments if node in ("", self.name, self.full_name)}
+    def _undeclared(self) -> list[str]:
+        """The names that `-p` gives to this node and that nobody declared: usually a typo."""
+        own = ("", self.name, self.full_name)
+        return sorted({name for node, name, _ in self._assignments if node in own} - self._declared)
+
+    def refuse_undeclared(self) -> None:
+        """Raise GraphError if `-p` gives what this node has not declared by now."""
+        if undeclared := self._undeclared:
+            raise GraphError(f"no parameter {', '.join(undeclared)}; there are {', '.join(sorted(self._declared))}")
+
+    def warn_of_undeclared(self, log: logging.Logger) -> None:
+        """The same as a warning, once."""
+        if not self._warned and (undeclared := self._undeclared):
+            log.warning("-p gives what this node does not declare: %s", ", ".join(undeclared))
+        self._warned = True
 
     def _expand(self, name: str) -> str:
         substitutions = {"{node}": self.name, "{ns}": self.namespace, "{namespace}": self.namespace}

@@ -12,7 +12,7 @@ from robot_rl.hardware.ros2.actions import ServiceActionClient
 from robot_rl.hardware.ros2.arguments import Arguments
 from robot_rl.hardware.ros2.dds_participant import DdsParticipant, Reader, Writer
 from robot_rl.hardware.ros2.dds_services import DdsClient, DdsService
-from robot_rl.hardware.ros2.graph import Clock, Endpoint, GraphError, ParameterType, Received
+from robot_rl.hardware.ros2.graph import Clock, Endpoint, ParameterType, Received
 from robot_rl.hardware.ros2.graph_log import GraphLog, open_log
 from robot_rl.hardware.ros2.messages import MessageError
 from robot_rl.hardware.ros2.qos import RELIABLE, Qos
@@ -89,7 +89,6 @@ class DdsGraph:
         self._loop = SpinLoop(self.participant.wake)
         self._loop.catch_signals()
         self._clock: DdsSubscription | None = None
-        self._unused = self.arguments.assigned
         rosout = self.publisher("/rosout", "rcl_interfaces/msg/Log", ROSOUT_QOS) if self.arguments.rosout else None
         handler = GraphLog(self.name[1:].replace("/", "."), self.arguments.stdout, rosout.publish if rosout else None)
         self.log = open_log(self.name, self.arguments.log_level, handler)
@@ -125,13 +124,11 @@ class DdsGraph:
         return ServiceActionClient(self, name, action_type)
 
     def parameter(self, name: str, default: Any, description: str, read_only: bool = False) -> parameters.Declared:
-        self._unused.discard(name)
+        self.arguments.declare(name)
         return self._parameters.declare(name, default, description, read_only)
 
     def refuse_undeclared(self) -> None:
-        if self._unused:
-            known = ", ".join(sorted(self._parameters.names))
-            raise GraphError(f"no parameter {', '.join(sorted(self._unused))}; there are {known}")
+        self.arguments.refuse_undeclared()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback)
@@ -140,9 +137,7 @@ class DdsGraph:
         return self.participant.endpoints()
 
     def spin(self, until: Callable[[], bool] | None = None, timeout: float | None = None) -> bool:
-        if self._unused:
-            self.log.warning("-p gives what this node does not declare: %s", ", ".join(sorted(self._unused)))
-            self._unused.clear()
+        self.arguments.warn_of_undeclared(self.log)
         return self._loop.spin(self._wait, until, timeout)
 
     @property

@@ -76,14 +76,7 @@ class ParameterTable:
     def __contains__(self, name: str) -> bool:
         return name in self._declared
 
-    @property
-    def names(self) -> list[str]:
-        """Of all that are declared."""
-        return list(self._declared)
-
     def declare(self, name: str, default: Any, description: str, read_only: bool) -> Declared:
-        if name in self._declared:
-            raise GraphError(f"parameter {name} is declared twice")
         default = coerced(name, default, default)
         value = coerced(name, self.overrides[name], default) if name in self.overrides else default
         self._declared[name] = Declared(name, value, description, read_only, self._changed)

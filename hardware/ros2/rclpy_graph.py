@@ -196,8 +196,7 @@ class RclpyGraph:
         self._clock: float | None = None
         self._clock_reader: RclpySubscription | None = None
         self._closed = False
-        self._declared: set[str] = set()
-        self._unused = self.arguments.assigned - {"use_sim_time"}
+        self.arguments.declare("use_sim_time")
         self._use_clock(simulated)
         self._node.add_post_set_parameters_callback(self._on_parameters)
 
@@ -240,20 +239,15 @@ class RclpyGraph:
         return ServiceActionClient(self, name, action_type)
 
     def parameter(self, name: str, default: Any, description: str, read_only: bool = False) -> RclpyDeclared:
-        if name in self._declared:
-            raise GraphError(f"parameter {name} is declared twice")
+        self.arguments.declare(name)
         value = coerced(name, self._overrides.get(name, default), default)
         # rclpy takes an empty list for one of bytes: leave its type open.
         descriptor = ParameterDescriptor(description=description, read_only=read_only, dynamic_typing=value == [])
         self._node.declare_parameter(name, value, descriptor, ignore_override=True)
-        self._declared.add(name)
-        self._unused.discard(name)
         return RclpyDeclared(self._node, name)
 
     def refuse_undeclared(self) -> None:
-        if self._unused:
-            known = ", ".join(sorted(self._declared))
-            raise GraphError(f"no parameter {', '.join(sorted(self._unused))}; there are {known}")
+        self.arguments.refuse_undeclared()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback)
@@ -273,9 +267,7 @@ class RclpyGraph:
         return sorted(found, key=lambda endpoint: (endpoint.topic, not endpoint.is_publisher, endpoint.node))
 
     def spin(self, until: Callable[[], bool] | None = None, timeout: float | None = None) -> bool:
-        if self._unused:
-            self.log.warning("-p gives what this node does not declare: %s", ", ".join(sorted(self._unused)))
-            self._unused.clear()
+        self.arguments.warn_of_undeclared(self.log)
         return self._loop.spin(self._wait, until, timeout)
 
     @property

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 
 from robot_rl import cli, replay, rollout, sim
 from robot_rl.datasets import ContractError, EpisodeStore
-from robot_rl.evaluate import Candidate, EvaluateError, main, offline, say_simulated, simulate
+from robot_rl.evaluate import Candidate, EvaluateError, main, offline, simulate
+from robot_rl.evaluation_summary import say_simulated
 from robot_rl.observation_shift import reference
 from robot_rl.policies import build_policy, save_policy
 from robot_rl.recordings import Recordings
