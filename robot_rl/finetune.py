@@ -317,6 +317,11 @@ class _Run:
             f"{self.folder}: {self.plain['name']} of {origin}, {size / 1e6:.2f} M parameters, on {self.spec['task']} "
             f"in {self.settings.num_envs} environments, {self.learner.execute} actions of each chunk"
         )
+        if self.base is None and self.plain["name"] in OFF_POLICY and self.learner.policy.contract.cameras:
+            print(
+                f"Warning: {self.plain['name']} does not train encoders, so that a new policy's sees pictures through "
+                "random filters; clone one by `robot-rl train` and give it as policy="
+            )
         if resume:
             print(f"Going on after step {self.learner.steps}.")
 
