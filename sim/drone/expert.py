@@ -3,7 +3,7 @@ and Kumar 2011), in whatever form the environment takes actions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,6 +16,8 @@ from robot_rl.sim.spec import SpecError
 EXPERTS = ("geometric", "mpc", "mpc_aiming")
 POSITION_GAIN, VELOCITY_GAIN = 6.0, 4.0
 """Of the wanted acceleration [1/s²], [1/s]."""
+ERROR_GAIN = 2.0
+"""Of the wanted velocity, where the autopilot controls it [1/s]."""
 ATTITUDE_GAIN = 8.0
 """Of the wanted body rates [1/s]."""
 LEAST_THRUST, STEEPEST = 2.0, 1.0
@@ -48,11 +50,13 @@ def act(world: DroneWorld) -> np.ndarray:
     rows = np.arange(world.num)
     goal = world.table[rows, world.moment].astype(float)
     error, slip = goal[:, :3] - position, goal[:, 3:6] - velocity
-    if world.level == "velocity":
-        return np.concatenate([goal[:, 3:6] + 2.0 * error, np.zeros((world.num, 1))], 1).astype(np.float32)
-    if world.level == "position":
-        lead = goal[:, 3:6] / np.array([0.95, 0.95, 1.0])
-        return np.concatenate([goal[:, :3] + lead, np.zeros((world.num, 1))], 1).astype(np.float32)
+    if world.level in ("velocity", "position"):
+        # What the autopilot's loops make the wanted acceleration of, and the wanted velocity.
+        gains = world.vehicle.control["velocity"]
+        setpoint = goal[:, 3:6] + ERROR_GAIN * error + (goal[:, 6:9] + VELOCITY_GAIN * slip) / _axes(gains["p"])
+        if world.level == "position":
+            setpoint = position + setpoint / _axes(gains["position_p"])
+        return np.concatenate([setpoint, np.zeros((world.num, 1))], 1).astype(np.float32)
 
     # Wanted acceleration of the thrust in the world.
     mass = world.vehicle.mass * np.array([record.get("mass", 1.0) for record in world.records])
@@ -66,14 +70,21 @@ def act(world: DroneWorld) -> np.ndarray:
     side = np.linalg.norm(wanted[:, :2], axis=1, keepdims=True)
     wanted[:, :2] *= np.minimum(1.0, STEEPEST * wanted[:, 2:] / np.maximum(side, 1e-9))
 
-    # Attitude that points the thrust there, heading along x; thrust along the present axis.
+    # The wanted direction of the thrust, and how it turns.
     size = np.linalg.norm(wanted, axis=1, keepdims=True)
     direction = wanted / size
+    change = goal[:, 9:12] + POSITION_GAIN * slip + VELOCITY_GAIN * (goal[:, 6:9] - read("acceleration"))
+    change = (change - np.einsum("nk,nk->n", change, direction)[:, None] * direction) / size
+    throttle = _throttle(world, mass * np.maximum(np.einsum("nk,nk->n", wanted, up), 0.0))
+    if world.level == "attitude":
+        direction = direction + change / world.vehicle.control["attitude"]["p"]
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+
+    # Attitude that points the thrust there, heading along x; thrust along the present axis.
     target = np.concatenate(
         [1 + direction[:, 2:], -direction[:, 1:2], direction[:, :1], np.zeros((world.num, 1))], axis=1
     )
     target /= np.linalg.norm(target, axis=1, keepdims=True)
-    throttle = _throttle(world, mass * np.maximum(np.einsum("nk,nk->n", wanted, up), 0.0))
     if world.level == "attitude":
         return np.concatenate([throttle[:, None], target], axis=1).astype(np.float32)
 
@@ -82,14 +93,15 @@ def act(world: DroneWorld) -> np.ndarray:
     scale = 1 / np.maximum(np.hypot(away[:, 0], away[:, 3]), 1e-6)
     w, x, y, z = away.T
     turn = 2 * ATTITUDE_GAIN * np.stack([scale * (w * x - y * z), scale * (w * y + x * z), np.sign(w) * scale * z], 1)
-    acceleration = read("acceleration")
-    change = goal[:, 9:12] + POSITION_GAIN * slip + VELOCITY_GAIN * (goal[:, 6:9] - acceleration)
-    change -= np.einsum("nk,nk->n", change, direction)[:, None] * direction
-    feed = cross(direction, change / size)
-    turn += rotate_back(quaternion, feed)
+    turn += rotate_back(quaternion, cross(direction, change))
     low, high = world.contract.action_bounds
     actions: np.ndarray = np.clip(np.concatenate([throttle[:, None], turn], axis=1), low, high).astype(np.float32)
     return actions
+
+
+def _axes(gains: Sequence[float]) -> np.ndarray:
+    """Gains sideways and upwards as those of x, y and z."""
+    return np.array([gains[0], gains[0], gains[1]])
 
 
 def _throttle(world: DroneWorld, thrust: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ def test_is_an_environment_of_gymnasium(task):
 
 
 @pytest.mark.parametrize("controller", list(CONTROLLERS))
-@pytest.mark.parametrize("task", ["drone/hover", "drone/takeoff_land"])
+@pytest.mark.parametrize("task", ["drone/hover", "drone/takeoff_land", "drone/figure8", "drone/gates"])
 def test_the_expert_flies_by_every_controller(task, controller):
     finals = fly_all({"task": task, "controller": controller}, 4, range(4))
     assert all(final["success"] for final in finals.values()), finals
