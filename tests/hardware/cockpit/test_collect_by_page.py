@@ -118,12 +118,14 @@ class Person:
         self.browser, self.down = browser, set()
 
     async def see(self):
+        # What the page has not heard of yet is null here, and missing otherwise.
         return await self.browser.run(
-            "(() => { const {scene} = cockpit, cube = scene.robot.getObjectByName('cube_main'); return {"
+            "(() => { const {scene} = cockpit, cube = scene.robot.getObjectByName('cube_main'); const seen = {"
             "hand: scene.hand.position.toArray(), cube: cube?.position.toArray(), state: last.supervisor?.state, "
             "why: last.supervisor?.message, "
             "phase: last.session?.phase, busy: last.session?.busy, success: last.success, stopped: last.stopped, "
-            "counted: last.session?.counted, opening: last.opening}; })()"
+            "counted: last.session?.counted, opening: last.opening}; "
+            "for (const name in seen) seen[name] ??= null; return seen; })()"
         )
 
     async def keys(self, wanted):
