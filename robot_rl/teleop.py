@@ -127,13 +127,16 @@ def node_parameters(plain: Mapping[str, Any], folder: Path, contract: str) -> di
 def teleop_parameters(plain: Mapping[str, Any], contract: str, recorded: int, seed: int) -> dict[str, Any]:
     """ROS parameters of the `teleop` node."""
     handback = plain["handback"] if plain["handback"] is not None else HANDBACK if plain["policy"] else 0.0
+    scripted = {}
+    if plain["device"] == "scripted" and plain["episodes"] and flies(plain):
+        scripted["scripted.flights"] = plain["episodes"] - recorded  # then that pilot lands
     return {
         "robot": str(plain["robot"]), "policy": contract, "device": str(plain["device"]),
         "twin": bool(plain["twin"]) and not flies(plain), "acts": bool(plain["policy"]),
         "task": plain["task"] or ("lift" if plain["twin"] and not flies(plain) else ""),
         "use_sim_time": bool(plain["twin"]) and not plain["real_time"], "recorded": recorded, "seed": seed,
         "handback": float(handback), "frame": plain["frame"] or "",
-        **{key: plain[key] for key in (*MAPPING, *SESSION)}, **_dotted(plain["settings"]),
+        **{key: plain[key] for key in (*MAPPING, *SESSION)}, **scripted, **_dotted(plain["settings"]),
     }  # fmt: skip
 
 

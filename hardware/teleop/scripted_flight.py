@@ -102,6 +102,8 @@ class ScriptedFlight(Opened):
         return Reading(now, twist=np.zeros(6))
 
     def _talk(self, now: float) -> None:
+        if self._phase != "recording":
+            self._ended = np.inf
         word = ""
         if self._phase == "recording" and now - self._ended >= self._lost:
             word = "success"

@@ -66,12 +66,13 @@ def replayed(folder, dataset):
 @pytest.mark.timeout(900)
 def test_a_flight_by_hand_is_recorded_hovers_while_the_device_is_lost_and_is_flown_again(ros_domain, tmp_path, capfd):
     pytest.importorskip("cyclonedds")
-    overrides = ["twin=true", "real_time=false", "device=scripted", "episodes=1", "countdown=0.2", "operator=Ada"]
+    overrides = ["twin=true", "real_time=false", "device=scripted", "episodes=2", "countdown=0.2", "operator=Ada"]
     assert session(tmp_path, *overrides, "linear_speed=1.0", "settings={scripted.lost: 1.0}") == 0
     said = capfd.readouterr().out
     assert said.index(">>> recording") < said.index(">>> the device is lost") < said.index(">>> landed")
     assert "idle: landed: asked to land" in (tmp_path / "logs" / "px4.log").read_text()
     store = EpisodeStore.open(tmp_path / "episodes.zarr")
+    assert [episode.success for episode in store] == [True, True]
     assert (store.facts(0)["source"], store.facts(0)["operator"]) == ("teleop", "Ada")
     assert store.contract.controller == "px4_velocity"
     episode = store[0]
