@@ -136,10 +136,12 @@ class Person:
             await self.browser.key(key, True)
         self.down = set(wanted)
 
-    async def until(self, condition, timeout=90):
+    async def until(self, condition, timeout=90, key=None):
         end = time.monotonic() + timeout
         while not condition(seen := await self.see()):
             assert time.monotonic() < end, f"not within {timeout} s; seen: {seen}"
+            if key is not None:
+                await self.browser.press_again_if_late(key)
             await asyncio.sleep(0.05)
         return seen
 
@@ -190,7 +192,7 @@ class Person:
 
     async def word(self, key, condition, timeout=90):
         await self.browser.press(key)
-        return await self.until(condition, timeout)
+        return await self.until(condition, timeout, key)
 
     async def shot(self, name):
         if SHOTS:

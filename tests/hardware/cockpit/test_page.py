@@ -172,6 +172,7 @@ def test_words_and_the_emergency_stop(visit):
             words = []
             while not words:
                 words = person.device.events()
+                await browser.press_again_if_late(key)
                 await asyncio.sleep(0.01)
             assert words == [word]
         await browser.press("y")  # nothing is recorded: it means nothing
