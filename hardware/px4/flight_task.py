@@ -79,6 +79,16 @@ class FlightTask:
         self._time, self._action = 0.0, np.zeros(contract.action_dim, np.float32)
         self._under_way = False
         self.result: dict[str, Any] | None = None
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Go through it once: compiled code takes half a second to load, for which no flight can wait."""
+        self.begin(0)
+        odometry = self._world.batch.read("odometry")
+        self._world.place(odometry)
+        self._world.look()
+        self._world.follow(self._action[None], odometry)
+        self._world.metrics(0)
 
     @property
     def topics(self) -> dict[str, Stream]:

@@ -1,5 +1,8 @@
 """The task of a vehicle, against the simulator's own flights of it."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -124,6 +127,41 @@ def test_the_task_waits_for_the_hand_over_and_a_tick_that_is_missed_counts():
     now, last = reference(1.0 + 0.02 * 70, True)  # one second later
     np.testing.assert_allclose(now, env.world.table[0, 51, :3], atol=1e-5)
     assert last[0] == pytest.approx(0.4)
+
+
+FLY = """
+import gc
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+from robot_rl.hardware.nodes.px4_node import encode_ros_odometry
+from robot_rl.hardware.px4.flight_state import Odometry
+from robot_rl.hardware.px4.flight_task import FlightTask
+from robot_rl.hardware.px4.vehicle_file import ODOMETRY, VehicleFile
+from robot_rl.sim.drone.env import DroneEnv
+
+def loaded():
+    return {(each.__qualname__, len(each.signatures)) for each in gc.get_objects() if isinstance(each, Dispatcher)}
+
+contract = DroneEnv("drone/figure8").contract.select(["position", "velocity", "reference", "last_action"])
+flight = FlightTask(VehicleFile.load("px4").for_task([0.0, 0.0, 1.0], "x500"), contract, "drone/figure8")
+before = loaded()
+flight.begin(3)
+for step in range(3):
+    place, upright = np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0, 0.0])
+    rest = Odometry(1.0 + 0.02 * step, place, np.zeros(3), upright, np.zeros(3))
+    flight.take(ODOMETRY, encode_ros_odometry(rest), rest.stamp)
+    flight.row(rest.stamp)
+    flight.act(np.array([0.4, 0.0, 0.0, 0.0], np.float32), True)
+print(len(before), sorted(loaded() - before))
+"""
+
+
+def test_no_compiled_code_is_loaded_in_flight():
+    """It takes half a second, for which the Supervisor does not wait."""
+    done = subprocess.run([sys.executable, "-c", FLY], capture_output=True, text=True, check=True, timeout=200)
+    known, _, new = done.stdout.strip().partition(" ")
+    assert int(known) > 5
+    assert new == "[]"
 
 
 def test_a_vehicle_that_strays_has_failed():
