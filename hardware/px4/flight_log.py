@@ -28,6 +28,8 @@ SLOWEST = {
     "attitude": 0.06,
 }
 """Median time between samples at which a log still tells delay and lag, or can be interpolated [s]."""
+LONGEST_GAP = 5.0
+"""Longest time without a sample that is interpolated, in times of those."""
 PROFILE = "set SDLOG_PROFILE to 17 (default and high rate)"
 QUADRANTS = ((True, True), (False, False), (True, False), (False, True))
 """Of the rotors in the order of the simulator: whether they stand in front, and to the right."""
@@ -66,28 +68,45 @@ def read_flight_log(path: Path, start: float = 0.0, end: float = float("inf")) -
     if len(command_time) < 2:
         raise IdentificationError(f"{path}: vehicle_rates_setpoint has no thrust")
     first, last = _aloft(topics.get("vehicle_land_detected"), command_time, throttle)
+    if first >= last:
+        raise IdentificationError(f"{path}: the vehicle was never in the air")
     first, last = max(first, zero + start), min(last, zero + end)
     relative = np.asarray(sensor.get("accelerometer_timestamp_relative", np.zeros(len(sensor["timestamp"]))), float)
-    sensor = {name: values[relative != NO_ACCELERATION] for name, values in sensor.items()}
+    whole = np.isfinite(np.hstack([_vectors(sensor, name, 3) for name in ("accelerometer_m_s2", "gyro_rad")])).all(1)
+    whole &= relative != NO_ACCELERATION
+    sensor = {name: values[whole] for name, values in sensor.items()}
     # Samples are means over the time before their stamp.
     spent = np.asarray(sensor.get("accelerometer_integral_dt", 0.0), float)
-    time = _time(sensor) + 1e-6 * (relative[relative != NO_ACCELERATION] - spent / 2)
+    time = _time(sensor) + 1e-6 * (relative[whole] - spent / 2)
     velocity_time, velocity, attitude_time, attitude = _motion(topics, path)
     first = max(first, velocity_time[0], attitude_time[0], command_time[0])
     last = min(last, velocity_time[-1], attitude_time[-1], command_time[-1])
-    motor_time, motors = _time(motor), np.clip(np.nan_to_num(_vectors(motor, "control", 4)), 0.0, 1.0)
+    motor_time, motors = _time(motor), _vectors(motor, "control", 4)
     first, last = max(first, motor_time[0]), min(last, motor_time[-1])
     sent, ordered, flown = ((times >= first) & (times <= last) for times in (command_time, motor_time, time))
     if min(sent.sum(), ordered.sum(), flown.sum()) < 2:
         raise IdentificationError(f"{path}: nothing was flown between {first - zero:.1f} and {last - zero:.1f} s")
+    if silent := (~np.isfinite(motors[ordered])).any(0).nonzero()[0].tolist():
+        raise IdentificationError(
+            f"{path}: actuator_motors tells nothing of control{silent} for some or all of the flight; four are needed"
+        )
+    motors = np.clip(motors, 0.0, 1.0)
     time = time[flown]
     came = {"vehicle_rates_setpoint": command_time[sent], "actuator_motors": motor_time[ordered]}
-    came |= {"sensor_combined": time, "velocity": velocity_time, "attitude": attitude_time}
+    came |= {"sensor_combined": time}
+    for name, times in (("velocity", velocity_time), ("attitude", attitude_time)):
+        came[name] = times[(times >= first) & (times <= last)]
     for name, times in came.items():
         if (gap := float(np.median(np.diff(times)))) > SLOWEST[name]:
             most = 1e3 * SLOWEST[name]
             raise IdentificationError(
                 f"{path}: {name} comes every {1e3 * gap:.0f} ms, expected {most:.0f} ms at most: {PROFILE}"
+            )
+        longest = int(np.argmax(np.diff(times)))
+        if times[longest + 1] - times[longest] > LONGEST_GAP * SLOWEST[name]:
+            raise IdentificationError(
+                f"{path}: {name} is missing from {times[longest] - zero:.2f} to {times[longest + 1] - zero:.2f} s; "
+                "choose a time without that by start= and end="
             )
     parameters: dict[str, Any] = ulog.initial_parameters
     return FlightLog(
@@ -148,12 +167,21 @@ def _motion(
     if "vehicle_local_position" in topics and "vehicle_attitude" in topics:
         position, attitude = topics["vehicle_local_position"], topics["vehicle_attitude"]
         velocity = np.stack([np.asarray(position[name], float) for name in ("vx", "vy", "vz")], axis=1)
-        return _time(position), velocity, _time(attitude), _vectors(attitude, "q", 4)
+        return *_known(_time(position), velocity, path), *_known(_time(attitude), _vectors(attitude, "q", 4), path)
     odometry = _needed(topics, "vehicle_odometry", path)
     if (odometry["velocity_frame"] != NED).any():
         raise IdentificationError(f"{path}: expected velocities of vehicle_odometry in NED")
     times = _time(odometry)
-    return times, _vectors(odometry, "velocity", 3), times, _vectors(odometry, "q", 4)
+    velocities, attitudes = (_vectors(odometry, name, size) for name, size in (("velocity", 3), ("q", 4)))
+    return *_known(times, velocities, path), *_known(times, attitudes, path)
+
+
+def _known(times: np.ndarray, values: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Those rows that are numbers."""
+    known = np.isfinite(values).all(1)
+    if known.sum() < 2:
+        raise IdentificationError(f"{path}: velocity or attitude are not told; expected both")
+    return times[known], values[known]
 
 
 def _interpolated(time: np.ndarray, times: np.ndarray, values: np.ndarray) -> np.ndarray:

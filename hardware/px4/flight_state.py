@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
@@ -221,15 +221,20 @@ class FlightLimits:
 
     def __post_init__(self) -> None:
         lower, upper = np.array(self.fence, float)
+        problems = [
+            f"limits.{name}: expected {'three positive numbers' if name == 'rates' else 'more than 0'}, got {value}"
+            for name in ("altitude", "tilt", "speed", "jump", "rates", "command_speed", "yaw_rate")
+            if not np.min(value := getattr(self, name)) > 0
+        ]
         if lower.shape != (3,) or not (lower < upper).all():
-            raise ValueError(f"limits.fence: expected a lower and an upper corner in metres, got {self.fence}")
+            problems.append(f"limits.fence: expected a lower and an upper corner in metres, got {self.fence}")
         if not 0 <= self.throttle[0] < self.throttle[1] <= 1:
-            raise ValueError(f"limits.throttle: expected 0 <= least < greatest <= 1, got {self.throttle}")
+            problems.append(f"limits.throttle: expected 0 <= least < greatest <= 1, got {self.throttle}")
         if not 0 < self.command_tilt < self.tilt:
-            raise ValueError(f"limits.command_tilt: expected more than 0 and less than tilt, got {self.command_tilt}")
-        numbers = (self.altitude, self.tilt, self.speed, self.jump, *self.rates, self.command_speed, self.yaw_rate)
-        if not min(numbers) > 0 or not 0 <= self.battery < 1 or len(self.rates) != 3:
-            raise ValueError(f"limits: expected positive numbers, and a battery from 0 to below 1, got {self}")
+            problems.append(f"limits.command_tilt: expected more than 0 and less than tilt, got {self.command_tilt}")
+        if not 0 <= self.battery < 1:
+            problems.append(f"limits.battery: expected a part from 0 to below 1, got {self.battery}")
+        _raise(problems)
 
 
 @dataclass(frozen=True)
@@ -258,8 +263,20 @@ class Patience:
     silence: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.stream <= 1.0 or min(getattr(self, item.name) for item in fields(self)) <= 0:
-            raise ValueError(f"patience: expected positive times, and a stream of more than 1 s, got {self}")
+        problems = [
+            f"patience.{item.name}: expected more than {least:g}, got {value}"
+            for item in fields(self)
+            if not (value := getattr(self, item.name)) > (least := 1.0 if item.name == "stream" else 0.0)
+        ]
+        if self.tries != int(self.tries):
+            problems.append(f"patience.tries: expected a whole number, got {self.tries}")
+        _raise(problems)
+
+
+def _raise(problems: list[str]) -> None:
+    """All of them in one ValueError, a line each."""
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 STALE = 0.1
@@ -293,25 +310,29 @@ class FlightPlan:
     def __post_init__(self) -> None:
         lower, upper = np.array(self.limits.fence, float)
         home = np.array(self.home, float)
+        problems = [
+            f"{name}: expected more than 0, got {value}"
+            for name in ("homing_speed", "landing_speed", "tick_rate_hz")
+            if not (value := getattr(self, name)) > 0
+        ]
         if home.shape != (3,) or not ((lower < home) & (home < upper)).all():
-            raise ValueError(f"home: expected a place within the fence {self.limits.fence}, got {self.home}")
-        if not 0 < home[2] < self.limits.altitude:
-            raise ValueError(f"home: expected a height below the altitude {self.limits.altitude} m, got {home[2]}")
+            problems.append(f"home: expected a place within the fence {self.limits.fence}, got {self.home}")
+        elif not 0 < home[2] < self.limits.altitude:
+            problems.append(f"home: expected a height below the altitude {self.limits.altitude} m, got {home[2]}")
         low, high = self.limits.throttle
         if not low < self.hover_throttle < high:
-            raise ValueError(f"hover_throttle: expected within the limits {low} to {high}, got {self.hover_throttle}")
-        if not (min(self.homing_speed, self.landing_speed) > 0 and self.tick_rate_hz > 0):
-            raise ValueError("homing_speed, landing_speed, tick_rate_hz: expected positive numbers")
-        if self.watchdog.action > self._longest_action + 1e-9:
+            problems.append(f"hover_throttle: expected within the limits {low} to {high}, got {self.hover_throttle}")
+        if self.tick_rate_hz > 0 and self.watchdog.action > self._longest_action + 1e-9:
             slow = self.watchdog.action + 1 / self.tick_rate_hz
-            raise ValueError(
+            problems.append(
                 f"watchdog.action: with a tick at most {STALE} s, for PX4 goes on with stale rates; got {slow} s"
             )
         if self.patience.silence <= self.watchdog.action:
-            raise ValueError(
+            problems.append(
                 f"patience.silence: expected more than watchdog.action, {self.watchdog.action} s, after which the "
                 f"vehicle holds before it lands; got {self.patience.silence} s"
             )
+        _raise(problems)
 
     @property
     def _longest_action(self) -> float:
@@ -319,21 +340,42 @@ class FlightPlan:
         return STALE - 1 / self.tick_rate_hz
 
     def for_period(self, period: float) -> FlightPlan:
-        """The same plan for actions every `period` s: the watchdog waits for slow ones as long as it may."""
-        if period <= SLOW:
-            return self
-        return replace(self, watchdog=replace(self.watchdog, action=self._longest_action))
+        """The same plan for actions every `period` s: the watchdog waits for slow ones as long as it may.
+
+        Raises:
+            ValueError: that is not long enough.
+        """
+        plan = self
+        if period > SLOW:
+            plan = replace(self, watchdog=replace(self.watchdog, action=self._longest_action))
+        if period >= plan.watchdog.action:
+            raise ValueError(
+                f"contract.rate_hz: {1 / period:g} Hz, an action every {1e3 * period:.0f} ms, but watchdog.action ends "
+                f"each after {1e3 * plan.watchdog.action:.0f} ms; expected more than {1 / plan.watchdog.action:.1f} Hz"
+            )
+        return plan
 
     @classmethod
     def from_mapping(cls, plain: Mapping[str, Any]) -> FlightPlan:
         """Read the entries of a vehicle's file. Raises ValueError for what is unknown, missing or impossible."""
-        values = dict(plain)
-        kinds = {"limits": FlightLimits, "watchdog": Watchdog, "patience": Patience}
-        try:
-            for key, kind in kinds.items():
-                if key in values:
-                    defaults = {"observation": 0.2, "action": 0.06} if key == "watchdog" else {}
-                    values[key] = kind(**(defaults | values[key]))
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"flight: {error}") from error
+        values, problems = dict(plain), list[str]()
+        for key, kind in {"limits": FlightLimits, "watchdog": Watchdog, "patience": Patience}.items():
+            if key in values:
+                defaults = {"observation": 0.2, "action": 0.06} if key == "watchdog" else {}
+                try:
+                    values[key] = _made(kind, defaults | values[key], f"{key}.")
+                except ValueError as error:
+                    problems += str(error).splitlines()
+        _raise(problems)
+        plan: FlightPlan = _made(cls, values)
+        return plan
+
+
+def _made(kind: Any, values: Mapping[str, Any], where: str = "") -> Any:
+    """A dataclass of these values. Raises ValueError for what is missing, unknown or impossible."""
+    needed = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
+    _raise([f"{where}{name} is missing" for name in needed if name not in values])
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{where.rstrip('.')}: {error}") from error

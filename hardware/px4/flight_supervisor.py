@@ -222,7 +222,8 @@ class FlightSupervisor(Supervision):
             SupervisorError: something speaks against it; the message lists all of it.
         """
         if State.HOMING not in TRANSITIONS[self._state]:
-            raise SupervisorError(f"cannot home while {self._state} ({self._reason}); release or clear the stop")
+            then = "wait" if self._state is State.HOMING else "release or clear the stop"
+            raise SupervisorError(f"cannot home while {self._state} ({self._reason}); {then}")
         if self.phase not in (Phase.GROUNDED, Phase.YIELDED, Phase.HOLDING):
             raise SupervisorError(f"cannot home while the vehicle is {self.phase}; wait")
         if place is not None:

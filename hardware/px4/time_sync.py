@@ -18,7 +18,8 @@ SAMPLES = 50
 """Of which the least difference is taken."""
 
 RESTART, CONFIRMED = 0.5, 10
-"""A vehicle has begun anew when so many stamps after each other are older than those before by more than this [s]."""
+"""Its clock was set back when so many stamps after each other are older than one before; by more than this [s] it has
+begun anew."""
 
 
 class TimeSync:
@@ -43,14 +44,14 @@ class TimeSync:
     def hear(self, microseconds: int, received: float) -> float | None:
         """A sample of PX4's time [us] was received at ours [s]: when it was taken, by our clock; None: nobody knows."""
         stamp = microseconds / 1e6
-        if stamp < self._stamp - RESTART:
-            self._older += 1
-            if self._older < CONFIRMED:
-                return None
-            self.restarts += 1
-            self._stamp = stamp
+        anew = stamp < self._stamp - RESTART
+        self._older = self._older + 1 if stamp < self._stamp else 0
+        if self._older >= CONFIRMED:
+            self.restarts += anew
+            self._stamp, self._older = stamp, 0
             self._least.clear()
-        self._older = 0
+        elif anew:
+            return None
         self._stamp = max(self._stamp, stamp)
         difference = received - stamp
         while self._least and self._least[-1][1] >= difference:

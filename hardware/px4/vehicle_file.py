@@ -128,8 +128,15 @@ class VehicleFile:
         """The same vehicle under the contract of a policy, whose observations may hold more than odometry gives.
 
         Its watchdog waits for actions as long as it may where they come seldom, see `FlightPlan.for_period`.
+
+        Raises:
+            RobotFileError: they come so seldom that it would end each before the next.
         """
-        return replace(self, contract=contract, plan=self.plan.for_period(1 / contract.rate_hz))
+        try:
+            plan = self.plan.for_period(1 / contract.rate_hz)
+        except ValueError as error:
+            raise RobotFileError(self.name, [str(error)]) from error
+        return replace(self, contract=contract, plan=plan)
 
     def with_room(self, lower: np.ndarray, upper: np.ndarray) -> VehicleFile:
         """The same vehicle within a fence that holds a box [3] m, too."""

@@ -48,6 +48,11 @@ def read(path: Path) -> VehicleFile:
     cameras = _cameras(plain.get("cameras") or {}, problems)
     contract = _contract(plain["contract"], cameras, problems) if "contract" in plain else None
     plan = _plan(plain["flight"], problems) if "flight" in plain else None
+    if contract is not None and plan is not None:
+        try:
+            plan = plan.for_period(1 / contract.rate_hz)
+        except ValueError as error:
+            problems.append(str(error))
     vehicle = plain.get("vehicle")
     if vehicle in (None, ""):
         vehicle = VehicleFile.vehicle

@@ -114,7 +114,7 @@ def test_a_policy_flies_the_twin_in_processes_of_their_own(tmp_path, ros_domain)
     collect = ["task=drone/hover", "controller=velocity", "cameras={onboard: [24, 32]}", "sim_state=false"]
     assert cli.main(["collect", *collect, "episodes=8", f"output={data}"]) == 0
     arguments = [
-        f"dataset={data}", "policy=drone_sight", "labels=executed", "training.steps=200", "policy.denoiser.width=32",
+        f"dataset={data}", "policy=drone_sight", "labels=executed", "training.steps=1000", "policy.denoiser.width=32",
         "policy.denoiser.depth=1", "policy.observation=[velocity,accelerometer,gyro,reference,onboard]",
         "policy.encoder.channels=[4]", "policy.encoder.grid=[3,4]", "policy.encoder.features=4", f"output={policy}",
         "threads=1",

@@ -176,6 +176,41 @@ def test_a_topic_that_is_missing_or_too_slow_is_named_with_the_setting(
         read_flight_log(write_ulog(path, topics))
 
 
+@pytest.mark.parametrize(
+    ("topic", "field"),
+    [
+        ("vehicle_local_position", "vx"), ("vehicle_attitude", "q[0]"),
+        ("sensor_combined", "gyro_rad[0]"), ("sensor_combined", "accelerometer_m_s2[2]"),
+    ],
+)  # fmt: skip
+def test_samples_that_are_no_numbers_are_left_out(
+    topic: str, field: str, logged: dict[str, Any], found: Any, tmp_path: Path
+) -> None:
+    topics = dict(logged["uneven"])
+    values = np.array(topics[topic][field], float)
+    values[len(values) // 2 :: len(values) // 7] = np.nan
+    path = write_ulog(tmp_path / "log.ulg", topics | {topic: topics[topic] | {field: values.astype(np.float32)}})
+    told, wanted = (each.estimates["thrust_to_mass"] for each in (identify(read_flight_log(path)), found("uneven")))
+    assert told.value == pytest.approx(wanted.value, rel=0.01)
+
+
+def test_a_gap_a_silent_rotor_and_a_vehicle_on_the_ground_are_told(logged: dict[str, Any], tmp_path: Path) -> None:
+    path, topics = tmp_path / "log.ulg", dict(logged["uneven"])
+    sensor = topics["sensor_combined"]
+    seconds = np.asarray(sensor["timestamp"], float) / 1e6 - START
+    kept = {name: values[(seconds < 9.0) | (seconds > 14.0)] for name, values in sensor.items()}
+    with pytest.raises(IdentificationError, match=r"sensor_combined is missing from 9\.00 to 14\.0.*start= and end="):
+        read_flight_log(write_ulog(path, topics | {"sensor_combined": kept}))
+    motors = topics["actuator_motors"]
+    silent = motors | {"control[2]": np.full_like(motors["control[2]"], np.nan)}
+    with pytest.raises(IdentificationError, match=r"tells nothing of control\[2\]"):
+        read_flight_log(write_ulog(path, topics | {"actuator_motors": silent}))
+    rates = topics["vehicle_rates_setpoint"]
+    idle = rates | {"thrust_body[2]": np.zeros_like(rates["thrust_body[2]"])}
+    with pytest.raises(IdentificationError, match="the vehicle was never in the air"):
+        read_flight_log(write_ulog(path, topics | {"vehicle_rates_setpoint": idle}))
+
+
 def test_rotors_are_told_by_where_they_are(logged: dict[str, Any], tmp_path: Path) -> None:
     """PX4 numbers them as its parameters CA_ROTOR*_PX and _PY have them, forward and right."""
     topics = dict(logged["uneven"])

@@ -44,6 +44,17 @@ def test_a_vehicle_that_begins_anew():
     assert sync.restarts == 1
 
 
+@pytest.mark.parametrize("back", [0.25, 0.45])
+def test_a_clock_that_is_set_back_a_little_is_followed_within_a_tenth_of_a_second(back):
+    sync = TimeSync()
+    for index in range(200):
+        taken = 5.0 + 0.01 * index
+        told = sync.hear(round(1e6 * (taken - (back if index >= 100 else 0.0))), taken)
+        if not 100 <= index < 109:
+            assert told == pytest.approx(taken)
+    assert sync.restarts == 0
+
+
 def test_stamps_of_another_clock_in_between_are_left_out():
     """PX4 that has lost its agent's clock for a moment stamps by its own: decades earlier."""
     sync = TimeSync()

@@ -154,6 +154,37 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     ]  # fmt: skip
 
 
+def test_all_impossible_values_are_told_at_once(tmp_path):
+    path = changed(
+        tmp_path, flight__limits__rates=[1, -1, 1], flight__limits__throttle=[0.9, 0.1], flight__patience__stream=0.5,
+        flight__patience__tries=1.5,
+    )  # fmt: skip
+    with pytest.raises(RobotFileError) as caught:
+        VehicleFile.load(path)
+    assert sorted(problem.split(": ")[1] for problem in caught.value.problems) == [
+        "limits.rates", "limits.throttle", "patience.stream", "patience.tries",
+    ]  # fmt: skip
+    with pytest.raises(RobotFileError) as caught:
+        VehicleFile.load(changed(tmp_path, flight__home=[9, 9, 9], flight__hover_throttle=0.99))
+    assert sorted(problem.split(": ")[1] for problem in caught.value.problems) == ["home", "hover_throttle"]
+    plain = copy.deepcopy(PLAIN)
+    del plain["flight"]["limits"]["fence"]
+    path.write_text(yaml.safe_dump(plain))
+    with pytest.raises(RobotFileError, match=r"flight: limits\.fence is missing"):
+        VehicleFile.load(path)
+
+
+def test_actions_that_come_too_seldom_for_the_watchdog_are_refused(tmp_path):
+    vehicle = VehicleFile.load(changed(tmp_path, contract__rate_hz=20))
+    assert vehicle.plan.watchdog.action == pytest.approx(0.09)
+    assert VehicleFile.load("px4").plan.watchdog.action == pytest.approx(0.06)
+    message = r"contract.rate_hz: 10 Hz, an action every 100 ms, .* after 90 ms; expected more than 11.1 Hz"
+    with pytest.raises(RobotFileError, match=message):
+        VehicleFile.load(changed(tmp_path, contract__rate_hz=10))
+    with pytest.raises(RobotFileError, match=message):
+        vehicle.for_policy(replace(vehicle.contract, rate_hz=10.0))
+
+
 def test_a_file_that_is_no_yaml_is_told(tmp_path):
     path = tmp_path / "vehicle.yaml"
     path.write_text("name: a\nkind: px4\nflight: [")
