@@ -158,7 +158,8 @@ def test_a_flight_by_rates_until_its_source_falls_silent(lonely):
         tower.take_off()  # once more, where this process was so late that the vehicle has landed
         tower.action = HOVER
         tower.wait(lambda: tower.status["state"] != "ready")
-    assert float(tower.twin["z"]) == pytest.approx(1.5, abs=0.6)
+    # It flies; nobody controls the height, and simulated time is ahead of this process.
+    assert float(tower.twin["z"]) == pytest.approx(1.5, abs=1.2)
     tower.action = None
     tower.wait(lambda: tower.status["state"] == "held")
     assert tower.status["reason"] in ("actions stopped", "heartbeat of the lease stopped")
