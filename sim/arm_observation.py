@@ -58,7 +58,8 @@ class ArmObservation:
         if look:
             self._pictures = {name: self.image(name, *self._sizes[name]) for name in self._order if name in self._sizes}
         return {
-            name: self._pictures[name] if name in self._sizes else state[self._slices[name]] for name in self._order
+            name: self._pictures[name].copy() if name in self._sizes else state[self._slices[name]]
+            for name in self._order
         }
 
     def state(self) -> dict[str, np.ndarray]:

@@ -95,7 +95,7 @@ class Disturbance:
         self._record, self._step = record, 0
         self._actions = deque([np.array(rest, float)] * record.get("action_delay", 0))
         self._past = {
-            name: deque([observation[name]] * (steps + 1), maxlen=steps + 1)
+            name: deque([observation[name].copy()] * (steps + 1), maxlen=steps + 1)
             for name, steps in record.get("observation_delay", {}).items()
         }
 
@@ -106,19 +106,21 @@ class Disturbance:
 
     def act(self, action: np.ndarray) -> np.ndarray:
         """The action to execute now [A], when `action` is commanded now."""
-        self._actions.append(action)
+        self._actions.append(np.array(action, float))  # callers may use theirs again
         return self._actions.popleft()
 
     def advance(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What is seen after one more step."""
         self._step += 1
         for name, past in self._past.items():
-            past.append(observation[name])
+            past.append(observation[name].copy())
         return self.observe(observation)
 
     def observe(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What is seen of the present observation; the same however often it is asked."""
-        seen = {name: self._past[name][0] if name in self._past else value for name, value in observation.items()}
+        seen = {
+            name: self._past[name][0].copy() if name in self._past else value for name, value in observation.items()
+        }
         noise = self._record.get("observation_noise")
         if noise:
             generator = np.random.default_rng([noise["seed"], self._step])

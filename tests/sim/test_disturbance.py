@@ -113,6 +113,24 @@ class TestNoise:
         assert 0.1 <= deviation <= 0.2
 
 
+def test_arrays_belong_to_the_caller():
+    """Neither an action buffer that is used again nor an observation that is changed comes back later."""
+    config = {"action_delay": [2, 2], "observation_delay": {"joint_position": [1, 1], "picture": [0, 0]}}
+    disturbance, buffer = begun(config), np.zeros(2)
+    acted, seen = [], []
+    for step in range(1, 6):
+        buffer[:] = step
+        acted.append(float(disturbance.act(buffer)[0]))
+        given = observation(step)
+        shown = disturbance.advance(given)
+        seen.append((float(shown["joint_position"][0]), int(shown["picture"][0, 0, 0])))
+        for value in (*given.values(), *shown.values()):
+            value[:] = 99
+        assert disturbance.observe(observation(step))["joint_position"][0] == step - 1
+    assert acted == [-1.0, -1.0, 1.0, 2.0, 3.0]
+    assert seen == [(step - 1, 10 * step) for step in range(1, 6)]
+
+
 def test_state_continues_exactly():
     config = {
         "action_delay": 2,
