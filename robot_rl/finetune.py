@@ -147,7 +147,7 @@ class _Run:
         name, seed = plain["name"], FIRST_TRAINING_SEED * (1 + plain["seed"])
         self.learner: Learner | OffPolicyLearner
         if isinstance(settings, OffPolicySettings):
-            execute = settings.execute or max(1, policy.action_horizon // 2)
+            execute = settings.execute or policy.execute or max(1, policy.action_horizon // 2)
             given = {"network": policy.config, "name": name, "algorithm": plain["algorithm"]}
             common = (environments, settings, folder / STORE, plain["seed"], seed, demonstrations)
             method = build_off_policy(name, plain["algorithm"], policy, execute)
@@ -224,6 +224,7 @@ class _Run:
         try:
             evaluated: dict[str, float] = {}
             if self.results["best"] is None:
+                self._save_last()  # what actors send meanwhile is gone on with, too
                 evaluated = self._evaluate()
                 log.add(0, evaluated)
                 self._save_last()
@@ -321,6 +322,11 @@ class _Run:
             print(
                 f"Warning: {self.plain['name']} does not train encoders, so that a new policy's sees pictures through "
                 "random filters; clone one by `robot-rl train` and give it as policy="
+            )
+        if isinstance(self.settings, OffPolicySettings) and self.settings.start_steps >= self.settings.steps:
+            print(
+                f"Warning: training.start_steps={self.settings.start_steps} are of random actions, and "
+                f"training.steps={self.settings.steps} end before them: nothing is learnt"
             )
         if resume:
             print(f"Going on after step {self.learner.steps}.")

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import yaml
 
 from robot_rl.atomic_folder import recover
 from robot_rl.checkpoint import ResumeError
+from robot_rl.datasets import EpisodeStore
 from robot_rl.differences import differences
 
 Stage = Literal["begin", "resume", "finished"]
@@ -86,11 +87,11 @@ def judge(
     entries = _entries(folder)
     if not entries or overwrite:
         refuse_others(folder)
-        return "begin"
-    if "config.yaml" not in entries:
+    elif "config.yaml" not in entries:
         raise ResumeError(f"{folder} holds {', '.join(sorted(entries))}, no training run; choose another output=")
-    state = _state(folder)
+    state = None if overwrite else _state(folder)
     if state is None:
+        _refuse_loss(folder, [config.get("warm_start"), *(part.get("path") for part in recordings)], overwrite)
         return "begin"
     there = yaml.safe_load((folder / "config.yaml").read_text())
     different = differences(there, json.loads(json.dumps(config)), FREE)
@@ -117,6 +118,22 @@ def refuse_others(folder: Path) -> None:
     """Raise `ResumeError` if the folder holds anything that no training leaves."""
     if other := _entries(folder) - _OURS:
         raise ResumeError(f"{folder} holds {', '.join(sorted(other))}, no training run; choose another output=")
+
+
+def _refuse_loss(folder: Path, inputs: Iterable[str | None], overwrite: bool) -> None:
+    """Raise `ResumeError` where a beginning would remove what the command reads, or episodes without being told to."""
+    root = folder.resolve()
+    removed = {root / name for name in _OURS}
+    for name in filter(None, inputs):
+        path = Path(name).resolve()
+        if path.exists() and (path == root or removed & {path, *path.parents}):
+            raise ResumeError(f"{name} lies where a new training replaces what is in {folder}; choose another output=")
+    replay = folder / "replay.zarr"
+    if not overwrite and replay.exists() and (kept := len(EpisodeStore.open(replay))):
+        raise ResumeError(
+            f"{replay} holds {kept} episodes, and there are no checkpoints to go on with; choose another output=, or "
+            "overwrite=true to remove them and begin anew."
+        )
 
 
 def begin(folder: Path, config: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from robot_rl.policies import Policy, PolicyError, draw
 from robot_rl.policies.critic_ensemble import CriticEnsemble, least_of
 from robot_rl.policies.ddim import DDIM
 from robot_rl.policies.flow_matching import FlowMatching
-from robot_rl.rl.extended import extended
+from robot_rl.rl.extended import chooser, extended
 from robot_rl.rl.off_policy_method import OffPolicyMethod, Values
 from robot_rl.rl.temperature import log_temperature, soft_loss
 
@@ -42,8 +42,8 @@ class DSRL(OffPolicyMethod):
         executed_temperature: float = 1.0,
     ) -> None:  # fmt: skip
         name = policy.config["process"]["name"]
-        if policy.steering is not None:
-            raise PolicyError("dsrl: this policy is steered already; give the policy that it was made for")
+        if chosen := chooser(policy):
+            raise PolicyError(f"dsrl: this policy has {chosen} already; give the policy that it was made for")
         if not isinstance(policy.process, (FlowMatching, DDIM)) or getattr(policy.process, "eta", 0.0) > 0:
             raise PolicyError(
                 f"dsrl steers policies whose noise decides the chunk, this one is {name}; give one of kind "

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.datasets import Contract, Episode
-from robot_rl.rl.environments import Environments, Observation
+from robot_rl.rl.environments import Environments, Observation, diverged
 
 PAUSE, RELEASE = 3.0, 0.5
 """Keys pressed while nobody acted for so long, or so soon after one that counted, say nothing of this episode [s]."""
@@ -87,6 +87,7 @@ class DetectedSuccess:
             for name, value in info["final_obs"][env].items():
                 seen[name][env] = value
         self._count, success = persisted(self._count, self.detector(seen), self.persistence)
+        success = success & ~diverged(info, self.num_envs)  # what is seen there may be anything
         self._achieved |= info["success"]
         early = np.flatnonzero(success & ~over).tolist()
         if early:

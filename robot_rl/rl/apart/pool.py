@@ -52,7 +52,7 @@ class Pool:
         return [process.pid for process in self._processes]
 
     def check(self) -> None:
-        """Start again what has crashed.
+        """Start again what has crashed, or was stopped by somebody else.
 
         Raises:
             FinetuneError: an actor ended by an error of its own, or crashed too often.
@@ -62,7 +62,8 @@ class Pool:
             if code is None or code == 0:
                 continue
             self._restarts += 1
-            if code > 0 or self._restarts > RESTARTS:
+            stopped = code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+            if (code > 0 and not stopped) or self._restarts > RESTARTS:
                 log = self._folders[number] / "actor.log"
                 said = "".join(f"\n    {line}" for line in log.read_text(errors="replace").splitlines()[-8:])
                 raise FinetuneError(f"actor {number} has ended: {describe_exit(code)}; {log} ends with{said}")

@@ -100,6 +100,21 @@ def test_a_success_in_the_last_step_terminates_and_other_ends_stay_what_they_are
     assert detected.take_log() == {"task_success_rate": 0.0, "false_success_rate": 1.0}
 
 
+def test_what_is_seen_of_a_simulation_that_came_apart_is_no_success() -> None:
+    class Breaking(RestartableLine):
+        def step(self, actions: np.ndarray) -> Any:
+            *step, info = super().step(actions)
+            return (*step, {**info, "final_info": np.array([{"diverged": True}, {}], object)})
+
+    line = Breaking(2, horizon=1)
+    detected = DetectedSuccess(line, right, 1)
+    detected.reset(seed=0)
+    line.x[:] = [1.0, 1.0]
+    _, reward, terminated, truncated, info = detected.step(np.zeros((2, 1), np.float32))
+    assert (reward.tolist(), info["success"].tolist()) == ([0, 1], [False, True])
+    assert (terminated.tolist(), truncated.tolist()) == ([False, True], [True, False])
+
+
 def test_where_the_task_knows_no_success_nothing_is_said_of_it() -> None:
     line = RestartableLine(1, horizon=1)
     detected = DetectedSuccess(line, right, 1, knows=False)
