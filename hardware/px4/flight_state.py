@@ -224,7 +224,7 @@ class FlightLimits:
         problems = [
             f"limits.{name}: expected {'three positive numbers' if name == 'rates' else 'more than 0'}, got {value}"
             for name in ("altitude", "tilt", "speed", "jump", "rates", "command_speed", "yaw_rate")
-            if not np.min(value := getattr(self, name)) > 0
+            if not np.min(value := getattr(self, name)) > 0 or np.size(value) != (3 if name == "rates" else 1)
         ]
         if lower.shape != (3,) or not (lower < upper).all():
             problems.append(f"limits.fence: expected a lower and an upper corner in metres, got {self.fence}")
