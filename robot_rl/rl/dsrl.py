@@ -42,8 +42,8 @@ class DSRL(OffPolicyMethod):
         executed_temperature: float = 1.0,
     ) -> None:  # fmt: skip
         name = policy.config["process"]["name"]
-        if chosen := chooser(policy):
-            raise PolicyError(f"dsrl: this policy has {chosen} already; give the policy that it was made for")
+        if addition := chooser(policy):
+            raise PolicyError(f"dsrl: this policy has {addition} already; give the policy that it was made for")
         if not isinstance(policy.process, (FlowMatching, DDIM)) or getattr(policy.process, "eta", 0.0) > 0:
             raise PolicyError(
                 f"dsrl steers policies whose noise decides the chunk, this one is {name}; give one of kind "
