@@ -14,8 +14,8 @@ from pathlib import Path
 def main(arguments: list[str]) -> int:
     """Export one policy. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="robot-rl export", description=__doc__.splitlines()[0])
-    parser.add_argument("policy", type=Path, help="run folder of `robot-rl train`, or checkpoint folder")
-    parser.add_argument("output", type=Path, nargs="?", help="folder to write; by default <policy>/onnx")
+    parser.add_argument("policy", type=_folder, help="run folder of `robot-rl train`, or checkpoint folder")
+    parser.add_argument("output", type=_folder, nargs="?", help="folder to write; by default <policy>/onnx")
     options = parser.parse_args(arguments)
 
     from robot_rl.atomic_folder import replace_folder
@@ -43,3 +43,10 @@ def main(arguments: list[str]) -> int:
     print(f"{output}: {policy.contract.name}, {size / 1e6:.1f} MB")
     print(f"Evaluate it: robot-rl evaluate {override('policy', str(output))}")
     return 0
+
+
+def _folder(text: str) -> Path:
+    key, equals, path = text.partition("=")
+    if equals and key in ("policy", "output"):
+        raise argparse.ArgumentTypeError(f"{text}: here the folder stands alone: {path or 'runs/demo'}")
+    return Path(text)

@@ -71,3 +71,10 @@ def test_exporting_again_replaces_an_export_and_nothing_else(store: EpisodeStore
     assert cli.main(["export", str(folder), str(tmp_path / "photos")]) == 1
     assert (tmp_path / "photos" / "a.png").exists()
     assert cli.main(["export", str(tmp_path / "photos")]) == 1
+
+
+@pytest.mark.parametrize("given", [["policy=runs/x"], ["runs/x", "output=onnx"]])
+def test_a_folder_given_as_a_key_is_told(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["export", *given])
+    assert "here the folder stands alone" in capsys.readouterr().err
