@@ -48,7 +48,8 @@ class GymEnv(gymnasium.Env):
     """One of Gymnasium's MuJoCo tasks. Observation and reward are its own, numbers are float32.
 
     These tasks know no success, `info["success"]` is always False; the last info of an episode has the `return` among
-    its `metrics`. `terminated`: as the task says; `truncated`: the horizon.
+    its `metrics`. `terminated`: as the task says; `truncated`: the horizon, or a simulation that diverged
+    (`info["diverged"]`, without a reward).
 
     Args:
         spec: task name (`gym/Hopper-v5`) or mapping, see `robot_rl.sim.spec.resolve`.
@@ -118,12 +119,16 @@ class GymEnv(gymnasium.Env):
         action = np.asarray(action, np.float32)
         if action.shape != self._low.shape or not np.isfinite(action).all():
             raise ActionError(f"expected {len(self._low)} finite numbers (control), got {action.tolist()}")
+        before = self.data.time
         seen, reward, terminated, _, _ = self.inner.step(np.minimum(np.maximum(action, self._low), self._high))
         self._seen = seen.astype(np.float32)
         self._steps += 1
+        info: dict[str, Any] = {"success": False}
+        # MuJoCo resets a state that is no longer finite, and with it the time.
+        if self.data.time < before + self.inner.dt - 0.5 * self.model.opt.timestep:
+            return self._observed(self.looking), 0.0, False, True, {**info, "diverged": True}
         self._return += float(reward)
         truncated = self._steps >= self.specification["horizon"] and not terminated
-        info: dict[str, Any] = {"success": False}
         if terminated or truncated:
             info["metrics"] = {"return": self._return}
         return self._observed(self.looking), float(reward), bool(terminated), bool(truncated), info

@@ -111,3 +111,18 @@ def test_is_an_environment_of_gymnasium():
     env = sim.make("gym/Hopper-v5")
     check_env(env, skip_render_check=True)
     assert str(env) == "<GymEnv instance>"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TASKS)
+def test_a_simulation_that_diverges_is_told_and_earns_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log
+    env = sim.make(f"gym/{name}")
+    env.reset(seed=0)
+    env.step(env.rest_action())
+    env.data.qvel[:] = 1e12
+    _, reward, terminated, truncated, info = env.step(env.rest_action())
+    assert (reward, terminated, truncated) == (0.0, False, True)
+    assert info == {"success": False, "diverged": True}
+    env.reset(seed=0)
+    assert "diverged" not in env.step(env.rest_action())[4]
