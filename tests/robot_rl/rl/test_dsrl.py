@@ -180,7 +180,7 @@ def test_is_saved_with_its_base_and_can_be_corrected_but_not_steered_again(tmp_p
     np.testing.assert_array_equal(*chunks)
     whole = ResiP(again, width=16).result
     np.testing.assert_array_equal(predict(whole, seen, [new_generator(whole, 0)]), chunks[0])
-    with pytest.raises(PolicyError, match="is steered already"):
+    with pytest.raises(PolicyError, match="has a steering already"):
         DSRL(again, 3)
     with pytest.raises(PolicyError, match="a steered policy has no chain"):
         again.chain(again.encode(PLACE))
